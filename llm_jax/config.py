@@ -1,0 +1,326 @@
+"""Configuration: frozen dataclasses are the schema, TOML files the values, dotted overrides come last.
+
+Every field is documented by the string below it (`--help` shows it). Rules within and across fields are checked when a section is
+made, before any device work. `read_config` is the only reader: of files, of the command line and of what a checkpoint carries.
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import App, Parameter
+from cyclopts.config import Dict
+
+from llm_jax.errors import UserError
+
+
+def _whole_number(_: type, tokens: Sequence[cyclopts.Token]) -> int:
+    text = tokens[0].value
+    if not text.strip().lstrip("+-").replace("_", "").isdigit():
+        raise ValueError(f'must be a whole number, got "{text}"')
+    return int(text)
+
+
+Whole = Annotated[int, Parameter(converter=_whole_number)]
+
+
+def _require(rules: Mapping[str, bool]) -> None:
+    """Raises one UserError with every broken rule (message -> whether it holds)."""
+    broken = [message for message, holds in rules.items() if not holds]
+    if broken:
+        raise UserError("; ".join(broken))
+
+
+def _at_least(section: Any, least: float, *names: str) -> dict[str, bool]:
+    values = {name: getattr(section, name) for name in names}
+    return {f"{n} ({v}) must be at least {least}": v >= least and math.isfinite(v) for n, v in values.items()}
+
+
+def _fractions(section: Any, *names: str) -> dict[str, bool]:
+    values = {name: getattr(section, name) for name in names}
+    return {f"{name} ({v}) must be at least 0 and below 1": 0 <= v < 1 for name, v in values.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The decoder's shape and switches."""
+
+    vocab_size: Whole = 0
+    """Rows of the output head; 0 takes the tokenizer's vocabulary size."""
+    spare_embedding_rows: Whole = 0
+    """Extra rows of the token embedding beyond the head's (the torch tutorial has 1)."""
+    context_length: Whole = 16
+    """Longest sequence the decoder sees, in tokens."""
+    d_model: Whole = 64
+    """Width of the residual stream."""
+    num_layers: Whole = 8
+    """Number of decoder blocks."""
+    num_heads: Whole = 4
+    """Attention heads; d_model must be divisible by it."""
+    d_ff: Whole = 0
+    """Width inside the MLP; 0 means 4 x d_model."""
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    """Position signal that is added to the token embedding."""
+    activation: Literal["relu", "gelu"] = "relu"
+    """Non-linearity of the MLP (gelu is GPT-2's tanh approximation)."""
+    qkv_bias: bool = False
+    """Whether the query, key and value projections have biases."""
+    tied_head: bool = False
+    """Whether the output head is the token embedding, transposed."""
+    head_bias: bool = True
+    """Whether the output head has a bias."""
+    norm_eps: float = 1e-5
+    """Added to the variance in every layer norm."""
+    dropout: float = 0.1
+    """Rate on attention weights, on the attention output and on the MLP output."""
+    embedding_dropout: float = 0.0
+    """Rate on the sum of token embedding and position (GPT-2 has it, the tutorial does not)."""
+    initializer: Literal["torch", "gpt2"] = "torch"
+    """torch: nn.Linear's and nn.Embedding's defaults; gpt2: normal(0.02), residual projections scaled by 1/sqrt(2 x layers)."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Arithmetic of the matrix products; norms, softmax, logits and loss are float32 or wider."""
+    param_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """How parameters are stored."""
+    layers: Literal["scan", "unroll"] = "scan"
+    """How the stacked layers run: one compiled body, or each layer laid out."""
+    remat: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations."""
+
+    def __post_init__(self) -> None:
+        _require(
+            _at_least(self, 0, "vocab_size", "spare_embedding_rows", "d_ff")
+            | _at_least(self, 1, "context_length", "d_model", "num_layers", "num_heads")
+            | _fractions(self, "dropout", "embedding_dropout")
+            | {f"norm_eps ({self.norm_eps}) must be positive": 0 < self.norm_eps < math.inf}
+        )
+        _require(
+            {
+                f"d_model ({self.d_model}) must be divisible by num_heads ({self.num_heads})": not (
+                    self.d_model % self.num_heads
+                ),
+                f"d_model ({self.d_model}) must be even for sinusoidal positions": self.positions == "learned"
+                or not self.d_model % 2,
+                "a tied head has no bias: set head_bias = false": not (self.tied_head and self.head_bias),
+                "a tied head needs spare_embedding_rows = 0": not (self.tied_head and self.spare_embedding_rows),
+            }
+        )
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.num_heads
+
+    @property
+    def mlp_width(self) -> int:
+        return self.d_ff or 4 * self.d_model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where text comes from and how it becomes batches."""
+
+    corpus: str = "sales_handbook"
+    """A corpus name (see `llm_jax.prepare --help`), or a path to a text file (gzip too) or a folder of them."""
+    tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes", "characters", "bpe"] = "cl100k_base"
+    """Tokenizer; bpe is trained on the training split."""
+    bpe_vocab_size: Whole = 4096
+    """Entries of the vocabulary when the tokenizer is bpe."""
+    compact_vocab: bool = True
+    """Keep only the ids seen in the training split, plus 256 bytes so that any text still encodes."""
+    validation_fraction: float = 0.2
+    """Share of the tokens, at the end of the text, that is held out."""
+    order: Literal["random", "permutation"] = "random"
+    """random: crops at random positions, as in the tutorial; permutation: every window once an epoch."""
+    errors: Literal["strict", "replace"] = "strict"
+    """Bytes that are not UTF-8: refuse the file, or put U+FFFD in their place."""
+    prepared: Path = Path("prepared")
+    """Folder of token stores and downloads."""
+
+    def __post_init__(self) -> None:
+        _require(
+            {
+                f"validation_fraction ({self.validation_fraction}) must be above 0 and below 1": 0
+                < self.validation_fraction
+                < 1,
+                f"bpe_vocab_size ({self.bpe_vocab_size}) must be at least 257": self.bpe_vocab_size >= 257,
+                "corpus must not be empty": bool(self.corpus.strip()),
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW and its schedule; the defaults are torch's."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay, multiplied by the learning rate."""
+    decay: Literal["all", "matrices"] = "all"
+    """Which parameters decay: every one (torch's default), or only those with two dimensions or more a layer."""
+    clip_norm: float = 0.0
+    """Largest global norm of the gradient; 0 does not clip."""
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
+    """Learning rate after the warm-up; wsd stays, then falls in a straight line."""
+    warmup_steps: Whole = 0
+    """Steps over which the learning rate rises from 0."""
+    decay_fraction: float = 0.2
+    """Share of all steps, at the end, in which wsd falls."""
+    final_fraction: float = 0.0
+    """Learning rate at the last step, as a share of the peak (cosine and wsd)."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the parameters that evaluation uses; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        _require(
+            _at_least(self, 0, "weight_decay", "clip_norm", "warmup_steps")
+            | _fractions(self, "beta1", "beta2", "ema_decay")
+            | {
+                f"learning_rate ({self.learning_rate}) must be positive": 0 < self.learning_rate < math.inf,
+                f"eps ({self.eps}) must be positive": 0 < self.eps < math.inf,
+                f"decay_fraction ({self.decay_fraction}) must be from 0 to 1": 0 <= self.decay_fraction <= 1,
+                f"final_fraction ({self.final_fraction}) must be from 0 to 1": 0 <= self.final_fraction <= 1,
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The run: how long, how often, and where it is kept."""
+
+    run: Path = Path("runs/tutorial")
+    """Run directory: checkpoints, metrics, configuration, samples."""
+    seed: Whole = 1337
+    """Origin of all randomness: initial weights, data order, dropout, samples."""
+    steps: Whole = 5000
+    """Optimizer steps."""
+    batch_size: Whole = 4
+    """Sequences per optimizer step."""
+    accumulation_steps: Whole = 1
+    """Parts into which a batch is cut to save memory; the result is the same."""
+    eval_interval: Whole = 500
+    """Steps between evaluations of the whole validation split (each also prints a sample)."""
+    eval_batch_size: Whole = 64
+    """Sequences evaluated at once."""
+    save_interval: Whole = 500
+    """Steps between checkpoints."""
+    keep: Whole = 2
+    """Latest checkpoints that are kept; the one with the best validation loss always is."""
+    log_interval: Whole = 20
+    """Steps between lines of metrics.jsonl."""
+    prompt: str = "The salesperson"
+    """Prompt of the samples."""
+    sample_tokens: Whole = 100
+    """Tokens of the sample at the end."""
+    max_skipped: Whole = 20
+    """Non-finite steps in a row (each leaves the state as it was) before the run rolls back once, then gives up."""
+
+    def __post_init__(self) -> None:
+        _require(
+            _at_least(self, 0, "seed", "sample_tokens")
+            | _at_least(
+                self,
+                1,
+                *("steps", "batch_size", "accumulation_steps", "eval_interval", "eval_batch_size"),
+                *("save_interval", "log_interval", "max_skipped"),
+            )
+            | _at_least(self, 2, "keep")
+            | {
+                f"seed ({self.seed}) must be below 2**32": self.seed < 2**32,
+                f"batch_size ({self.batch_size}) must be divisible by accumulation_steps "
+                f"({self.accumulation_steps})": not (
+                    self.accumulation_steps > 0 and self.batch_size % self.accumulation_steps
+                ),
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """All of a run's settings; the defaults are `configs/tutorial.toml`."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self) -> None:
+        warmup, steps = self.optim.warmup_steps, self.train.steps
+        _require({f"warmup_steps ({warmup}) must not exceed steps ({steps})": warmup <= steps})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A section or the whole as nested plain values, ready for JSON and for `config_from_dict`."""
+
+    def plain(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: str(value) if isinstance(value, Path) else value for name, value in items}
+
+    return dataclasses.asdict(config, dict_factory=plain)
+
+
+def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
+    """The configuration that these nested values describe; `source` names them in messages."""
+    return _parse([_layer(values, source)], [])
+
+
+def read_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
+    """The configuration in TOML layers (a later file wins) with dotted overrides on top.
+
+    Args:
+        files: TOML files; none means the defaults.
+        overrides: command-line words such as `--optim.learning_rate=3e-4`.
+
+    Raises:
+        UserError: a file, key, type or value is not as it must be; the message names it.
+    """
+    return _parse([_layer(_read_toml(path), str(path)) for path in files], overrides)
+
+
+def differences(got: Config, wanted: Config) -> list[str]:
+    """'section.field: got -> wanted' for every field in which two configurations differ."""
+    return [
+        f"{section}.{name}: {value} -> {other}"
+        for section, fields in to_dict(got).items()
+        for name, value in fields.items()
+        if (other := to_dict(wanted)[section][name]) != value
+    ]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(str(path), [str(p) for p in path.parent.glob("*.toml")], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"configuration file {path} does not exist{hint}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"configuration file {path} cannot be read: {error}") from None
+
+
+def _layer(values: Mapping[str, Any], source: str) -> Dict:
+    for section in values:
+        if section in Config.__dataclass_fields__ and not isinstance(values[section], Mapping):
+            raise UserError(f"[{section}] in {source} must be a table of settings, got {values[section]!r}")
+    return Dict(dict(values), source=source, allow_unknown=False)
+
+
+def _parse(layers: Sequence[Dict], overrides: Sequence[str]) -> Config:
+    def identity(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> Config:
+        return config
+
+    app = App(config=list(reversed(layers)), default_command=identity, help_flags=[], version_flags=[])
+    try:
+        command, bound, _ = app.parse_args(list(overrides), exit_on_error=False, print_error=False)
+        return command(*bound.args, **bound.kwargs)
+    except cyclopts.CycloptsError as error:
+        raise UserError(" ".join(str(error).split())) from None
