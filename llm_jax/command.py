@@ -35,5 +35,7 @@ def run(door: Callable[..., Any], words: list[str] | None = None, **app_options:
 
 
 def _stop(message: str, status: int) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {message}", style="bold red", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"error: {message}", style="bold red", markup=False
+    )
     sys.exit(status)

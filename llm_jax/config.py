@@ -106,7 +106,9 @@ class ModelConfig:
                 f"d_model ({self.d_model}) must be even for sinusoidal positions": self.positions == "learned"
                 or not self.d_model % 2,
                 "a tied head has no bias: set head_bias = false": not (self.tied_head and self.head_bias),
-                "a tied head needs spare_embedding_rows = 0": not (self.tied_head and self.spare_embedding_rows),
+                "a tied head needs spare_embedding_rows = 0": not (
+                    self.tied_head and self.spare_embedding_rows
+                ),
             }
         )
 

@@ -1,0 +1,23 @@
+"""Checks on the host: JAX clamps or drops an index out of range, so ids and lengths are looked at before they go in."""
+
+import numpy as np
+
+from llm_jax.config import ModelConfig
+from llm_jax.errors import DataError, UserError
+
+
+def check_tokens(tokens: np.ndarray, config: ModelConfig, name: str) -> None:
+    """Raises DataError unless every id is a row of the head, UserError if [..., T] exceeds the context.
+
+    Args:
+        tokens: integer ids [..., T].
+        config: whose `vocab_size` and `context_length` hold.
+        name: what the ids are, for the message.
+    """
+    if tokens.shape[-1] > config.context_length:
+        raise UserError(
+            f"{name} has {tokens.shape[-1]} tokens; must not exceed context_length ({config.context_length})"
+        )
+    if tokens.size and not (tokens.min() >= 0 and tokens.max() < config.vocab_size):
+        bad = tokens[(tokens < 0) | (tokens >= config.vocab_size)].flat[0]
+        raise DataError(f"{name} has token id {bad}; ids must be from 0 to {config.vocab_size - 1}")

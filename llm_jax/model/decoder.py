@@ -1,0 +1,165 @@
+"""The one decoder: parameters in, logits out, as pure functions of nested dicts.
+
+`Block` and `Head` declare the layers; scanning, rematerialising and stacking them is JAX's own. Legend: B batch, T query tokens,
+S key/value slots, D d_model, N heads, H head_dim, V vocabulary, L layers.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from llm_jax.config import ModelConfig
+from llm_jax.model.cache import KVCache
+from llm_jax.model.layers import Block, Head, LayerCache, dropout, embedding_init, layer_norm, wide
+from llm_jax.tree import Tree
+
+
+def init_params(key: jax.Array, config: ModelConfig) -> Tree:
+    """Fresh parameters, layers stacked on a leading axis."""
+    keys = jax.random.split(key, 4)
+    x_BTD = jnp.zeros((1, 1, config.d_model), config.dtype)
+    mask_BTS = jnp.ones((1, 1, 1), bool)
+
+    def init_block(key: jax.Array) -> Tree:
+        return Block(config).init(key, x_BTD, mask_BTS, None, None)["params"]
+
+    params = {
+        "token_embedding": {"embedding": _init_table(keys[0], config, _embedding_rows(config))},
+        "blocks": jax.vmap(init_block)(jax.random.split(keys[1], config.num_layers)),
+        "final_norm": layer_norm(config, "final_norm").init(keys[2], x_BTD)["params"],
+    }
+    if config.positions == "learned":
+        table_TD = _init_table(jax.random.fold_in(keys[0], 1), config, config.context_length)
+        params["position_embedding"] = {"embedding": table_TD}
+    if not config.tied_head:
+        params["head"] = Head(config).init(keys[3], x_BTD)["params"]
+    return params
+
+
+def abstract_params(config: ModelConfig) -> Tree:
+    """Shapes and types of `init_params`, without computing anything."""
+    return jax.eval_shape(lambda: init_params(jax.random.key(0), config))
+
+
+def hidden_states(
+    params: Tree,
+    config: ModelConfig,
+    tokens_BT: jax.Array,
+    *,
+    dropout_key: jax.Array | None = None,
+    start_B: jax.Array | None = None,
+    cache: KVCache | None = None,
+) -> tuple[jax.Array, KVCache | None]:
+    """The residual stream after the final norm, [B, T, D], and the cache with these tokens in it.
+
+    Args:
+        params: as `init_params` makes them.
+        config: the decoder's shape.
+        tokens_BT: int32 ids, already checked on the host.
+        dropout_key: switches dropout on.
+        start_B: int32, first real slot of each left-padded row; earlier slots are never attended to and positions count from it.
+        cache: earlier keys and values; these tokens take its next T slots.
+    """
+    batch_size, num_tokens = tokens_BT.shape
+    num_slots = num_tokens if cache is None else cache.keys.shape[2]
+    first = jnp.int32(0) if cache is None else cache.length
+    start_B = jnp.zeros(batch_size, jnp.int32) if start_B is None else start_B
+    query_T = first + jnp.arange(num_tokens)
+    slot_S = jnp.arange(num_slots)
+    mask_BTS = (slot_S[None, None, :] <= query_T[None, :, None]) & (
+        slot_S[None, None, :] >= start_B[:, None, None]
+    )
+    position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
+
+    x_BTD = _embed(params, config, tokens_BT, position_BT)
+    if dropout_key is not None:
+        dropout_key, embedding_key = jax.random.split(dropout_key)
+        x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD)
+    x_BTD, cache = _run_blocks(params["blocks"], config, x_BTD, mask_BTS, cache, dropout_key)
+    return layer_norm(config, "final_norm").apply({"params": params["final_norm"]}, x_BTD), cache
+
+
+def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
+    """Scores of the next token, [..., V] in at least float32, from hidden states [..., D]."""
+    hidden = hidden.astype(config.dtype)
+    if not config.tied_head:
+        return Head(config).apply({"params": params["head"]}, hidden)
+    table_VD = params["token_embedding"]["embedding"].astype(config.dtype)
+    return jnp.einsum("...D,VD->...V", hidden, table_VD, preferred_element_type=wide(config.dtype))
+
+
+def forward(
+    params: Tree,
+    config: ModelConfig,
+    tokens_BT: jax.Array,
+    *,
+    dropout_key: jax.Array | None = None,
+    start_B: jax.Array | None = None,
+    cache: KVCache | None = None,
+) -> tuple[jax.Array, KVCache | None]:
+    """Logits [B, T, V] and the cache with these tokens in it; arguments as in `hidden_states`."""
+    hidden_BTD, cache = hidden_states(
+        params, config, tokens_BT, dropout_key=dropout_key, start_B=start_B, cache=cache
+    )
+    return logits(params, config, hidden_BTD), cache
+
+
+def sinusoidal_table(num_positions: int, d_model: int) -> np.ndarray:
+    """Positions as sines (even columns) and cosines (odd), float64 [T, D] (Vaswani et al. 2017)."""
+    frequency = np.exp(np.arange(0, d_model, 2) * (-np.log(10000.0) / d_model))
+    angle = np.arange(num_positions)[:, None] * frequency
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(num_positions, d_model)
+
+
+def _embedding_rows(config: ModelConfig) -> int:
+    return config.vocab_size + config.spare_embedding_rows
+
+
+def _init_table(key: jax.Array, config: ModelConfig, rows: int) -> jax.Array:
+    return embedding_init(config)(key, (rows, config.d_model), config.param_dtype)
+
+
+def _embed(params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT: jax.Array) -> jax.Array:
+    def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
+        leaf = nn.Embed(*table.shape, dtype=config.dtype, param_dtype=config.param_dtype)
+        return leaf.apply({"params": {"embedding": table}}, ids)
+
+    if config.positions == "learned":
+        positions = params["position_embedding"]["embedding"]
+    else:
+        positions = jnp.asarray(sinusoidal_table(config.context_length, config.d_model), config.dtype)
+    return look_up(params["token_embedding"]["embedding"], tokens_BT) + look_up(positions, position_BT)
+
+
+def _run_blocks(
+    blocks: Tree,
+    config: ModelConfig,
+    x_BTD: jax.Array,
+    mask_BTS: jax.Array,
+    cache: KVCache | None,
+    key: jax.Array | None,
+) -> tuple[jax.Array, KVCache | None]:
+    def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
+        block_params, block_key, keys, values = layer
+        slots = None if cache is None else LayerCache(keys, values, cache.length)
+        x_BTD, slots = Block(config).apply({"params": block_params}, x_BTD, mask_BTS, slots, block_key)
+        return x_BTD, None if slots is None else (slots.keys, slots.values)
+
+    if config.remat:
+        run_block = jax.checkpoint(run_block)
+    layer_keys = None if key is None else jax.random.split(key, config.num_layers)
+    layers = (blocks, layer_keys, *((None, None) if cache is None else (cache.keys, cache.values)))
+    if config.layers == "scan":
+        x_BTD, written = jax.lax.scan(run_block, x_BTD, layers)
+    else:
+        outputs = []
+        # Unstacked once: indexing the stack in each layer costs a copy there and a scatter in its gradient.
+        leaves, structure = jax.tree.flatten(layers)
+        for layer in zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True):
+            x_BTD, output = run_block(x_BTD, jax.tree.unflatten(structure, layer))
+            outputs.append(output)
+        written = None if cache is None else jax.tree.map(lambda *slots: jnp.stack(slots), *outputs)
+    if cache is None or written is None:
+        return x_BTD, None
+    return x_BTD, KVCache(*written, cache.length + x_BTD.shape[1])

@@ -1,0 +1,168 @@
+"""The leaves: Flax modules that declare one layer's parameters, and the pure pieces of attention.
+
+Nothing here knows how many layers there are, what a loss is, or where arrays live. Legend: B batch, T query tokens, S key/value
+slots, D d_model, F MLP width, N heads, H head_dim, V vocabulary.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from llm_jax.config import ModelConfig
+
+Initializer = jax.nn.initializers.Initializer
+
+
+def wide(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    """The type of norms, softmax, logits and loss: `dtype`, but float32 at least."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def dropout(key: jax.Array | None, rate: float, x: jax.Array) -> jax.Array:
+    """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate); the identity without a key."""
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def attention_weights(q_BTNH: jax.Array, k_BSNH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
+    """Softmax over slots of q.k / sqrt(H), as [B, N, T, S] in at least float32; exactly 0 where the mask is False."""
+    kind = wide(q_BTNH.dtype)
+    scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=kind)
+    scores_BNTS = scores_BNTS / math.sqrt(q_BTNH.shape[-1])
+    # The lowest finite number rather than -inf: a padded query may see no slot at all, and must not become NaN.
+    scores_BNTS = jnp.where(mask_BTS[:, None], scores_BNTS, jnp.finfo(kind).min)
+    return jax.nn.softmax(scores_BNTS, axis=-1)
+
+
+class LayerCache(NamedTuple):
+    """One layer's keys and values, and the first slot that this call fills."""
+
+    keys: jax.Array  # [B, S, N, H]
+    values: jax.Array  # [B, S, N, H]
+    length: jax.Array  # [] int32
+
+    def write(self, k_BTNH: jax.Array, v_BTNH: jax.Array) -> "LayerCache":
+        """The cache with T more slots filled; `length` stays, as all layers share one count."""
+        at = (0, self.length, 0, 0)
+        keys = jax.lax.dynamic_update_slice(self.keys, k_BTNH.astype(self.keys.dtype), at)
+        return self._replace(
+            keys=keys, values=jax.lax.dynamic_update_slice(self.values, v_BTNH.astype(self.values.dtype), at)
+        )
+
+
+def _symmetric_uniform(limit: float) -> Initializer:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+def kernel_init(config: ModelConfig, fan_in: int, *, residual: bool = False) -> Initializer:
+    """How a projection starts: torch's uniform(1/sqrt(fan_in)), or GPT-2's normal (smaller into the residual stream)."""
+    if config.initializer == "torch":
+        return _symmetric_uniform(1 / math.sqrt(fan_in))
+    return jax.nn.initializers.normal(0.02 / math.sqrt(2 * config.num_layers) if residual else 0.02)
+
+
+def bias_init(config: ModelConfig, fan_in: int) -> Initializer:
+    """How a bias starts: torch's uniform(1/sqrt(fan_in)), or zero."""
+    return (
+        _symmetric_uniform(1 / math.sqrt(fan_in)) if config.initializer == "torch" else nn.initializers.zeros
+    )
+
+
+def embedding_init(config: ModelConfig) -> Initializer:
+    """How an embedding starts: torch's normal(1), or GPT-2's normal(0.02)."""
+    return jax.nn.initializers.normal(1.0 if config.initializer == "torch" else 0.02)
+
+
+def layer_norm(config: ModelConfig, name: str) -> nn.LayerNorm:
+    """Layer norm in at least float32, with the variance as torch computes it."""
+    return nn.LayerNorm(
+        epsilon=config.norm_eps,
+        dtype=wide(config.dtype),
+        param_dtype=config.param_dtype,
+        use_fast_variance=False,
+        name=name,
+    )
+
+
+class Block(nn.Module):
+    """One pre-norm decoder block: attention, then the MLP, each added to the residual stream."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x_BTD: jax.Array, mask_BTS: jax.Array, cache: LayerCache | None, key: jax.Array | None
+    ) -> tuple[jax.Array, LayerCache | None]:
+        c = self.config
+        keys = (None, None, None) if key is None else jax.random.split(key, 3)
+
+        normed_BTD = layer_norm(c, "norm_1")(x_BTD).astype(c.dtype)
+        q_BTNH, k_BSNH, v_BSNH = (self._heads(name)(normed_BTD) for name in ("query", "key", "value"))
+        if cache is not None:
+            cache = cache.write(k_BSNH, v_BSNH)
+            k_BSNH, v_BSNH = cache.keys, cache.values
+        weights_BNTS = attention_weights(q_BTNH, k_BSNH, mask_BTS).astype(c.dtype)
+        weights_BNTS = dropout(keys[0], c.dropout, weights_BNTS)
+        mixed_BTNH = jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS, v_BSNH)
+        x_BTD = x_BTD + dropout(
+            keys[1], c.dropout, self._project("attention_output", c.d_model, mixed_BTNH, True)
+        )
+
+        normed_BTD = layer_norm(c, "norm_2")(x_BTD).astype(c.dtype)
+        hidden_BTF = self._project("mlp_up", c.mlp_width, normed_BTD)
+        hidden_BTF = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[c.activation](hidden_BTF)
+        x_BTD = x_BTD + dropout(keys[2], c.dropout, self._project("mlp_down", c.d_model, hidden_BTF, True))
+        return x_BTD, cache
+
+    def _heads(self, name: str) -> nn.DenseGeneral:
+        c = self.config
+        return nn.DenseGeneral(
+            (c.num_heads, c.head_dim),
+            use_bias=c.qkv_bias,
+            dtype=c.dtype,
+            param_dtype=c.param_dtype,
+            kernel_init=kernel_init(c, c.d_model),
+            bias_init=bias_init(c, c.d_model),
+            name=name,
+        )
+
+    def _project(self, name: str, features: int, x: jax.Array, residual: bool = False) -> jax.Array:
+        c = self.config
+        axis = tuple(range(2, x.ndim))  # Everything after [B, T]: the MLP's width, or heads and their width.
+        fan_in = math.prod(x.shape[2:])
+        return nn.DenseGeneral(
+            features,
+            axis=axis,
+            dtype=c.dtype,
+            param_dtype=c.param_dtype,
+            kernel_init=kernel_init(c, fan_in, residual=residual),
+            bias_init=bias_init(c, fan_in),
+            name=name,
+        )(x)
+
+
+class Head(nn.Module):
+    """The untied output head: hidden states [..., D] to logits [..., V], in at least float32."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        c = self.config
+        shape = (c.d_model, c.vocab_size)
+        kernel_DV = self.param("kernel", kernel_init(c, c.d_model), shape, c.param_dtype)
+        logits = jnp.einsum(
+            "...D,DV->...V", hidden, kernel_DV.astype(c.dtype), preferred_element_type=wide(c.dtype)
+        )
+        if c.head_bias:
+            bias_V = self.param("bias", bias_init(c, c.d_model), shape[1:], c.param_dtype)
+            logits = logits + bias_V.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (-1,))
+        return logits
