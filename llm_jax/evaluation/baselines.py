@@ -1,0 +1,78 @@
+"""Floors: what a count of n-grams reaches on the same targets, so that a loss has something to stand beside.
+
+Interpolated Witten-Bell smoothing (Witten and Bell 1991): with c(h) occurrences of a context h and t(h) distinct tokens after it,
+P(w|h) = (c(hw) + t(h) P(w|h')) / (c(h) + t(h)), where h' is h without its first token; below the unigram stands the uniform 1/V.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+NAMES = ("uniform", "unigram", "bigram", "trigram")
+
+
+def ngram_floors(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:
+    """Mean nats per token on `validation[1:]` of models counted on `train`: uniform, unigram, bigram, trigram.
+
+    Args:
+        train: token ids [N].
+        validation: token ids [M]; as for the decoder, the first one is context only.
+        vocab_size: V of the uniform floor.
+    """
+    probability = np.full(len(validation) - 1, 1 / vocab_size)
+    floors = {"uniform": math.log(vocab_size)}
+    for order, name in enumerate(NAMES[1:], start=1):
+        probability = _interpolate(order, train.astype(np.int64), validation.astype(np.int64), probability)
+        floors[name] = float(-np.log(probability).mean())
+    return floors
+
+
+def _interpolate(order: int, train: np.ndarray, validation: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Witten-Bell probabilities of validation[1:] at this order, from those of the order below."""
+    padded = np.concatenate([np.full(max(0, order - 2), -1), validation])
+    contexts, grams = _number_grams(order, train, padded)
+    (train_contexts, asked_contexts), (train_grams, asked_grams) = contexts, grams
+    gram_counts = np.bincount(train_grams, minlength=max(train_grams.max(), asked_grams.max()) + 1)
+    size = max(train_contexts.max(), asked_contexts.max()) + 1
+    context_counts = np.bincount(train_contexts, minlength=size)
+    first_of_gram = np.unique(train_grams, return_index=True)[1]
+    followers = np.bincount(train_contexts[first_of_gram], minlength=size)
+    asked = slice(len(asked_grams) - len(lower), None)
+    seen, total, kinds = (
+        counts[ids[asked]]
+        for counts, ids in (
+            (gram_counts, asked_grams),
+            (context_counts, asked_contexts),
+            (followers, asked_contexts),
+        )
+    )
+    mass = total + kinds
+    return np.where(mass > 0, (seen + kinds * lower) / np.maximum(mass, 1), lower)
+
+
+def _number_grams(order: int, *texts: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Contexts and n-grams of each text as small integers that mean the same in all texts."""
+
+    def jointly(parts: list[np.ndarray]) -> list[np.ndarray]:
+        numbers = np.unique(np.concatenate(parts), return_inverse=True)[1].astype(np.int64)
+        return np.split(numbers, np.cumsum([len(part) for part in parts])[:-1])
+
+    contexts = [np.zeros(len(text) - order + 1, np.int64) for text in texts]
+    for offset in range(order):
+        last = [text[offset : len(text) - order + 1 + offset] for text in texts]
+        grams = jointly(
+            [
+                c * (1 + max(t.max() for t in texts) + 1) + word + 1
+                for c, word in zip(contexts, last, strict=True)
+            ]
+        )
+        if offset < order - 1:
+            contexts = grams
+    return contexts, grams
+
+
+def floor_lines(floors: dict[str, float], loss: float) -> Iterator[str]:
+    """The floors that `loss` is below and above, in words for a log."""
+    for name, floor in floors.items():
+        yield f"{name} {floor:.3f} ({'beaten' if loss < floor else 'not beaten'})"

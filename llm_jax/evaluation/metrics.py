@@ -1,0 +1,47 @@
+"""What a model scores on held-out text: nats, perplexity, bits per byte, and how sure that is."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llm_jax.batch import Batch
+
+
+class Score(NamedTuple):
+    """A loss over a whole split."""
+
+    nats_per_token: float
+    standard_error: float  # of nats_per_token, taking tokens as independent
+    perplexity: float
+    bits_per_byte: float
+    tokens: int  # targets scored
+    bytes: int  # UTF-8 bytes of those targets
+
+
+def bits_per_byte(total_nats: float, num_bytes: int) -> float:
+    """Nats over a text as bits per byte of it, comparable across tokenizers."""
+    return total_nats / math.log(2) / num_bytes
+
+
+def evaluate(score_batch: Callable[[Batch], Any], batches: Iterable[Batch], num_bytes: int) -> Score:
+    """Scores every target with weight 1 in `batches`.
+
+    Args:
+        score_batch: gives the nats of each target, [B, T].
+        batches: a whole split, as `evaluation_batches` yields it.
+        num_bytes: UTF-8 bytes that the targets decode to.
+    """
+    nats = np.concatenate(
+        [np.asarray(score_batch(batch), np.float64)[np.asarray(batch.weights) > 0] for batch in batches]
+    )
+    mean = float(nats.mean())
+    return Score(
+        nats_per_token=mean,
+        standard_error=float(nats.std(ddof=1) / math.sqrt(len(nats))) if len(nats) > 1 else math.nan,
+        perplexity=math.exp(mean) if mean < 700 else math.inf,
+        bits_per_byte=bits_per_byte(float(nats.sum()), num_bytes),
+        tokens=len(nats),
+        bytes=num_bytes,
+    )

@@ -1,0 +1,119 @@
+"""The only training loop: steps, evaluations, samples, saves, faults and signals.
+
+It knows neither text nor tokenizers nor files of metrics: batches, evaluation, sampling and reporting are functions that the door passes in.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from llm_jax.batch import Batch
+from llm_jax.config import Config
+from llm_jax.errors import DivergedError, InterruptedAndSaved
+from llm_jax.training.checkpoint import Checkpoints
+from llm_jax.training.interrupt import stop_requests
+from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, train_step
+from llm_jax.tree import Tree
+
+
+class Surroundings(NamedTuple):
+    """What the loop calls; all of it may write, none of it changes the state."""
+
+    batch_at: Callable[[int], Batch]  # index of a batch -> [B, T]
+    evaluate: Callable[[Tree], dict[str, float]]  # must give "validation_loss" (nats per token)
+    on_step: Callable[[int, dict[str, float]], None]  # after each step: step, its metrics
+    on_evaluation: Callable[[int, Tree, dict[str, float]], None]
+    warn: Callable[[str], None]
+
+
+def train(
+    config: Config, checkpoints: Checkpoints, state: State, around: Surroundings
+) -> tuple[State, dict[str, float]]:
+    """Runs from the state's step to `config.train.steps`.
+
+    Args:
+        config: the run.
+        checkpoints: open for writing; the last save is complete when this returns.
+        state: fresh or restored; donated.
+        around: see `Surroundings`.
+
+    Returns:
+        The last state and its evaluation.
+
+    Raises:
+        InterruptedAndSaved: a signal came; the state after the step in hand is saved.
+        DivergedError: non-finite steps went on after one roll-back.
+    """
+    settings = config.train
+    score: dict[str, float] = {}
+    pending: list[tuple[int, dict[str, jax.Array]]] = []
+    step, batch_index = int(state["counters"]["step"]), int(state["counters"]["batch"])
+    if checkpoints.latest_step() is None:
+        checkpoints.save(step, state, metrics={}, score=None)
+    with stop_requests() as stop_requested:
+        while step < settings.steps:
+            state, metrics = train_step(config, state, around.batch_at(batch_index))
+            step, batch_index = step + 1, batch_index + 1
+            stopping = stop_requested()
+            evaluating = step == settings.steps or not step % settings.eval_interval
+            saving = evaluating or stopping or not step % settings.save_interval
+            pending.append((step, metrics))
+            # Reading the step before this one keeps the device busy while the host looks; a save needs this one, too.
+            if _report(pending, 0 if saving else 1, around) > settings.max_skipped:
+                state = _roll_back(config, checkpoints, batch_index, around)
+                step = int(state["counters"]["step"])
+                pending.clear()
+                continue
+            if evaluating:
+                score = around.evaluate(evaluated_params(state))
+                around.on_evaluation(step, evaluated_params(state), score)
+            if saving:
+                loss = score["validation_loss"] if evaluating else None
+                checkpoints.save(step, state, metrics=score if evaluating else {}, score=loss)
+            if stopping and step < settings.steps:
+                checkpoints.wait()
+                raise InterruptedAndSaved(
+                    f"stopped by a signal; step {step} is saved: the same command goes on from there"
+                )
+    checkpoints.wait()
+    return state, score or around.evaluate(evaluated_params(state))
+
+
+def start_state(config: Config, checkpoints: Checkpoints) -> State:
+    """The newest state in the run directory that verifies, or a fresh one."""
+    restored = checkpoints.restore(abstract_state(config))
+    return init_state(config) if restored is None else restored.state
+
+
+def _report(pending: list[tuple[int, dict[str, jax.Array]]], keep: int, around: Surroundings) -> int:
+    """Hands over all but the last `keep` steps' metrics; gives the newest number of non-finite steps in a row."""
+    skipped = 0
+    while len(pending) > keep:
+        step, on_device = pending.pop(0)
+        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
+        around.on_step(step, metrics)
+        skipped = int(metrics["skipped"])
+    return skipped
+
+
+def _roll_back(config: Config, checkpoints: Checkpoints, batch_index: int, around: Surroundings) -> State:
+    """The last saved state, set to go on with data not yet seen."""
+    checkpoints.wait()
+    restored = checkpoints.restore(abstract_state(config))
+    if restored is None or int(restored.state["counters"]["rollbacks"]):
+        raise DivergedError(
+            f"more than max_skipped ({config.train.max_skipped}) steps in a row were not finite, also after a roll-back; "
+            "lower learning_rate or set clip_norm"
+        )
+    around.warn(
+        f"more than {config.train.max_skipped} steps in a row were not finite: rolled back to step {restored.step}, "
+        "leaving out the data since then"
+    )
+    counters: dict[str, Any] = restored.state["counters"]
+    counters = counters | {
+        "batch": counters["batch"] * 0 + batch_index,
+        "skipped": counters["skipped"] * 0,
+        "rollbacks": counters["rollbacks"] + 1,
+    }
+    return restored.state | {"counters": counters}

@@ -1,0 +1,119 @@
+"""The train step: one pure, jitted function from (state, batch) to (state, metrics).
+
+The state is a dict of what the next step needs: "params", "opt_state", "ema" (when kept) and "counters". Keys derive from
+(seed, step). A step whose loss or gradient is not finite leaves parameters, optimizer and average as they were.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from llm_jax.batch import Batch
+from llm_jax.config import Config, ModelConfig
+from llm_jax.model.decoder import init_params
+from llm_jax.training.losses import next_token_loss
+from llm_jax.training.optimizer import make_optimizer
+from llm_jax.tree import Tree
+
+State = dict[str, Any]
+
+
+def _key(config: Config, purpose: int, step: jax.Array | int = 0) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), purpose), step)
+
+
+def init_state(config: Config) -> State:
+    """The state before the first step.
+
+    "counters" holds int32 scalars: "step" (steps done), "batch" (index of the next batch: ahead of "step" after a roll-back, which
+    leaves the data in between out), "skipped" (non-finite steps in a row) and "rollbacks".
+    """
+    params = init_params(_key(config, 0), config.model)
+    state = {
+        "params": params,
+        "opt_state": make_optimizer(config.optim, config.train.steps).init(params),
+        "counters": {name: jnp.int32(0) for name in ("step", "batch", "skipped", "rollbacks")},
+    }
+    if config.optim.ema_decay:
+        state["ema"] = jax.tree.map(jnp.copy, params)
+    return state
+
+
+def abstract_state(config: Config) -> State:
+    """Shapes and types of `init_state`, without computing anything."""
+    return jax.eval_shape(lambda: init_state(config))
+
+
+def evaluated_params(state: State) -> Tree:
+    """The parameters that evaluation and sampling use: the average where one is kept."""
+    return state.get("ema", state["params"])
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+    """One optimizer step.
+
+    Args:
+        config: static; a new value compiles anew.
+        state: donated.
+        batch: [B, T] arrays, ids already checked on the host.
+
+    Returns:
+        The next state, and scalars: "loss_sum" (nats), "weight", "grad_norm", "update_norm" and "skipped" (non-finite steps in a row).
+    """
+    counters = state["counters"]
+    key = _key(config, 1, counters["step"])
+    grads, loss_sum, weight = _gradient(
+        state["params"], config.model, batch, key, config.train.accumulation_steps
+    )
+    grad_norm = optax.tree.norm(grads)
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+    new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
+    if "ema" in state:
+        new["ema"] = _average(config.optim.ema_decay, counters["step"], state["ema"], new["params"])
+
+    finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
+    old = {name: state[name] for name in new}
+    new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
+    skipped = jnp.where(finite, 0, counters["skipped"] + 1)
+    new["counters"] = {
+        "step": counters["step"] + 1,
+        "batch": counters["batch"] + 1,
+        "skipped": skipped,
+        "rollbacks": counters["rollbacks"],
+    }
+    metrics = {"loss_sum": loss_sum, "weight": weight, "grad_norm": grad_norm, "skipped": skipped}
+    return new, metrics | {"update_norm": optax.tree.norm(updates)}
+
+
+def _gradient(
+    params: Tree, config: ModelConfig, batch: Batch, key: jax.Array, parts: int
+) -> tuple[Tree, jax.Array, jax.Array]:
+    """Gradient of the mean loss over the whole batch, however many parts it is computed in; with (sum, weight)."""
+    differentiate = jax.value_and_grad(next_token_loss, has_aux=True)
+    if parts == 1:
+        (loss_sum, weight), grads = differentiate(params, config, batch, key)
+    else:
+
+        def add_part(total: tuple, part: tuple) -> tuple[tuple, None]:
+            (loss_sum, weight), grads = differentiate(params, config, *part)
+            return jax.tree.map(jnp.add, total, (grads, loss_sum, weight)), None
+
+        cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+        part_keys = jax.random.split(key, parts)
+        shapes = jax.eval_shape(differentiate, params, config, jax.tree.map(lambda x: x[0], cut), key)
+        (sum_shape, weight_shape), grad_shapes = shapes
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad_shapes, sum_shape, weight_shape))
+        (grads, loss_sum, weight), _ = jax.lax.scan(add_part, zeros, (cut, part_keys))
+    scale = 1 / jnp.maximum(weight, 1e-9)
+    return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads), loss_sum, weight
+
+
+def _average(decay: float, step: jax.Array, ema: Tree, params: Tree) -> Tree:
+    # Early averages forget faster, or the random start would weigh on them for 1/(1 - decay) steps.
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), ema, params)
