@@ -1,1 +1,17 @@
 """llm_jax: a language model from a text file, as a functional JAX/Flax program."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llm_jax.trained import Trained, load
+
+__all__ = ["Trained", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the package must cost nothing: JAX comes with the first use of `load`.
+    if name in __all__:
+        from llm_jax import trained
+
+        return getattr(trained, name)
+    raise AttributeError(f"module 'llm_jax' has no attribute {name!r}")

@@ -3,24 +3,42 @@
 import os
 import sys
 from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import cyclopts
 from cyclopts import App
 from rich.console import Console
 
+from llm_jax.config import file_layers
 from llm_jax.errors import UserError
 
 
-def run(door: Callable[..., Any], words: list[str] | None = None, **app_options: Any) -> None:
+def run(door: Callable[..., Any], words: list[str] | None = None, *, takes_files: bool = False) -> None:
     """Parses `words` (default: the process's own) into the arguments of `door`, runs it and exits.
 
     Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 130 for Ctrl-C where nothing was to be saved.
+
+    Args:
+        door: a function with cyclopts parameters; its docstring is the help text.
+        words: the command line without the program's name.
+        takes_files: whether words before the first option are TOML files whose values stand below the options.
     """
     name = f"python -m llm_jax.{door.__name__}"
-    app = App(name=name, default_command=door, version_flags=[], result_action="return_value", **app_options)
+    words = sys.argv[1:] if words is None else words
+    files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
+    usage = f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None
     try:
-        app(sys.argv[1:] if words is None else words, exit_on_error=False, print_error=False)
+        app = App(
+            name=name,
+            usage=usage,
+            default_command=door,
+            config=file_layers([Path(file) for file in files]),
+            version_flags=[],
+            result_action="return_value",
+        )
+        app(words[len(files) :], exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         _stop(" ".join(str(error).split()) + f" See: {name} --help", 2)

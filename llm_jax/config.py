@@ -285,7 +285,12 @@ def read_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: a file, key, type or value is not as it must be; the message names it.
     """
-    return _parse([_layer(_read_toml(path), str(path)) for path in files], overrides)
+    return _parse(file_layers(files), overrides)
+
+
+def file_layers(files: Sequence[Path]) -> list[Dict]:
+    """TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them."""
+    return [_layer(_read_toml(path), str(path)) for path in reversed(files)]
 
 
 def differences(got: Config, wanted: Config) -> list[str]:
@@ -320,7 +325,7 @@ def _parse(layers: Sequence[Dict], overrides: Sequence[str]) -> Config:
     def identity(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> Config:
         return config
 
-    app = App(config=list(reversed(layers)), default_command=identity, help_flags=[], version_flags=[])
+    app = App(config=layers, default_command=identity, help_flags=[], version_flags=[])
     try:
         command, bound, _ = app.parse_args(list(overrides), exit_on_error=False, print_error=False)
         return command(*bound.args, **bound.kwargs)

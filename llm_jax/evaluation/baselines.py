@@ -4,8 +4,11 @@ Interpolated Witten-Bell smoothing (Witten and Bell 1991): with c(h) occurrences
 P(w|h) = (c(hw) + t(h) P(w|h')) / (c(h) + t(h)), where h' is h without its first token; below the unigram stands the uniform 1/V.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator
+import os
+from pathlib import Path
 
 import numpy as np
 
@@ -72,7 +75,23 @@ def _number_grams(order: int, *texts: np.ndarray) -> tuple[list[np.ndarray], lis
     return contexts, grams
 
 
-def floor_lines(floors: dict[str, float], loss: float) -> Iterator[str]:
-    """The floors that `loss` is below and above, in words for a log."""
-    for name, floor in floors.items():
-        yield f"{name} {floor:.3f} ({'beaten' if loss < floor else 'not beaten'})"
+def cached_floors(path: Path, train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:
+    """`ngram_floors`, kept in a JSON file under a digest of its arguments; a file that cannot be written is no error."""
+    digest = hashlib.sha256(f"{vocab_size}".encode())
+    for tokens in (train, validation):
+        digest.update(np.ascontiguousarray(tokens).tobytes())
+    key = digest.hexdigest()
+    try:
+        known = json.loads(path.read_text())
+        if isinstance(known, dict) and known.get("of") == key:
+            return {name: float(known["nats_per_token"][name]) for name in NAMES}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    floors = ngram_floors(train, validation, vocab_size)
+    try:
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({"of": key, "nats_per_token": floors}, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError:
+        pass
+    return floors

@@ -12,8 +12,8 @@ from llm_jax.batch import Batch
 class Score(NamedTuple):
     """A loss over a whole split."""
 
-    nats_per_token: float
-    standard_error: float  # of nats_per_token, taking tokens as independent
+    loss: float  # nats per token
+    standard_error: float  # of the loss, taking tokens as independent
     perplexity: float
     bits_per_byte: float
     tokens: int  # targets scored
@@ -38,7 +38,7 @@ def evaluate(score_batch: Callable[[Batch], Any], batches: Iterable[Batch], num_
     )
     mean = float(nats.mean())
     return Score(
-        nats_per_token=mean,
+        loss=mean,
         standard_error=float(nats.std(ddof=1) / math.sqrt(len(nats))) if len(nats) > 1 else math.nan,
         perplexity=math.exp(mean) if mean < 700 else math.inf,
         bits_per_byte=bits_per_byte(float(nats.sum()), num_bytes),

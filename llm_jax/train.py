@@ -1,0 +1,154 @@
+"""Door: `python -m llm_jax.train [CONFIG.toml ...] [--section.field VALUE ...]`."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from llm_jax import command
+from llm_jax.config import Config, config_from_dict, differences, to_dict
+from llm_jax.errors import CheckpointError, UserError
+
+if TYPE_CHECKING:
+    from llm_jax.materials import Materials
+    from llm_jax.training.progress import LiveLine
+    from llm_jax.tree import Tree
+
+
+def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:  # noqa: B008 - frozen
+    """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was stopped.
+
+    Values come from the TOML files, the last one first, then from the options. The defaults are configs/tutorial.toml.
+    A run directory that already holds a run of the same configuration is continued; Ctrl-C and SIGTERM save first (exit status 75).
+
+    Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
+    """
+    from llm_jax import materials
+    from llm_jax.training import loop, record
+    from llm_jax.training.checkpoint import Checkpoints
+
+    print(f"data: {config.data.corpus} -> {config.data.prepared}", flush=True)
+    material = materials.gather(config, report=print)
+    config = material.config
+    _refuse_other_run(config)
+    about = {
+        "config": to_dict(config),
+        "tokenizer": material.store.tokenizer.to_dict(),
+        "data_fingerprint": material.store.fingerprint,
+        "versions": record.versions(),
+    }
+    run = config.train.run
+    with Checkpoints(materials.checkpoint_directory(run), keep=config.train.keep, about=about) as checkpoints:
+        state = loop.start_state(config, checkpoints)
+        _train(
+            material,
+            checkpoints,
+            state,
+            record.RunRecord(run, to_dict(config), int(state["counters"]["step"])),
+        )
+
+
+def _refuse_other_run(config: Config) -> None:
+    """Raises UserError with the differences if the run directory belongs to another configuration."""
+    path = config.train.run / "config.json"
+    try:
+        recorded = config_from_dict(json.loads(path.read_text()), str(path))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} must hold the run's configuration as JSON: {error}") from None
+    if changes := [line for line in differences(recorded, config) if not line.startswith("train.run:")]:
+        raise UserError(
+            f"{config.train.run} holds a run of another configuration ({'; '.join(changes)}); give another --train.run"
+        )
+
+
+def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_record: Any) -> None:
+    from llm_jax.training import loop
+    from llm_jax.training.progress import LiveLine
+    from llm_jax.training.throughput import flops_per_token, measure_peak_flops
+    from llm_jax.tree import count_parameters
+
+    config, began, start = material.config, time.perf_counter(), int(state["counters"]["step"])
+    settings, floors = config.train, material.floors()
+    live = LiveLine(
+        steps=settings.steps,
+        start=start,
+        tokens_per_step=settings.batch_size * config.model.context_length,
+        flops_per_token=flops_per_token(config.model),
+        peak_flops=measure_peak_flops(config.model.dtype),
+    )
+    live.say(
+        f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
+    )
+    live.say("floors, nats per token: " + ", ".join(f"{name} {nats:.3f}" for name, nats in floors.items()))
+    if start:
+        live.say(f"continuing {settings.run} at step {start}")
+    around = _surroundings(material, live, run_record)
+    try:
+        state, score = loop.train(config, checkpoints, state, around)
+    finally:
+        live.close()
+        run_record.close()
+    # Through the saved files, so that what is shown is what a later `generate` gives.
+    sample = _sample(material, loop.evaluated_params(state), settings.sample_tokens)
+    live.say(f"\n{settings.prompt}{sample}\n")
+    live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
+    summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
+    print(json.dumps(summary | {"seconds": round(time.perf_counter() - began, 1)}))
+
+
+def _surroundings(material: "Materials", live: "LiveLine", run_record: Any) -> Any:
+    from llm_jax.training.loop import Surroundings
+
+    settings, floors = material.config.train, material.floors()
+    since_log: list[dict[str, float]] = []
+
+    def on_step(step: int, metrics: dict[str, float]) -> None:
+        since_log.append(metrics)
+        weight = metrics["weight"]
+        speed = live.step(step, metrics["loss_sum"] / weight if weight else float("nan"))
+        if step % settings.log_interval == 0 or step == settings.steps:
+            total = sum(entry["weight"] for entry in since_log)
+            loss = sum(entry["loss_sum"] for entry in since_log) / total if total else float("nan")
+            norms = {name: metrics[name] for name in ("grad_norm", "update_norm", "skipped")}
+            run_record.write(step, train_loss=loss, **norms, **speed)
+            since_log.clear()
+
+    def evaluate(params: "Tree") -> dict[str, float]:
+        return {f"validation_{name}": value for name, value in material.evaluate(params)._asdict().items()}
+
+    def on_evaluation(step: int, params: "Tree", score: dict[str, float]) -> None:
+        run_record.write(step, **score)
+        beaten = [name for name, floor in floors.items() if score["validation_loss"] < floor]
+        live.say(
+            f"step {step}: validation {score['validation_loss']:.3f} +- {score['validation_standard_error']:.3f} nats, "
+            f"perplexity {score['validation_perplexity']:.1f}, {score['validation_bits_per_byte']:.3f} bits per byte; "
+            f"beats {beaten[-1] if beaten else 'no floor'}"
+        )
+        if step < settings.steps and settings.sample_tokens:
+            text = _sample(material, params, min(settings.sample_tokens, 24))
+            live.say(f"    {settings.prompt}{text}".replace("\n", " "))
+            run_record.write_sample(step, settings.prompt + text)
+        live.pause()
+
+    return Surroundings(
+        material.batch_at, evaluate, on_step, on_evaluation, lambda text: live.say(f"warning: {text}")
+    )
+
+
+def _sample(material: "Materials", params: "Tree", num_tokens: int) -> str:
+    from llm_jax.inference.sampling import Sampling
+    from llm_jax.trained import Trained
+
+    model = Trained(material.config.model, params, material.store.tokenizer, {})
+    if not num_tokens:
+        return ""
+    settings = material.config.train
+    return model.generate(settings.prompt, max_new_tokens=num_tokens, sampling=Sampling(), seed=settings.seed)
+
+
+if __name__ == "__main__":
+    command.run(train, takes_files=True)

@@ -1,0 +1,94 @@
+"""`llm_jax.load`: a trained model as a value with its configuration, parameters and tokenizer.
+
+The directory needs nothing beside it: the checkpoint in it carries configuration and tokenizer.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from llm_jax.config import Config, ModelConfig, config_from_dict
+from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
+from llm_jax.errors import UserError
+from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.sampling import Sampling
+from llm_jax.inference.text import stream_text
+from llm_jax.model.checks import check_tokens
+from llm_jax.model.decoder import abstract_params, forward
+from llm_jax.training.checkpoint import read_about, read_params
+from llm_jax.tree import Tree
+
+_forward = jax.jit(forward, static_argnums=1)
+
+
+class Trained(NamedTuple):
+    """A model that can be asked."""
+
+    config: ModelConfig
+    params: Tree
+    tokenizer: Tokenizer
+    about: dict[str, Any]  # what the checkpoint says of itself: "config", "step", "metrics", versions ...
+
+    def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Scores of each next token, [T, V] for ids [T] and [B, T, V] for [B, T]."""
+        tokens = np.atleast_2d(np.asarray(token_ids, np.int32))
+        check_tokens(tokens, self.config, "token_ids")
+        scores_BTV = np.asarray(_forward(self.params, self.config, tokens)[0])
+        return scores_BTV[0] if np.ndim(token_ids) == 1 else scores_BTV
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int = 100,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """The prompt's continuation, without the prompt."""
+        return "".join(
+            self.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, stop=stop)
+        )
+
+    def stream(
+        self, prompt: str, *, max_new_tokens: int, sampling: Sampling, seed: int, stop: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """The continuation piece by piece; a piece never ends inside a character."""
+        from llm_jax.data.streaming import StreamDecoder
+
+        tokens = generate_tokens(
+            self.params,
+            self.config,
+            [self.encode_prompt(prompt)],
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+        )
+        return stream_text((int(row[0]) for row in tokens), StreamDecoder(self.tokenizer), stop)
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """The prompt's token ids; UserError for an empty one."""
+        if not prompt:
+            raise UserError("the prompt must not be empty")
+        return self.tokenizer.encode(prompt).tolist()
+
+
+def load(directory: str | Path, *, step: int | None = None) -> Trained:
+    """Reads a run directory, or one that `convert import` made.
+
+    Args:
+        directory: holds `checkpoints/`.
+        step: which checkpoint; the newest that verifies without one.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    checkpoints = Path(directory) / "checkpoints"
+    about = read_about(checkpoints, step)
+    config: Config = config_from_dict(about["config"], f"the checkpoint in {directory}")
+    name = "ema" if config.optim.ema_decay else "params"
+    params, about = read_params(checkpoints, abstract_params(config.model), name=name, step=step)
+    return Trained(config.model, params, tokenizer_from_dict(about["tokenizer"]), about)

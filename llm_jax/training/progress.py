@@ -1,0 +1,71 @@
+"""The live line of a run: step, loss, tokens per second, MFU and time left."""
+
+import time
+from collections import deque
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class LiveLine:
+    """Shows progress on a terminal; elsewhere it stays silent and only `say` prints.
+
+    Args:
+        steps: last step of the run.
+        start: step at which this process begins.
+        tokens_per_step: tokens that one step trains on.
+        flops_per_token: work of a token, forward and backward.
+        peak_flops: what the device does in a second at its best.
+    """
+
+    def __init__(
+        self, *, steps: int, start: int, tokens_per_step: int, flops_per_token: int, peak_flops: float
+    ):
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._tokens_per_step = tokens_per_step
+        self._flops_per_token = flops_per_token
+        self._peak_flops = peak_flops
+        # Speed comes from the last few hundred steps of this process, so neither compilation nor an earlier run counts.
+        self._times: deque[tuple[int, float]] = deque(maxlen=300)
+        self._progress = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=20),
+            TextColumn(
+                "loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} tokens/s  MFU {task.fields[mfu]:.1%}"
+            ),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task(
+            "train", total=steps, completed=start, loss=float("nan"), speed=0.0, mfu=0.0
+        )
+        self._progress.start()
+
+    def step(self, step: int, loss: float) -> dict[str, float]:
+        """Notes a finished step; gives the current "tokens_per_second" and "mfu"."""
+        self._times.append((step, time.perf_counter()))
+        speed = self._speed()
+        mfu = speed * self._flops_per_token / self._peak_flops
+        self._progress.update(self._task, completed=step, loss=loss, speed=speed, mfu=mfu)
+        return {"tokens_per_second": speed, "mfu": mfu}
+
+    def pause(self) -> None:
+        """Leaves out the time until the next step (an evaluation, a save) from the speed."""
+        self._times.clear()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the live one."""
+        self.console.print(text, markup=False)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+    def _speed(self) -> float:
+        if len(self._times) < 2:
+            return 0.0
+        (first, start), (last, end) = self._times[0], self._times[-1]
+        return (last - first) * self._tokens_per_step / max(end - start, 1e-9)
