@@ -1,0 +1,54 @@
+"""Training a byte-pair vocabulary on a text (Sennrich et al. 2016), byte-level as in GPT-2."""
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from llm_jax.data.tokenizers import RankTokenizer, trained_tokenizer
+from llm_jax.errors import DataError
+
+# Words with the space before them, numbers, punctuation, white space: no piece crosses these borders.
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+def train_reference(text: str, vocab_size: int) -> Tokenizer:
+    """The vocabulary as the `tokenizers` library trains and runs it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+    return tokenizer
+
+
+def train_bpe(text: str, vocab_size: int) -> RankTokenizer:
+    """A tokenizer with at most `vocab_size` ids (the first 256 are bytes), trained on the text and run by tiktoken.
+
+    Raises:
+        DataError: the text has too few different words for that many ids.
+    """
+    ranks = {_to_bytes(piece): rank for piece, rank in train_reference(text, vocab_size).get_vocab().items()}
+    if len(ranks) < vocab_size:
+        raise DataError(
+            f"bpe_vocab_size ({vocab_size}) must be at most {len(ranks)}, which is all that this text gives; lower it"
+        )
+    return trained_tokenizer(ranks, PATTERN)
+
+
+def _to_bytes(piece: str) -> bytes:
+    """The byte-level alphabet of GPT-2 (every byte a visible character) back to bytes."""
+    return bytes(_BYTE_OF[character] for character in piece)
+
+
+def _alphabet() -> dict[str, int]:
+    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+
+
+_BYTE_OF = _alphabet()

