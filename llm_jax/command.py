@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cyclopts
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.console import Console
 
 from llm_jax.config import file_layers
@@ -36,6 +36,7 @@ def run(door: Callable[..., Any], words: list[str] | None = None, *, takes_files
             default_command=door,
             config=file_layers([Path(file) for file in files]),
             version_flags=[],
+            default_parameter=Parameter(name_transform=str),
             result_action="return_value",
         )
         app(words[len(files) :], exit_on_error=False, print_error=False)

@@ -135,8 +135,6 @@ class DataConfig:
     """Keep only the ids seen in the training split, plus 256 bytes so that any text still encodes."""
     validation_fraction: float = 0.2
     """Share of the tokens, at the end of the text, that is held out."""
-    order: Literal["random", "permutation"] = "random"
-    """random: crops at random positions, as in the tutorial; permutation: every window once an epoch."""
     errors: Literal["strict", "replace"] = "strict"
     """Bytes that are not UTF-8: refuse the file, or put U+FFFD in their place."""
     prepared: Path = Path("prepared")
@@ -206,6 +204,8 @@ class TrainConfig:
     """Origin of all randomness: initial weights, data order, dropout, samples."""
     steps: Whole = 5000
     """Optimizer steps."""
+    order: Literal["random", "permutation"] = "random"
+    """random: crops at random positions, as in the tutorial; permutation: every window once an epoch."""
     batch_size: Whole = 4
     """Sequences per optimizer step."""
     accumulation_steps: Whole = 1

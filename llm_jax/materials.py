@@ -29,7 +29,7 @@ class Materials(NamedTuple):
         """The training batch with this index: a pure function of it and the seed."""
         return batch_at(
             self.store.tokens("train"),
-            order=self.config.data.order,
+            order=self.config.train.order,
             context_length=self.config.model.context_length,
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,

@@ -63,6 +63,6 @@ class CompactTokenizer:
 def compact(base: Tokenizer, training_ids: np.ndarray) -> CompactTokenizer:
     """The base tokenizer cut down to the ids in a training split, plus its single bytes."""
     single_bytes = [token for token in range(base.vocab_size) if len(base.token_bytes(token)) == 1]
-    return CompactTokenizer(base, np.concatenate([np.unique(training_ids), np.array(single_bytes)]).astype(np.int64))
-
-
+    return CompactTokenizer(
+        base, np.concatenate([np.unique(training_ids), np.array(single_bytes)]).astype(np.int64)
+    )

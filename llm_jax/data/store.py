@@ -1,0 +1,251 @@
+"""The token store: a text as token ids on disk, with a manifest that vouches for every byte.
+
+A folder holds `train.bin` and `validation.bin` (flat little-endian integers) and `manifest.json`. Its name carries a digest of the
+settings and of the text, so other settings never meet; what is damaged is refused by name.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llm_jax.config import DataConfig
+from llm_jax.data.bpe import train_bpe
+from llm_jax.data.compact import compact
+from llm_jax.data.corpora import Corpus, read_corpus, text_digest
+from llm_jax.data.tokenizers import (
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    decode_bytes,
+    fingerprint,
+    named_tokenizer,
+    tokenizer_from_dict,
+)
+from llm_jax.errors import DataError
+
+VERSION = 1
+SPLITS = ("train", "validation")
+
+
+class Store(NamedTuple):
+    """An opened and verified store."""
+
+    path: Path
+    manifest: dict[str, Any]
+    tokenizer: Tokenizer
+    shards: dict[str, np.ndarray]
+
+    def tokens(self, split: str) -> np.ndarray:
+        """Token ids of "train" or "validation", [N] unsigned integers, read-only."""
+        return self.shards[split]
+
+    def num_bytes(self, split: str) -> int:
+        """UTF-8 bytes that a split's tokens decode to."""
+        return self.manifest["splits"][split]["bytes"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of tokenizer and tokens: the data's identity in checkpoints."""
+        parts = [self.manifest["tokenizer_sha256"], *(self.manifest["splits"][s]["sha256"] for s in SPLITS)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def prepare_store(config: DataConfig, report: Callable[[str], None]) -> Store:
+    """The store of a corpus under these settings: made when it is not there, else verified and opened.
+
+    Args:
+        config: corpus, tokenizer and split.
+        report: gets one line a remark.
+
+    Raises:
+        DataError: the text cannot be used, or a store is there and damaged.
+        UserError: the tokenizer cannot be had.
+    """
+    corpus = read_corpus(
+        config.corpus, downloads=config.prepared / "downloads", errors=config.errors, report=report
+    )
+    settings = {
+        "version": VERSION,
+        "tokenizer": config.tokenizer,
+        "bpe_vocab_size": config.bpe_vocab_size if config.tokenizer == "bpe" else None,
+        "compact_vocab": config.compact_vocab,
+        "validation_fraction": config.validation_fraction,
+        "text_sha256": text_digest(corpus.text),
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    path = config.prepared / f"{corpus.name}-{config.tokenizer}-{digest[:12]}"
+    if not path.exists():
+        _write_store(path, config, corpus, settings)
+        report(f"prepared {path}")
+    return open_store(path)
+
+
+def open_store(path: Path) -> Store:
+    """Opens a store after looking at every byte of it.
+
+    Raises:
+        DataError: something in it is missing, damaged, or not what the manifest says.
+    """
+    manifest = _read_manifest(path)
+    try:
+        tokenizer = tokenizer_from_dict(manifest["tokenizer"])
+        _require(
+            path,
+            fingerprint(tokenizer) == manifest["tokenizer_sha256"],
+            "the tokenizer is not the one it was made with",
+        )
+        _require(path, tokenizer.vocab_size == manifest["vocab_size"], "vocab_size is not the tokenizer's")
+        shards = {
+            split: _open_shard(path, split, manifest["splits"][split], manifest["vocab_size"])
+            for split in SPLITS
+        }
+    except (KeyError, TypeError) as error:
+        raise DataError(f"store {path} is damaged: manifest.json lacks or garbles {error}; {_MEND}") from None
+    return Store(path, manifest, tokenizer, shards)
+
+
+_MEND = "delete the folder to prepare it again"
+
+
+def _require(path: Path, holds: bool, fault: str) -> None:
+    if not holds:
+        raise DataError(f"store {path} is damaged: {fault}; {_MEND}")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"store {path} is damaged: manifest.json cannot be read ({error}); {_MEND}") from None
+    _require(path, isinstance(manifest, dict), "manifest.json must hold an object")
+    if manifest.get("version") != VERSION:
+        raise DataError(f"store {path} must have version {VERSION}, got {manifest.get('version')}; {_MEND}")
+    return manifest
+
+
+def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: int) -> np.ndarray:
+    file = path / f"{split}.bin"
+    _require(path, facts["dtype"] in ("<u2", "<u4"), f"{file.name} has dtype {facts['dtype']}")
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"store {path} is damaged: {file.name} cannot be read ({error.strerror}); {_MEND}"
+        ) from None
+    wanted = facts["tokens"] * np.dtype(facts["dtype"]).itemsize
+    _require(path, len(raw) == wanted, f"{file.name} must have {wanted} bytes, got {len(raw)}")
+    _require(
+        path,
+        hashlib.sha256(raw).hexdigest() == facts["sha256"],
+        f"the bytes of {file.name} are not those written",
+    )
+    tokens = np.memmap(file, facts["dtype"], mode="r")
+    _require(
+        path, int(tokens.max()) < vocab_size, f"{file.name} has an id outside the vocabulary ({vocab_size})"
+    )
+    return tokens
+
+
+def _write_store(path: Path, config: DataConfig, corpus: Corpus, settings: dict[str, Any]) -> None:
+    tokenizer, base_facts, splits = _tokenize(corpus.text, config)
+    for split, tokens in splits.items():
+        if len(tokens) < 2:
+            raise DataError(
+                f"the {split} split of {config.corpus} must have at least 2 tokens, got {len(tokens)}"
+            )
+    dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+    facts = {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(dir=path.parent, prefix=".preparing-"))
+        try:
+            for split, tokens in splits.items():
+                raw = tokens.astype(dtype).tobytes()
+                _write_durably(working / f"{split}.bin", raw)
+                facts[split] = {
+                    "tokens": len(tokens),
+                    "bytes": len(decode_bytes(tokenizer, tokens)),
+                    "dtype": dtype,
+                    "sha256": hashlib.sha256(raw).hexdigest(),
+                }
+            manifest = {
+                "version": VERSION,
+                "settings": settings,
+                "corpus": corpus.name,
+                "base": base_facts,
+                "splits": facts,
+                "vocab_size": tokenizer.vocab_size,
+                "tokenizer_sha256": fingerprint(tokenizer),
+                "tokenizer": tokenizer.to_dict(),
+            }
+            _write_durably(working / "manifest.json", json.dumps(manifest).encode())
+            _move_into_place(working, path)
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"store {path} cannot be written: {error}") from None
+
+
+def _tokenize(text: str, config: DataConfig) -> tuple[Tokenizer, dict[str, float], dict[str, np.ndarray]]:
+    """The tokenizer, facts of its ids before compaction, and both splits.
+
+    A ready-made tokenizer's ids are split by position; one that is trained here sees the training text alone, so the text is split.
+    """
+    share = 1 - config.validation_fraction
+    if config.tokenizer in ("bpe", "characters", "bytes"):
+        cut = int(len(text) * share)
+        parts = (text[:cut], text[cut:])
+        trained: dict[str, Callable[[], Tokenizer]] = {
+            "bpe": lambda: train_bpe(parts[0], config.bpe_vocab_size),
+            "characters": lambda: CharacterTokenizer(parts[0]),
+            "bytes": ByteTokenizer,
+        }
+        tokenizer = trained[config.tokenizer]()
+        splits = dict(zip(SPLITS, map(tokenizer.encode, parts), strict=True))
+        return tokenizer, _id_facts(*splits.values()), splits
+    base = named_tokenizer(config.tokenizer)
+    ids = base.encode(text)
+    cut = int(len(ids) * share)
+    if not config.compact_vocab:
+        return base, _id_facts(ids[:cut], ids[cut:]), dict(zip(SPLITS, (ids[:cut], ids[cut:]), strict=True))
+    tokenizer = compact(base, ids[:cut])
+    return (
+        tokenizer,
+        _id_facts(ids[:cut], ids[cut:]),
+        {"train": tokenizer.from_base(ids[:cut]), "validation": tokenizer.from_base(ids[cut:])},
+    )
+
+
+def _id_facts(train: np.ndarray, validation: np.ndarray) -> dict[str, float]:
+    """Counts of a text's ids, and the share of validation ids that training lacks."""
+    ids = np.concatenate([train, validation])
+    return {
+        "tokens": len(ids),
+        "distinct_tokens": len(np.unique(ids)),
+        "largest_id": int(ids.max(initial=-1)),
+        "validation_tokens_never_seen": float(np.mean(~np.isin(validation, train)))
+        if len(validation)
+        else 0.0,
+    }
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _move_into_place(working: Path, path: Path) -> None:
+    try:
+        working.rename(path)
+    except OSError:
+        if not path.exists():  # Another process was faster; its store is as good as ours.
+            raise
