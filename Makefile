@@ -1,0 +1,65 @@
+# Two commands for a newcomer: `make train` and `make test`. Both make $(VENV) and install what they need into it.
+
+VENV ?= .venv
+# The first Python of version 3.11 or later that runs.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v $$p; break; }; done)
+# Options for the program, e.g. make train ARGS="--train.steps 100"
+ARGS ?=
+CONFIG ?= configs/tutorial.toml
+
+BIN = $(VENV)/bin
+LOCK = $(shell "$(PYTHON)" -c 'import sys; print("requirements/py311" if sys.version_info < (3, 12) else "requirements/py312")' 2>/dev/null)
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help train test quick parity lint lock clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+train: $(VENV)/.train ## trains the tutorial's model on the embedded handbook (about 2 minutes on two cores)
+	$(BIN)/python -m llm_jax.train $(CONFIG) $(ARGS)
+
+test: lint quick ## lint, types and all tests that need no torch
+
+quick: $(VENV)/.test ## the tests alone
+	$(BIN)/python -m pytest -n 2 --ignore=tests/parity $(ARGS)
+
+parity: $(VENV)/.parity ## the proof of numerical parity with torch
+	$(BIN)/python -m pytest tests/parity $(ARGS)
+
+lint: $(VENV)/.test ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+lock: ## makes the lock files anew (needs uv)
+	for v in 311:3.11 312:3.12; do \
+		f=requirements/py$${v%%:*}; \
+		UV_PYTHON_DOWNLOADS=never uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+			--python-version $${v##*:} pyproject.toml requirements/build.in -o $$f.txt; \
+		UV_PYTHON_DOWNLOADS=never uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+			--python-version $${v##*:} pyproject.toml requirements/build.in --extra test -c $$f.txt -o $$f-test.txt; \
+	done
+
+clean: ## removes what make has made (runs and prepared text stay)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python of version 3.11 or later was found; install one, or run make PYTHON=/path/to/python3" >&2; exit 2; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.train: $(BIN)/python $(LOCK).txt pyproject.toml
+	$(PIP) --require-hashes -r $(LOCK).txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.train $(LOCK)-test.txt
+	$(PIP) --require-hashes -r $(LOCK)-test.txt
+	@touch $@
+
+# Left out of the lock files, so that the machine's own build of torch (CPU or CUDA) serves.
+$(VENV)/.parity: $(VENV)/.test
+	$(PIP) torch==2.13.0 transformers==5.23.0
+	@touch $@
