@@ -15,30 +15,35 @@ from llm_jax.config import file_layers
 from llm_jax.errors import UserError
 
 
-def run(door: Callable[..., Any], words: list[str] | None = None, *, takes_files: bool = False) -> None:
+def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False) -> None:
     """Parses `words` (default: the process's own) into the arguments of `door`, runs it and exits.
 
     Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 130 for Ctrl-C where nothing was to be saved.
 
     Args:
-        door: a function with cyclopts parameters; its docstring is the help text.
+        door: a function with cyclopts parameters, whose docstring is the help text; or an App with a command for each function.
         words: the command line without the program's name.
         takes_files: whether words before the first option are TOML files whose values stand below the options.
     """
-    name = f"python -m llm_jax.{door.__name__}"
+    short_name = door.name[0] if isinstance(door, App) else door.__name__
+    name = f"python -m llm_jax.{short_name}"
     words = sys.argv[1:] if words is None else words
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
-    usage = f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None
     try:
         app = App(
             name=name,
-            usage=usage,
-            default_command=door,
+            usage=f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None,
             config=file_layers([Path(file) for file in files]),
             version_flags=[],
             default_parameter=Parameter(name_transform=str),
             result_action="return_value",
         )
+        if isinstance(door, App):
+            app.help = door.help
+            app.update(door)
+            app.version_flags = []
+        else:
+            app.default(door)
         app(words[len(files) :], exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:

@@ -48,11 +48,11 @@ class LayerCache(NamedTuple):
 
     def write(self, k_BTNH: jax.Array, v_BTNH: jax.Array) -> "LayerCache":
         """The cache with T more slots filled; `length` stays, as all layers share one count."""
-        at = (0, self.length, 0, 0)
-        keys = jax.lax.dynamic_update_slice(self.keys, k_BTNH.astype(self.keys.dtype), at)
-        return self._replace(
-            keys=keys, values=jax.lax.dynamic_update_slice(self.values, v_BTNH.astype(self.values.dtype), at)
-        )
+
+        def put(slots: jax.Array, new: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_update_slice_in_dim(slots, new.astype(slots.dtype), self.length, axis=1)
+
+        return self._replace(keys=put(self.keys, k_BTNH), values=put(self.values, v_BTNH))
 
 
 def _symmetric_uniform(limit: float) -> Initializer:

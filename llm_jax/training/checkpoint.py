@@ -13,7 +13,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,8 +68,6 @@ class Checkpoints:
         for leftover in self._directory.glob(f"*{_TEMPORARY}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self._scores = {step: _score_of(self._path(step)) for step in _steps(self._directory)}
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending: Future[None] | None = None
         self._failure: str | None = None
 
     def __enter__(self) -> "Checkpoints":
@@ -81,14 +78,13 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """The newest committed step, verified or not."""
-        self._settle()
         return max(_steps(self._directory), default=None)
 
     def save(self, step: int, state: State, *, metrics: Mapping[str, float], score: float | None) -> None:
-        """Begins to save; the state may be donated as soon as this returns.
+        """Saves, and returns when the step outlives a power cut: so a kill never costs more than the steps since the last save.
 
-        A save that fails is reported, and the next one is tried as usual: training goes on. `wait` and `close` tell whether the last
-        one is safe.
+        A save that fails is reported, and the next one is tried as usual: training goes on. `require_saved` and `close` tell whether
+        the last one is safe.
 
         Args:
             step: names the checkpoint; one that is there already stays.
@@ -96,40 +92,34 @@ class Checkpoints:
             metrics: kept in `about`; a number that is not finite becomes null.
             score: lower is better; the best is kept. None, NaN and infinity never win.
         """
-        self._settle()
         path = self._path(step)
         if path.exists():
             return
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         score = score if score is not None and math.isfinite(score) else None
         about = self._about | {"step": step, "metrics": finite, "score": score}
-        leaves = {
-            part: {name: [*kind, *checksums_of[name]] for name, kind in describe(tree).items()}
-            for part, tree in state.items()
-            for checksums_of in [checksums(tree)]
-        }
+        leaves = {part: _describe_with_sums(tree) for part, tree in state.items()}
         try:
             _require_room(self._directory, state)
             with _quiet():
-                response = ocp.save_checkpointables_async(path, state | {"manifest": _seal(about, leaves)})
+                ocp.save_checkpointables(path, state | {"manifest": _seal(about, leaves)})
+            _sync_tree(path)
+            self._failure = None
+            self._scores[step] = score
+            self._prune()
         except Exception as error:  # noqa: BLE001 - orbax raises what the file system gives it, in many classes
             self._note_failure(step, error)
-            return
-        self._pending = self._worker.submit(self._commit, step, score, response)
 
-    def wait(self) -> None:
-        """Returns when the last save is on disk; CheckpointError when it failed."""
-        self._settle()
+    def require_saved(self) -> None:
+        """CheckpointError when the last save failed."""
         if self._failure:
             raise CheckpointError(self._failure)
 
     def close(self, *, raise_failure: bool = True) -> None:
-        """Finishes the save in hand and lets others write; CheckpointError when the last save failed."""
-        self._settle()
-        self._worker.shutdown()
+        """Lets others write; CheckpointError when the last save failed."""
         self._lock.release()
-        if raise_failure and self._failure:
-            raise CheckpointError(self._failure)
+        if raise_failure:
+            self.require_saved()
 
     def restore(self, abstract_state: State) -> Restored | None:
         """The newest step that verifies, or None where there is none at all; damaged ones are renamed, never deleted.
@@ -140,7 +130,6 @@ class Checkpoints:
         Raises:
             CheckpointError: a sound step holds another model or optimizer, or steps exist and none verifies.
         """
-        self._settle()
         steps = sorted(_steps(self._directory), reverse=True)
         for step in steps:
             try:
@@ -155,22 +144,6 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
-
-    def _settle(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
-
-    def _commit(self, step: int, score: float | None, response: Any) -> None:
-        try:
-            with _quiet():
-                response.result()
-            _sync_tree(self._path(step))
-            self._failure = None
-            self._scores[step] = score
-            self._prune()
-        except Exception as error:  # noqa: BLE001 - as above
-            self._note_failure(step, error)
 
     def _note_failure(self, step: int, error: Exception) -> None:
         reason = " ".join(str(error).split())[:300]
@@ -227,6 +200,22 @@ def read_params(
     return state[name], about
 
 
+def read_state(directory: Path) -> State:
+    """All parts of the newest checkpoint that verifies, as the nested arrays that were saved; changes nothing on disk.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+
+    def read(path: Path) -> State:
+        leaves = _open_manifest(path)["leaves"]
+        state = _orbax(path, dict.fromkeys(leaves))
+        _require_sums(state, leaves)
+        return state
+
+    return _newest(directory, None, read)
+
+
 def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> Any:
     steps = sorted(_steps(directory), reverse=True)
     if not steps or (step is not None and step not in steps):
@@ -255,11 +244,15 @@ def _load(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]:
     for part, tree in abstract_state.items():
         _require_same(path, part, manifest["leaves"].get(part, {}), describe(tree))
     state = _orbax(path, jax.tree.map(placed, abstract_state))
+    _require_sums(state, manifest["leaves"])
+    return state, manifest["about"]
+
+
+def _require_sums(state: State, leaves: dict[str, dict[str, list]]) -> None:
     for part, tree in state.items():
         for name, sums in checksums(tree).items():
-            if sums != manifest["leaves"][part][name][2:]:
+            if sums != leaves[part].get(name, [None, None])[2:]:
                 raise _Damaged(f"{part}/{name} does not have its checksum")
-    return state, manifest["about"]
 
 
 def _require_same(path: Path, part: str, got: dict[str, list], wanted: dict[str, list]) -> None:
@@ -273,6 +266,11 @@ def _require_same(path: Path, part: str, got: dict[str, list], wanted: dict[str,
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise CheckpointError(f"{path} holds another model or optimizer: {'; '.join(faults[:3])}{more}")
+
+
+def _describe_with_sums(tree: Any) -> dict[str, list]:
+    sums = checksums(tree)
+    return {name: [*kind, *sums[name]] for name, kind in describe(tree).items()}
 
 
 def _seal(about: dict[str, Any], leaves: dict[str, Any]) -> dict[str, str]:

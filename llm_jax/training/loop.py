@@ -34,7 +34,7 @@ def train(
 
     Args:
         config: the run.
-        checkpoints: open for writing; the last save is complete when this returns.
+        checkpoints: open for writing; the last state is saved when this returns.
         state: fresh or restored; donated.
         around: see `Surroundings`.
 
@@ -72,11 +72,11 @@ def train(
                 loss = score["validation_loss"] if evaluating else None
                 checkpoints.save(step, state, metrics=score if evaluating else {}, score=loss)
             if stopping and step < settings.steps:
-                checkpoints.wait()
+                checkpoints.require_saved()
                 raise InterruptedAndSaved(
                     f"stopped by a signal; step {step} is saved: the same command goes on from there"
                 )
-    checkpoints.wait()
+    checkpoints.require_saved()
     return state, score or around.evaluate(evaluated_params(state))
 
 
@@ -99,7 +99,6 @@ def _report(pending: list[tuple[int, dict[str, jax.Array]]], keep: int, around: 
 
 def _roll_back(config: Config, checkpoints: Checkpoints, batch_index: int, around: Surroundings) -> State:
     """The last saved state, set to go on with data not yet seen."""
-    checkpoints.wait()
     restored = checkpoints.restore(abstract_state(config))
     if restored is None or int(restored.state["counters"]["rollbacks"]):
         raise DivergedError(

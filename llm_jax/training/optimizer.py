@@ -1,6 +1,9 @@
 """AdamW from optax with its schedule, clipping and decay mask; the defaults are torch's."""
 
+import math
+
 import jax
+import jax.numpy as jnp
 import optax
 
 from llm_jax.config import OptimConfig
@@ -36,12 +39,39 @@ def decay_mask(params: Tree) -> Tree:
 
 def make_optimizer(optim: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Clipping (if any), then AdamW under the schedule."""
-    adamw = optax.adamw(
-        make_schedule(optim, steps),
-        b1=optim.beta1,
-        b2=optim.beta2,
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        mask=decay_mask if optim.decay == "matrices" else None,
+    adamw = optax.chain(
+        scale_by_adam(optim.beta1, optim.beta2, optim.eps),
+        optax.add_decayed_weights(optim.weight_decay, decay_mask if optim.decay == "matrices" else None),
+        optax.scale_by_learning_rate(make_schedule(optim, steps)),
     )
     return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw) if optim.clip_norm else adamw
+
+
+def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
+    """Adam's rescaling (Kingma and Ba 2015) on optax's state, with exact bias corrections.
+
+    optax 0.2.8 computes 1 - beta**t in float32, which leaves five digits of 1 - 0.999 and, after 30 steps of the tutorial, a loss
+    6e-5 nats from torch's; by expm1 it is 1e-6.
+    """
+
+    def update(
+        updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
+        del params
+        mu = optax.tree.update_moment(updates, state.mu, beta1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, beta2, 2)
+        count = optax.safe_increment(state.count)
+        correction1, correction2 = _bias_correction(beta1, count), _bias_correction(beta2, count)
+
+        def scaled(m: jax.Array, v: jax.Array) -> jax.Array:
+            return (m / correction1 / (jnp.sqrt(v / correction2) + eps)).astype(m.dtype)
+
+        return jax.tree.map(scaled, mu, nu), optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(beta1, beta2, eps).init, update)
+
+
+def _bias_correction(beta: float, count: jax.Array) -> jax.Array:
+    """1 - beta**count without cancellation."""
+    kind = jnp.promote_types(jnp.result_type(float), jnp.float32)
+    return -jnp.expm1(count.astype(kind) * math.log(beta)) if beta else jnp.ones((), kind)

@@ -1,0 +1,126 @@
+"""Proof of exact resume: a run straight through beside one that is killed and started again, compared bit by bit."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from llm_jax.config import Config, to_dict
+from llm_jax.errors import CheckpointError
+
+
+def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any]:
+    """Trains twice in subprocesses, once with a SIGKILL after step `kill_after`, and counts what differs.
+
+    Args:
+        config: the run; its `train.run` is replaced.
+        folder: where both runs are made.
+        kill_after: a step; the kill comes once it is logged.
+
+    Returns:
+        "differing_leaves" (names), "leaves", "differing_losses" (steps), "losses", "killed_after" and "resumed_at" (steps).
+    """
+    straight, killed = (_at(config, folder / name) for name in ("straight", "killed"))
+    _finish(_start(straight))
+    process = _start(killed)
+    while last_logged_step(killed.train.run) < kill_after and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.returncode != -signal.SIGKILL:
+        raise CheckpointError(
+            f"the run was to be killed after step {kill_after}, but ended before; give more steps"
+        )
+    killed_after = last_logged_step(killed.train.run)
+    resumed_at = max(
+        int(path.name) for path in (killed.train.run / "checkpoints").iterdir() if path.name.isdecimal()
+    )
+    _finish(_start(killed))
+    return _differences(straight, killed) | {"killed_after": killed_after, "resumed_at": resumed_at}
+
+
+def last_logged_step(run: Path) -> int:
+    """The last step in a run's metrics.jsonl; -1 without one."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return -1
+    for line in reversed(lines):
+        try:
+            return json.loads(line)["step"]
+        except (ValueError, KeyError):
+            continue  # cut off in the middle of a write
+    return -1
+
+
+def short_run(config: Config, steps: int, accumulation_steps: int | None) -> Config:
+    """The configuration cut to `steps`, with every step logged and four saves."""
+    train = dataclasses.replace(
+        config.train,
+        steps=steps,
+        eval_interval=steps,
+        save_interval=max(1, steps // 4),
+        log_interval=1,
+        sample_tokens=0,
+        accumulation_steps=accumulation_steps or config.train.accumulation_steps,
+    )
+    optim = dataclasses.replace(config.optim, warmup_steps=min(config.optim.warmup_steps, steps))
+    return dataclasses.replace(config, train=train, optim=optim)
+
+
+def _at(config: Config, run: Path) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, run=run))
+
+
+def _start(config: Config) -> subprocess.Popen[str]:
+    words = [
+        f"--{section}.{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for section, fields in to_dict(config).items()
+        for name, value in fields.items()
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "llm_jax.train", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate()
+    if process.returncode:
+        raise CheckpointError(
+            f"a training process ended with status {process.returncode}: {errors.strip()[-300:]}"
+        )
+
+
+def _differences(straight: Config, killed: Config) -> dict[str, Any]:
+    import jax
+    import numpy as np
+
+    from llm_jax.training.checkpoint import read_state
+    from llm_jax.training.integrity import leaf_names
+
+    states = [read_state(config.train.run / "checkpoints") for config in (straight, killed)]
+    names = leaf_names(states[0])
+    pairs = zip(names, *(map(np.asarray, jax.tree.leaves(state)) for state in states), strict=True)
+    odd = [name for name, a, b in pairs if a.dtype != b.dtype or a.tobytes() != b.tobytes()]
+    losses = [_losses(config.train.run) for config in (straight, killed)]
+    steps = sorted(losses[0].keys() | losses[1].keys())
+    return {
+        "leaves": len(names),
+        "differing_leaves": odd,
+        "losses": len(steps),
+        "differing_losses": [step for step in steps if losses[0].get(step) != losses[1].get(step)],
+    }
+
+
+def _losses(run: Path) -> dict[int, float]:
+    entries = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return {entry["step"]: entry["train_loss"] for entry in entries if "train_loss" in entry}

@@ -1,0 +1,112 @@
+"""Door: `python -m llm_jax.verify parity GOLDEN.npz` and `python -m llm_jax.verify resume [DIR|CONFIG.toml]`."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from cyclopts import App
+
+from llm_jax import command
+from llm_jax.config import Config, config_from_dict, read_config
+from llm_jax.errors import UserError
+
+verify = App(name="verify", help="Proofs as commands: numerical parity with torch, and exact resume.")
+
+
+@verify.command
+def parity(golden: Path, /) -> None:
+    """Runs the weights and batches of a golden file and prints how far every number is from torch's; exit status 1 over the bounds.
+
+    Parameters
+    ----------
+    golden:
+        A .npz file with start weights, batches, logits, loss, gradients, losses and greedy tokens (see docs/architecture.md).
+    """
+    import jax
+    from rich.console import Console
+    from rich.table import Table
+
+    from llm_jax.evaluation.parity import compare, read_golden
+    from llm_jax.proof import tutorial_program
+
+    numbers = read_golden(golden)
+    weights = {
+        name.removeprefix("init/"): value for name, value in numbers.items() if name.startswith("init/")
+    }
+    report, holds = {}, True
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            rows = compare(
+                numbers,
+                tutorial_program(weights, int(numbers["hyper"][4]), dtype),
+                bounded=dtype == "float32",
+            )
+        table = Table(
+            "quantity",
+            "largest absolute",
+            "relative",
+            "bound",
+            "holds",
+            title=f"{dtype} beside torch float32",
+        )
+        for row in rows:
+            table.add_row(
+                row.quantity,
+                f"{row.absolute:.2e}",
+                f"{row.relative:.2e}",
+                row.bound,
+                "yes" if row.holds else "NO",
+            )
+        Console(width=130).print(table)
+        report[dtype] = [row._asdict() for row in rows]
+        holds = holds and all(row.holds for row in rows)
+    print(json.dumps({"holds": holds, **report}))
+    if not holds:
+        sys.exit(1)
+
+
+@verify.command
+def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps: int | None = None) -> None:
+    """Trains straight and with a SIGKILL in the middle, and compares every bit of the state and every loss; exit status 1 if any differs.
+
+    Parameters
+    ----------
+    source:
+        A run directory or a TOML file whose configuration is run; the default is configs/tutorial.toml.
+    steps:
+        Length of both runs.
+    accumulation_steps:
+        Parts of a batch, in place of the configuration's.
+    """
+    from llm_jax.resume import compare_runs, short_run
+
+    if steps < 8:
+        raise UserError(f"steps ({steps}) must be at least 8")
+    if source is None:
+        config = Config()
+    elif source.is_dir():
+        try:
+            config = config_from_dict(
+                json.loads((source / "config.json").read_text()), str(source / "config.json")
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"{source} must be a run directory: {error}") from None
+    else:
+        config = read_config([source])
+    with tempfile.TemporaryDirectory() as folder:
+        found = compare_runs(
+            short_run(config, steps, accumulation_steps), Path(folder), kill_after=steps * 5 // 8
+        )
+    differing = len(found["differing_leaves"]) + len(found["differing_losses"])
+    print(
+        f"killed after step {found['killed_after']}, resumed at {found['resumed_at']}: {len(found['differing_leaves'])} of "
+        f"{found['leaves']} leaves and {len(found['differing_losses'])} of {found['losses']} losses differ"
+    )
+    print(json.dumps({"holds": not differing, **found}))
+    if differing:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command.run(verify)
