@@ -2,8 +2,9 @@
 
 python benchmarks/torch_tutorial.py --corpus sales_textbook.txt --validation_fraction 0.1
 
-5,000 AdamW steps (torch's defaults, learning rate 1e-3) on 4 random crops of 16 tokens, an evaluation of 20 random batches of each
-split every 20 steps, the loss over the whole validation split at the end, and a sample. The last line is JSON.
+5,000 AdamW steps (torch's defaults, learning rate 1e-3) on 4 random crops of 16 tokens, an evaluation of 20
+random batches of each split every 20 steps, the loss over the whole validation split at the end, and a
+sample. The last line is JSON.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import tiktoken
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.parity.torch_tutorial import TorchTutorial  # noqa: E402
+from tests.parity.torch_tutorial import TorchTutorial
 
 BATCH, CONTEXT = 4, 16
 

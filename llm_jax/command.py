@@ -18,12 +18,15 @@ from llm_jax.errors import UserError
 def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False) -> None:
     """Parses `words` (default: the process's own) into the arguments of `door`, runs it and exits.
 
-    Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 130 for Ctrl-C where nothing was to be saved.
+    Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 130 for Ctrl-C where nothing was to
+    be saved.
 
     Args:
-        door: a function with cyclopts parameters, whose docstring is the help text; or an App with a command for each function.
+        door: a function with cyclopts parameters, whose docstring is the help text; or an App with a command
+            for each function.
         words: the command line without the program's name.
-        takes_files: whether words before the first option are TOML files whose values stand below the options.
+        takes_files: whether words before the first option are TOML files whose values stand below the
+            options.
     """
     short_name = door.name[0] if isinstance(door, App) else door.__name__
     name = f"python -m llm_jax.{short_name}"

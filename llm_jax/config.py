@@ -1,7 +1,8 @@
 """Configuration: frozen dataclasses are the schema, TOML files the values, dotted overrides come last.
 
-Every field is documented by the string below it (`--help` shows it). Rules within and across fields are checked when a section is
-made, before any device work. `read_config` is the only reader: of files, of the command line and of what a checkpoint carries.
+Every field is documented by the string below it (`--help` shows it). Rules within and across fields are
+checked when a section is made, before any device work. `read_config` is the only reader: of files, of the
+command line and of what a checkpoint carries.
 """
 
 import dataclasses
@@ -81,7 +82,9 @@ class ModelConfig:
     embedding_dropout: float = 0.0
     """Rate on the sum of token embedding and position (GPT-2 has it, the tutorial does not)."""
     initializer: Literal["torch", "gpt2"] = "torch"
-    """torch: nn.Linear's and nn.Embedding's defaults; gpt2: normal(0.02), residual projections scaled by 1/sqrt(2 x layers)."""
+    """torch: nn.Linear's and nn.Embedding's defaults; gpt2: normal(0.02), residual projections scaled by
+    1/sqrt(2 x layers).
+    """
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Arithmetic of the matrix products; norms, softmax, logits and loss are float32 or wider."""
     param_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
@@ -126,7 +129,8 @@ class DataConfig:
     """Where text comes from and how it becomes batches."""
 
     corpus: str = "sales_handbook"
-    """A corpus name (see `llm_jax.prepare --help`), or a path to a text file (gzip too) or a folder of them."""
+    """A corpus name (see `llm_jax.prepare --help`), or a path to a text file (gzip too) or a folder of them.
+    """
     tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes", "characters", "bpe"] = "cl100k_base"
     """Tokenizer; bpe is trained on the training split."""
     bpe_vocab_size: Whole = 4096
@@ -167,7 +171,8 @@ class OptimConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay, multiplied by the learning rate."""
     decay: Literal["all", "matrices"] = "all"
-    """Which parameters decay: every one (torch's default), or only those with two dimensions or more a layer."""
+    """Which parameters decay: every one (torch's default), or only those with two dimensions or more a layer.
+    """
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0 does not clip."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
@@ -225,7 +230,9 @@ class TrainConfig:
     sample_tokens: Whole = 100
     """Tokens of the sample at the end."""
     max_skipped: Whole = 20
-    """Non-finite steps in a row (each leaves the state as it was) before the run rolls back once, then gives up."""
+    """Non-finite steps in a row (each leaves the state as it was) before the run rolls back once, then gives
+    up.
+    """
 
     def __post_init__(self) -> None:
         _require(

@@ -11,7 +11,8 @@ from llm_jax.errors import CheckpointError, UserError
 
 convert = App(
     name="convert",
-    help="Brings weights of the torch tutorial in, and takes them out again. Every file that is written is read again and compared.",
+    help="Brings weights of the torch tutorial in, and takes them out again. "
+    "Every file that is written is read again and compared.",
 )
 
 
@@ -28,7 +29,8 @@ def import_(
     Parameters
     ----------
     source:
-        A `.safetensors` file, or a `.pt` file as torch.save(model.state_dict()) writes; it is read without executing anything.
+        A `.safetensors` file, or a `.pt` file as torch.save(model.state_dict()) writes; it is read without
+        executing anything.
     out:
         Directory to make; must not exist.
     tokenizer:

@@ -1,13 +1,15 @@
 """The ways in which a command ends when something is not as it must be.
 
-Every error that a user can cause is one of these: its message is one line that says what must hold, what was got and what to
-do, and its class carries the exit status. `command.run` turns it into that line and that status; anything else is a defect of
-ours and keeps its traceback.
+Every error that a user can cause is one of these: its message is one line that says what must hold, what was
+got and what to do, and its class carries the exit status. `command.run` turns it into that line and that
+status; anything else is a defect of ours and keeps its traceback.
 """
 
 
 class UserError(Exception):
-    """Base of all errors that are shown as one line; usage and configuration errors are raised as this class itself."""
+    """Base of all errors that are shown as one line; usage and configuration errors are raised as this class
+    itself.
+    """
 
     exit_status = 2
 

@@ -10,6 +10,7 @@ import numpy as np
 from llm_jax.batch import Batch
 from llm_jax.config import Config
 from llm_jax.data.batches import batch_at, evaluation_batches
+from llm_jax.data.corpora import read_corpus
 from llm_jax.data.store import Store, prepare_store
 from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.errors import DataError
@@ -63,7 +64,8 @@ def gather(config: Config, report: Callable[[str], None]) -> Materials:
     largest = max(int(np.max(store.tokens(split))) for split in ("train", "validation"))
     if largest >= config.model.vocab_size:
         raise DataError(
-            f"model.vocab_size ({config.model.vocab_size}) must be above the largest token id of the text ({largest})"
+            f"model.vocab_size ({config.model.vocab_size}) must be above the largest token id of the text, "
+            f"{largest}"
         )
     return Materials(config, store)
 
@@ -88,3 +90,17 @@ def score_tokens(config: Config, params: Tree, tokens: np.ndarray, num_bytes: in
 def checkpoint_directory(run: Path) -> Path:
     """Where a run keeps its checkpoints."""
     return run / "checkpoints"
+
+
+def score_text(config: Config, params: Tree, tokenizer: Tokenizer, path: Path) -> Score:
+    """The score over a text file or folder.
+
+    Raises:
+        DataError: it cannot be read, or has an id that the model has not.
+    """
+    corpus = read_corpus(str(path), downloads=config.data.prepared, errors=config.data.errors, report=print)
+    tokens = tokenizer.encode(corpus.text)
+    if tokens.size and tokens.max() >= config.model.vocab_size:
+        raise DataError(f"{path} has token id {tokens.max()}; the model has {config.model.vocab_size} ids")
+    num_bytes = sum(len(tokenizer.token_bytes(int(token))) for token in tokens[1:])
+    return score_tokens(config, params, tokens, num_bytes)

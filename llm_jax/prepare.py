@@ -38,7 +38,8 @@ def prepare(
     Parameters
     ----------
     corpus:
-        sales_handbook (embedded), sales_textbook, tinyshakespeare, the_verdict (downloaded), or a path to a text file or folder.
+        sales_handbook (embedded), sales_textbook, tinyshakespeare, the_verdict (downloaded), or a path to a
+        text file or folder.
     """
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,6 @@
-"""Our program as the golden comparison asks for it: import, forward, loss, gradients, training and greedy decoding wired together."""
+"""Our program as the golden comparison asks for it: import, forward, loss, gradients, training and greedy
+decoding wired together.
+"""
 
 import dataclasses
 from functools import partial
@@ -21,7 +23,7 @@ from llm_jax.tree import Tree
 
 
 def tutorial_program(weights: Arrays, context_length: int, dtype: str) -> Program:
-    """The program for models shaped like these weights, in this precision ("float64" needs `jax.enable_x64`)."""
+    """The program for models shaped like these weights; "float64" needs `jax.enable_x64`."""
     model = dataclasses.replace(
         infer_config(weights, context_length), dropout=0.0, dtype=dtype, param_dtype=dtype
     )

@@ -1,4 +1,6 @@
-"""Proof of exact resume: a run straight through beside one that is killed and started again, compared bit by bit."""
+"""Proof of exact resume: a run straight through beside one that is killed and started again, compared bit by
+bit.
+"""
 
 import dataclasses
 import json
@@ -23,7 +25,8 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
         kill_after: a step; the kill comes once it is logged.
 
     Returns:
-        "differing_leaves" (names), "leaves", "differing_losses" (steps), "losses", "killed_after" and "resumed_at" (steps).
+        "differing_leaves" (names), "leaves", "differing_losses" (steps), "losses", "killed_after" and
+        "resumed_at" (steps).
     """
     straight, killed = (_at(config, folder / name) for name in ("straight", "killed"))
     _finish(_start(straight))

@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -18,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:  # noqa: B008 - frozen
-    """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was stopped.
+    """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was
+    stopped.
 
-    Values come from the TOML files, the last one first, then from the options. The defaults are configs/tutorial.toml.
-    A run directory that already holds a run of the same configuration is continued; Ctrl-C and SIGTERM save first (exit status 75).
+    Values come from the TOML files, the last one first, then from the options. The defaults are
+    configs/tutorial.toml. A run directory that already holds a run of the same configuration is continued;
+    Ctrl-C and SIGTERM save first (exit status 75).
 
     Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
     """
@@ -61,7 +62,8 @@ def _refuse_other_run(config: Config) -> None:
         raise CheckpointError(f"{path} must hold the run's configuration as JSON: {error}") from None
     if changes := [line for line in differences(recorded, config) if not line.startswith("train.run:")]:
         raise UserError(
-            f"{config.train.run} holds a run of another configuration ({'; '.join(changes)}); give another --train.run"
+            f"{config.train.run} holds a run of another configuration ({'; '.join(changes)}); "
+            "give another --train.run"
         )
 
 
@@ -124,8 +126,10 @@ def _surroundings(material: "Materials", live: "LiveLine", run_record: Any) -> A
         run_record.write(step, **score)
         beaten = [name for name, floor in floors.items() if score["validation_loss"] < floor]
         live.say(
-            f"step {step}: validation {score['validation_loss']:.3f} +- {score['validation_standard_error']:.3f} nats, "
-            f"perplexity {score['validation_perplexity']:.1f}, {score['validation_bits_per_byte']:.3f} bits per byte; "
+            f"step {step}: validation {score['validation_loss']:.3f} "
+            f"+- {score['validation_standard_error']:.3f} nats, "
+            f"perplexity {score['validation_perplexity']:.1f}, "
+            f"{score['validation_bits_per_byte']:.3f} bits per byte; "
             f"beats {beaten[-1] if beaten else 'no floor'}"
         )
         if step < settings.steps and settings.sample_tokens:

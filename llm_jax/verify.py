@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.verify parity GOLDEN.npz` and `python -m llm_jax.verify resume [DIR|CONFIG.toml]`."""
+"""Door: `python -m llm_jax.verify parity GOLDEN.npz` and `... verify resume [DIR|CONFIG.toml]`."""
 
 import json
 import sys
@@ -16,12 +16,14 @@ verify = App(name="verify", help="Proofs as commands: numerical parity with torc
 
 @verify.command
 def parity(golden: Path, /) -> None:
-    """Runs the weights and batches of a golden file and prints how far every number is from torch's; exit status 1 over the bounds.
+    """Runs the weights and batches of a golden file and prints how far every number is from torch's; exit
+    status 1 over the bounds.
 
     Parameters
     ----------
     golden:
-        A .npz file with start weights, batches, logits, loss, gradients, losses and greedy tokens (see docs/architecture.md).
+        A .npz file with start weights, batches, logits, loss, gradients, losses and greedy tokens (see
+        docs/architecture.md).
     """
     import jax
     from rich.console import Console
@@ -68,7 +70,8 @@ def parity(golden: Path, /) -> None:
 
 @verify.command
 def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps: int | None = None) -> None:
-    """Trains straight and with a SIGKILL in the middle, and compares every bit of the state and every loss; exit status 1 if any differs.
+    """Trains straight and with a SIGKILL in the middle, and compares every bit of the state and every loss;
+    exit status 1 if any differs.
 
     Parameters
     ----------
@@ -100,8 +103,8 @@ def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps
         )
     differing = len(found["differing_leaves"]) + len(found["differing_losses"])
     print(
-        f"killed after step {found['killed_after']}, resumed at {found['resumed_at']}: {len(found['differing_leaves'])} of "
-        f"{found['leaves']} leaves and {len(found['differing_losses'])} of {found['losses']} losses differ"
+        f"killed after step {found['killed_after']}, resumed at {found['resumed_at']}: "
+        f"{len(found['differing_leaves'])} of {found['leaves']} leaves and {len(found['differing_losses'])} of {found['losses']} losses differ"
     )
     print(json.dumps({"holds": not differing, **found}))
     if differing:

@@ -1,4 +1,6 @@
-"""Batches as pure functions of (seed, step), and the walk over a whole split. B batch, T context length, N tokens."""
+"""Batches as pure functions of (seed, step), and the walk over a whole split. B batch, T context length, N
+tokens.
+"""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -17,8 +19,9 @@ def batch_at(
 
     Args:
         tokens: a split [N].
-        order: "random" draws B positions anew each step, as the torch tutorial does; "permutation" visits every window once an
-            epoch, in an order shuffled by seed and epoch. Its windows lie side by side, from an offset drawn for each epoch.
+        order: "random" draws B positions anew each step, as the torch tutorial does; "permutation" visits
+            every window once an epoch, in an order shuffled by seed and epoch. Its windows lie side by side,
+            from an offset drawn for each epoch.
         context_length: T.
         batch_size: B.
         seed: origin of the order.
@@ -29,7 +32,8 @@ def batch_at(
     """
     if len(tokens) <= context_length:
         raise DataError(
-            f"the training split must have more than context_length ({context_length}) tokens, got {len(tokens)}"
+            f"the training split must have more than context_length ({context_length}) tokens, "
+            f"got {len(tokens)}"
         )
     if order == "random":
         generator = np.random.Generator(np.random.Philox(key=[seed, step]))
@@ -40,7 +44,8 @@ def batch_at(
 
 
 def evaluation_batches(tokens: np.ndarray, *, context_length: int, batch_size: int) -> Iterator[Batch]:
-    """Windows side by side over a split [N], so that each of its N - 1 targets is scored once; all batches have one shape.
+    """Windows side by side over a split [N], so that each of its N - 1 targets is scored once; all batches
+    have one shape.
 
     Raises:
         DataError: the split has fewer than 2 tokens.

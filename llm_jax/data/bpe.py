@@ -27,7 +27,8 @@ def train_reference(text: str, vocab_size: int) -> Tokenizer:
 
 
 def train_bpe(text: str, vocab_size: int) -> RankTokenizer:
-    """A tokenizer with at most `vocab_size` ids (the first 256 are bytes), trained on the text and run by tiktoken.
+    """A tokenizer with at most `vocab_size` ids (the first 256 are bytes), trained on the text and run by
+    tiktoken.
 
     Raises:
         DataError: the text has too few different words for that many ids.
@@ -35,7 +36,8 @@ def train_bpe(text: str, vocab_size: int) -> RankTokenizer:
     ranks = {_to_bytes(piece): rank for piece, rank in train_reference(text, vocab_size).get_vocab().items()}
     if len(ranks) < vocab_size:
         raise DataError(
-            f"bpe_vocab_size ({vocab_size}) must be at most {len(ranks)}, which is all that this text gives; lower it"
+            f"bpe_vocab_size ({vocab_size}) must be at most {len(ranks)}, "
+            "which is all that this text gives; lower it"
         )
     return trained_tokenizer(ranks, PATTERN)
 

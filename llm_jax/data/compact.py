@@ -1,4 +1,6 @@
-"""The compact vocabulary: a big tokenizer cut down to the ids that a corpus uses, with bytes to spell the rest."""
+"""The compact vocabulary: a big tokenizer cut down to the ids that a corpus uses, with bytes to spell the
+rest.
+"""
 
 from typing import Any
 
@@ -10,8 +12,8 @@ from llm_jax.data.tokenizers import Tokenizer
 class CompactTokenizer:
     """Ids 0, 1, 2 ... stand for the kept ids of the base tokenizer, in its order.
 
-    An id that is not kept is spelt with kept ones, the longest first; the base's 256 single bytes are always kept, so any text
-    encodes.
+    An id that is not kept is spelt with kept ones, the longest first; the base's 256 single bytes are always
+    kept, so any text encodes.
     """
 
     def __init__(self, base: Tokenizer, kept: np.ndarray):

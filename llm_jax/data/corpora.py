@@ -43,7 +43,8 @@ def read_corpus(corpus: str, *, downloads: Path, errors: str, report: Callable[[
     Args:
         corpus: one of NAMES, or a path.
         downloads: folder in which downloaded corpora are kept.
-        errors: "strict" refuses bytes that are not UTF-8; "replace" puts U+FFFD in their place and reports how many.
+        errors: "strict" refuses bytes that are not UTF-8; "replace" puts U+FFFD in their place and reports
+            how many.
         report: gets one line a remark.
 
     Raises:
@@ -104,12 +105,13 @@ def _read_text(path: Path, errors: str, report: Callable[[str], None]) -> str:
     except UnicodeDecodeError as error:
         if errors == "strict":
             raise DataError(
-                f"{path} must be UTF-8 text, but byte {error.start} (0x{raw[error.start]:02x}) is not; convert it, "
-                "or allow U+FFFD in its place with errors = replace"
+                f"{path} must be UTF-8 text, but byte {error.start} (0x{raw[error.start]:02x}) is not; "
+                "convert it, or allow U+FFFD in its place with errors = replace"
             ) from None
     text = raw.decode("utf-8", errors="replace")
     already = raw.count("\ufffd".encode())
-    report(f"{path}: {text.count(chr(0xFFFD)) - already} stretches of bytes were not UTF-8 and became U+FFFD")
+    replaced = text.count("\ufffd") - already
+    report(f"{path}: {replaced} stretches of bytes were not UTF-8 and became U+FFFD")
     return text
 
 

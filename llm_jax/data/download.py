@@ -55,7 +55,8 @@ def download(
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(
-            f"{source.url} could not be downloaded ({reason}); try again (it resumes), or give the path of a local text file"
+            f"{source.url} could not be downloaded ({reason}); try again (it resumes), "
+            "or give the path of a local text file"
         ) from None
     if (got := _digest(part)) != source.sha256:
         part.unlink()

@@ -8,7 +8,8 @@ from llm_jax.data.store import Store
 
 
 def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
-    """Counts and shares of a store; "tokens", "distinct_tokens", "largest_id" and "validation_tokens_never_seen" are of ids before compaction.
+    """Counts and shares of a store; "tokens", "distinct_tokens", "largest_id" and
+    "validation_tokens_never_seen" are of ids before compaction.
 
     Args:
         store: opened.

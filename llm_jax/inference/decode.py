@@ -1,8 +1,9 @@
 """Generation: prefill, cached steps, and sliding past the context as the torch tutorial does.
 
-Prompts of different lengths share a batch by left padding. While every row fits the context, each step feeds one token through the
-cache. When a row is full, positions would have to move, so from there each step recomputes the last context_length tokens.
-Lengths are padded to powers of two, so a model compiles a handful of times, whatever it is asked.
+Prompts of different lengths share a batch by left padding. While every row fits the context, each step feeds
+one token through the cache. When a row is full, positions would have to move, so from there each step
+recomputes the last context_length tokens. Lengths are padded to powers of two, so a model compiles a handful
+of times, whatever it is asked.
 Legend: B batch, T tokens, V vocabulary.
 """
 
@@ -26,7 +27,9 @@ from llm_jax.tree import Tree
 def prefill(
     params: Tree, config: ModelConfig, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int
 ) -> tuple[jax.Array, KVCache]:
-    """Logits after the last token of left-padded prompts, [B, V], and a cache of `num_slots` with the prompts in it."""
+    """Logits after the last token of left-padded prompts, [B, V], and a cache of `num_slots` with the prompts
+    in it.
+    """
     cache = init_cache(config, tokens_BT.shape[0], num_slots)
     hidden_BTD, cache = hidden_states(params, config, tokens_BT, start_B=start_B, cache=cache)
     assert cache is not None
@@ -105,7 +108,8 @@ def generate_tokens(
 def pad_left(
     prompts: Sequence[Sequence[int]], longest: int, config: ModelConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prompts as int32 [B, T] with zeros on the left, T a power of two or `longest`, and each row's first real slot [B].
+    """Prompts as int32 [B, T] with zeros on the left, T a power of two or `longest`, and each row's first
+    real slot [B].
 
     Raises:
         UserError, DataError: no prompt, an empty one, or an id outside the vocabulary.

@@ -13,7 +13,9 @@ class Sampling:
     """How the next token is chosen; filters apply in the order of the fields."""
 
     repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens already present (Keskar et al. 2019); 1 is off."""
+    """Divides positive and multiplies negative logits of tokens already present (Keskar et al. 2019); 1 is
+    off.
+    """
     temperature: float = 1.0
     """Divides the logits; 0 takes the likeliest token."""
     top_k: int = 0
@@ -69,7 +71,7 @@ def keep_likely(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
     if sampling.top_p < 1:
         sorted_BV = jnp.sort(logits_BV, axis=-1, descending=True)
         mass_BV = jnp.cumsum(jax.nn.softmax(sorted_BV, axis=-1), axis=-1)
-        # A token stays while the mass before it is below top_p; the last one that stays sets the threshold.
+        # A token stays while the mass before it is below top_p; the last that stays sets the threshold.
         kept_B1 = jnp.sum(mass_BV < sampling.top_p, axis=-1, keepdims=True)
         kept_B1 = jnp.minimum(kept_B1, logits_BV.shape[-1] - 1)
         threshold_B1 = jnp.take_along_axis(sorted_BV, kept_B1, axis=-1)

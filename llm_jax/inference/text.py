@@ -21,7 +21,9 @@ class StopStrings:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """The part of all text so far that is certain to come before any stop string, and was not passed on yet."""
+        """The part of all text so far that is certain to come before any stop string, and was not passed on
+        yet.
+        """
         if self.stopped:
             return ""
         self._held += text

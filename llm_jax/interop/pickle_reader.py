@@ -1,7 +1,9 @@
-"""A reader of torch's `.pt` files that executes nothing: it knows tensors, dicts and numbers, and refuses everything else.
+"""A reader of torch's `.pt` files that executes nothing: it knows tensors, dicts and numbers, and refuses
+everything else.
 
-A `.pt` file is a zip of `<name>/data.pkl`, a pickle that says how tensors lie in `<name>/data/<key>`, the raw storages. The pickle machine
-is Python's own, with the door shut: the only names it may look up are stand-ins defined here, which hold values and compute nothing.
+A `.pt` file is a zip of `<name>/data.pkl`, a pickle that says how tensors lie in `<name>/data/<key>`, the raw
+storages. The pickle machine is Python's own, with the door shut: the only names it may look up are stand-ins
+defined here, which hold values and compute nothing.
 """
 
 import io
@@ -59,7 +61,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             return _read(archive)
     except zipfile.BadZipFile:
         raise CheckpointError(
-            f"{path} must be a zip as torch.save has written since 1.6; save it anew with torch, or as .safetensors"
+            f"{path} must be a zip as torch.save has written since 1.6; "
+            "save it anew with torch, or as .safetensors"
         ) from None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None

@@ -1,6 +1,7 @@
 """The torch tutorial's state dict and our parameters, in both directions, name by name and bit by bit.
 
-Legend: D d_model, N heads, H head_dim, F MLP width, V vocabulary, T context length, L layers. torch's linear weights are [out, in], ours [in, out].
+Legend: D d_model, N heads, H head_dim, F MLP width, V vocabulary, T context length, L layers. torch's linear
+    weights are [out, in], ours [in, out].
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from llm_jax.tree import Tree, flatten, unflatten
 StateDict = dict[str, np.ndarray]
 _HEAD = "language_model_out_linear_layer"
 _TABLE = "token_embedding_lookup_table.weight"
-# Ours without "blocks/" -> theirs without "transformer_blocks.{i}."; weights are transposed, biases and norms are not.
+# Ours without "blocks/" -> theirs without "transformer_blocks.{i}."; weights are transposed, biases and norms
+# are not.
 _LAYER_NAMES = {
     "attention_output/kernel": "multi_head_attention_layer.projection_layer.weight",
     "attention_output/bias": "multi_head_attention_layer.projection_layer.bias",
@@ -65,7 +67,8 @@ def infer_config(state_dict: Mapping[str, np.ndarray], context_length: int | Non
 
 
 def import_params(state_dict: Mapping[str, np.ndarray], config: ModelConfig) -> Tree:
-    """Our parameters; every tensor is used exactly once (`tril` buffers may be left out: they hold no parameter).
+    """Our parameters; every tensor is used exactly once (`tril` buffers may be left out: they hold no
+    parameter).
 
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape.

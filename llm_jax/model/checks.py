@@ -1,4 +1,6 @@
-"""Checks on the host: JAX clamps or drops an index out of range, so ids and lengths are looked at before they go in."""
+"""Checks on the host: JAX clamps or drops an index out of range, so ids and lengths are looked at before they
+go in.
+"""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """The one decoder: parameters in, logits out, as pure functions of nested dicts.
 
-`Block` and `Head` declare the layers; scanning, rematerialising and stacking them is JAX's own. Legend: B batch, T query tokens,
-S key/value slots, D d_model, N heads, H head_dim, V vocabulary, L layers.
+`Block` and `Head` declare the layers; scanning, rematerialising and stacking them is JAX's own. Legend: B
+batch, T query tokens, S key/value slots, D d_model, N heads, H head_dim, V vocabulary, L layers.
 """
 
 import jax
@@ -58,7 +58,8 @@ def hidden_states(
         config: the decoder's shape.
         tokens_BT: int32 ids, already checked on the host.
         dropout_key: switches dropout on.
-        start_B: int32, first real slot of each left-padded row; earlier slots are never attended to and positions count from it.
+        start_B: int32, first real slot of each left-padded row; earlier slots are never attended to and
+            positions count from it.
         cache: earlier keys and values; these tokens take its next T slots.
     """
     batch_size, num_tokens = tokens_BT.shape

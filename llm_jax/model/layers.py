@@ -1,7 +1,7 @@
 """The leaves: Flax modules that declare one layer's parameters, and the pure pieces of attention.
 
-Nothing here knows how many layers there are, what a loss is, or where arrays live. Legend: B batch, T query tokens, S key/value
-slots, D d_model, F MLP width, N heads, H head_dim, V vocabulary.
+Nothing here knows how many layers there are, what a loss is, or where arrays live. Legend: B batch, T query
+tokens, S key/value slots, D d_model, F MLP width, N heads, H head_dim, V vocabulary.
 """
 
 import math
@@ -22,7 +22,9 @@ def wide(dtype: jax.typing.DTypeLike) -> jnp.dtype:
 
 
 def dropout(key: jax.Array | None, rate: float, x: jax.Array) -> jax.Array:
-    """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate); the identity without a key."""
+    """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate); the identity without a
+    key.
+    """
     if key is None or rate == 0:
         return x
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
@@ -30,11 +32,14 @@ def dropout(key: jax.Array | None, rate: float, x: jax.Array) -> jax.Array:
 
 
 def attention_weights(q_BTNH: jax.Array, k_BSNH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """Softmax over slots of q.k / sqrt(H), as [B, N, T, S] in at least float32; exactly 0 where the mask is False."""
+    """Softmax over slots of q.k / sqrt(H), as [B, N, T, S] in at least float32; exactly 0 where the mask is
+    False.
+    """
     kind = wide(q_BTNH.dtype)
     scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=kind)
     scores_BNTS = scores_BNTS / math.sqrt(q_BTNH.shape[-1])
-    # The lowest finite number rather than -inf: a padded query may see no slot at all, and must not become NaN.
+    # The lowest finite number rather than -inf: a padded query may see no slot at all, and must not become
+    # NaN.
     scores_BNTS = jnp.where(mask_BTS[:, None], scores_BNTS, jnp.finfo(kind).min)
     return jax.nn.softmax(scores_BNTS, axis=-1)
 
@@ -63,7 +68,9 @@ def _symmetric_uniform(limit: float) -> Initializer:
 
 
 def kernel_init(config: ModelConfig, fan_in: int, *, residual: bool = False) -> Initializer:
-    """How a projection starts: torch's uniform(1/sqrt(fan_in)), or GPT-2's normal (smaller into the residual stream)."""
+    """How a projection starts: torch's uniform(1/sqrt(fan_in)), or GPT-2's normal (smaller into the residual
+    stream).
+    """
     if config.initializer == "torch":
         return _symmetric_uniform(1 / math.sqrt(fan_in))
     return jax.nn.initializers.normal(0.02 / math.sqrt(2 * config.num_layers) if residual else 0.02)

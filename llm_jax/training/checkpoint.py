@@ -1,8 +1,9 @@
 """Checkpoints: the only place that touches orbax.
 
-A directory holds one folder a step, committed by orbax's atomic rename. Inside, each part of the state ("params", "opt_state" ...) is
-a checkpointable of its own, beside a manifest: what the checkpoint is (`about`) and the shape, type and checksum of every leaf. Orbax
-does not check the bytes of arrays, so nothing is handed out before its checksums are computed anew and agree.
+A directory holds one folder a step, committed by orbax's atomic rename. Inside, each part of the state
+("params", "opt_state" ...) is a checkpointable of its own, beside a manifest: what the checkpoint is
+(`about`) and the shape, type and checksum of every leaf. Orbax does not check the bytes of arrays, so nothing
+is handed out before its checksums are computed anew and agree.
 """
 
 import hashlib
@@ -81,10 +82,11 @@ class Checkpoints:
         return max(_steps(self._directory), default=None)
 
     def save(self, step: int, state: State, *, metrics: Mapping[str, float], score: float | None) -> None:
-        """Saves, and returns when the step outlives a power cut: so a kill never costs more than the steps since the last save.
+        """Saves, and returns when the step outlives a power cut: so a kill never costs more than the steps
+        since the last save.
 
-        A save that fails is reported, and the next one is tried as usual: training goes on. `require_saved` and `close` tell whether
-        the last one is safe.
+        A save that fails is reported, and the next one is tried as usual: training goes on. `require_saved`
+        and `close` tell whether the last one is safe.
 
         Args:
             step: names the checkpoint; one that is there already stays.
@@ -122,7 +124,8 @@ class Checkpoints:
             self.require_saved()
 
     def restore(self, abstract_state: State) -> Restored | None:
-        """The newest step that verifies, or None where there is none at all; damaged ones are renamed, never deleted.
+        """The newest step that verifies, or None where there is none at all; damaged ones are renamed, never
+        deleted.
 
         Args:
             abstract_state: shape structs, with shardings where arrays shall not go to the default device.
@@ -160,7 +163,8 @@ class Checkpoints:
             kept.add(min(scored, key=lambda step: scored[step]))
         for step in steps:
             if step not in kept:
-                # Renamed first: a kill in the middle of the deletion must not leave half a step under a step's name.
+                # Renamed first: a kill in the middle of the deletion must not leave half a step under a
+                # step's name.
                 doomed = self._directory / f"{step}{_TEMPORARY}-deleting"
                 self._path(step).rename(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
@@ -201,7 +205,8 @@ def read_params(
 
 
 def read_state(directory: Path) -> State:
-    """All parts of the newest checkpoint that verifies, as the nested arrays that were saved; changes nothing on disk.
+    """All parts of the newest checkpoint that verifies, as the nested arrays that were saved; changes nothing
+    on disk.
 
     Raises:
         CheckpointError: there is none, or it is damaged.

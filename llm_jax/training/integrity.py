@@ -1,7 +1,8 @@
 """Checksums of arrays that do not depend on how they are laid out: integer sums over position-mixed bits.
 
-Two uint32 sums a leaf. The first multiplies each word by an odd number of its position, so any single changed bit changes it; the
-second mixes differently, against changes that cancel. They guard against damage, not against malice.
+Two uint32 sums a leaf. The first multiplies each word by an odd number of its position, so any single changed
+bit changes it; the second mixes differently, against changes that cancel. They guard against damage, not
+against malice.
 """
 
 from typing import Any

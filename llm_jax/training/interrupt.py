@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within the block the first SIGINT or SIGTERM only makes the yielded function true; a second one acts at once."""
+    """Within the block the first SIGINT or SIGTERM only makes the yielded function true; a second one acts at
+    once.
+    """
     requested = False
     names = (signal.SIGINT, signal.SIGTERM)
     before = {name: signal.getsignal(name) for name in names}

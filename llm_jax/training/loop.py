@@ -1,6 +1,7 @@
 """The only training loop: steps, evaluations, samples, saves, faults and signals.
 
-It knows neither text nor tokenizers nor files of metrics: batches, evaluation, sampling and reporting are functions that the door passes in.
+It knows neither text nor tokenizers nor files of metrics: batches, evaluation, sampling and reporting are
+functions that the door passes in.
 """
 
 from collections.abc import Callable
@@ -59,7 +60,8 @@ def train(
             evaluating = step == settings.steps or not step % settings.eval_interval
             saving = evaluating or stopping or not step % settings.save_interval
             pending.append((step, metrics))
-            # Reading the step before this one keeps the device busy while the host looks; a save needs this one, too.
+            # Reading the step before this one keeps the device busy while the host looks; a save needs this
+            # one, too.
             if _report(pending, 0 if saving else 1, around) > settings.max_skipped:
                 state = _roll_back(config, checkpoints, batch_index, around)
                 step = int(state["counters"]["step"])
@@ -87,7 +89,9 @@ def start_state(config: Config, checkpoints: Checkpoints) -> State:
 
 
 def _report(pending: list[tuple[int, dict[str, jax.Array]]], keep: int, around: Surroundings) -> int:
-    """Hands over all but the last `keep` steps' metrics; gives the newest number of non-finite steps in a row."""
+    """Hands over all but the last `keep` steps' metrics; gives the newest number of non-finite steps in a
+    row.
+    """
     skipped = 0
     while len(pending) > keep:
         step, on_device = pending.pop(0)
@@ -102,12 +106,12 @@ def _roll_back(config: Config, checkpoints: Checkpoints, batch_index: int, aroun
     restored = checkpoints.restore(abstract_state(config))
     if restored is None or int(restored.state["counters"]["rollbacks"]):
         raise DivergedError(
-            f"more than max_skipped ({config.train.max_skipped}) steps in a row were not finite, also after a roll-back; "
-            "lower learning_rate or set clip_norm"
+            f"more than max_skipped ({config.train.max_skipped}) steps in a row were not finite, "
+            "also after a roll-back; lower learning_rate or set clip_norm"
         )
     around.warn(
-        f"more than {config.train.max_skipped} steps in a row were not finite: rolled back to step {restored.step}, "
-        "leaving out the data since then"
+        f"more than {config.train.max_skipped} steps in a row were not finite: "
+        f"rolled back to step {restored.step}, leaving out the data since then"
     )
     counters: dict[str, Any] = restored.state["counters"]
     counters = counters | {

@@ -50,8 +50,8 @@ def make_optimizer(optim: OptimConfig, steps: int) -> optax.GradientTransformati
 def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
     """Adam's rescaling (Kingma and Ba 2015) on optax's state, with exact bias corrections.
 
-    optax 0.2.8 computes 1 - beta**t in float32, which leaves five digits of 1 - 0.999 and, after 30 steps of the tutorial, a loss
-    6e-5 nats from torch's; by expm1 it is 1e-6.
+    optax 0.2.8 computes 1 - beta**t in float32, which leaves five digits of 1 - 0.999 and, after 30 steps of
+    the tutorial, a loss 6e-5 nats from torch's; by expm1 it is 1e-6.
     """
 
     def update(

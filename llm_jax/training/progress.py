@@ -25,7 +25,8 @@ class LiveLine:
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
         self._peak_flops = peak_flops
-        # Speed comes from the last few hundred steps of this process, so neither compilation nor an earlier run counts.
+        # Speed comes from the last few hundred steps of this process, so neither compilation nor an earlier
+        # run counts.
         self._times: deque[tuple[int, float]] = deque(maxlen=300)
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),

@@ -1,6 +1,7 @@
 """A run's record on disk: configuration, environment, metrics and samples, as files that anyone can read.
 
-RUN/config.json, RUN/environment.json, RUN/metrics.jsonl (one JSON object a line), RUN/samples.txt, RUN/tensorboard (when installed).
+RUN/config.json, RUN/environment.json, RUN/metrics.jsonl (one JSON object a line), RUN/samples.txt,
+RUN/tensorboard (when installed).
 """
 
 import importlib.metadata
@@ -65,7 +66,7 @@ def _git_state() -> dict[str, Any] | None:
 
 
 class RunRecord:
-    """Appends to a run's files; opened at a step, it forgets what an earlier attempt wrote after that step."""
+    """Appends to a run's files; opened at a step, it forgets what was written there after that step."""
 
     def __init__(self, run: Path, config: dict[str, Any], step: int):
         self._run = run

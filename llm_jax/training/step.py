@@ -1,7 +1,8 @@
 """The train step: one pure, jitted function from (state, batch) to (state, metrics).
 
-The state is a dict of what the next step needs: "params", "opt_state", "ema" (when kept) and "counters". Keys derive from
-(seed, step). A step whose loss or gradient is not finite leaves parameters, optimizer and average as they were.
+The state is a dict of what the next step needs: "params", "opt_state", "ema" (when kept) and "counters". Keys
+derive from (seed, step). A step whose loss or gradient is not finite leaves parameters, optimizer and average
+as they were.
 """
 
 from functools import partial
@@ -28,8 +29,9 @@ def _key(config: Config, purpose: int, step: jax.Array | int = 0) -> jax.Array:
 def init_state(config: Config) -> State:
     """The state before the first step.
 
-    "counters" holds int32 scalars: "step" (steps done), "batch" (index of the next batch: ahead of "step" after a roll-back, which
-    leaves the data in between out), "skipped" (non-finite steps in a row) and "rollbacks".
+    "counters" holds int32 scalars: "step" (steps done), "batch" (index of the next batch: ahead of "step"
+    after a roll-back, which leaves the data in between out), "skipped" (non-finite steps in a row) and
+    "rollbacks".
     """
     params = init_params(_key(config, 0), config.model)
     state = {
@@ -62,7 +64,8 @@ def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[
         batch: [B, T] arrays, ids already checked on the host.
 
     Returns:
-        The next state, and scalars: "loss_sum" (nats), "weight", "grad_norm", "update_norm" and "skipped" (non-finite steps in a row).
+        The next state, and scalars: "loss_sum" (nats), "weight", "grad_norm", "update_norm" and "skipped"
+        (non-finite steps in a row).
     """
     counters = state["counters"]
     key = _key(config, 1, counters["step"])
@@ -93,7 +96,9 @@ def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[
 def _gradient(
     params: Tree, config: ModelConfig, batch: Batch, key: jax.Array, parts: int
 ) -> tuple[Tree, jax.Array, jax.Array]:
-    """Gradient of the mean loss over the whole batch, however many parts it is computed in; with (sum, weight)."""
+    """Gradient of the mean loss over the whole batch, however many parts it is computed in; with (sum,
+    weight).
+    """
     differentiate = jax.value_and_grad(next_token_loss, has_aux=True)
     if parts == 1:
         (loss_sum, weight), grads = differentiate(params, config, batch, key)

@@ -1,7 +1,7 @@
 """Work per step and what the machine could do: the two sides of MFU (Chowdhery et al. 2022).
 
-FLOPs are those of the matrix products of forward and backward; the ceiling is a float32 or bfloat16 matrix product timed here,
-so the share has a meaning on every device, a laptop's CPU included.
+FLOPs are those of the matrix products of forward and backward; the ceiling is a float32 or bfloat16 matrix
+product timed here, so the share has a meaning on every device, a laptop's CPU included.
 """
 
 import time
@@ -27,7 +27,9 @@ def flops_per_token(config: ModelConfig) -> int:
 
 
 def measure_peak_flops(dtype: str, size: int = 1024, repeats: int = 5) -> float:
-    """FLOP/s of the fastest of a few [size, size] matrix products on the default device (about 0.1 s on two CPU cores)."""
+    """FLOP/s of the fastest of a few [size, size] matrix products on the default device (about 0.1 s on two
+    CPU cores).
+    """
     x = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()

@@ -1,4 +1,6 @@
-"""Our own torch model of the tutorial, from its facts: shapes, places of dropout and state dict names. The reference of the proof."""
+"""Our own torch model of the tutorial, from its facts: shapes, places of dropout and state dict names. The
+reference of the proof.
+"""
 
 import math
 

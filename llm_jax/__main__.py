@@ -1,0 +1,37 @@
+"""`python -m llm_jax DOOR ...` and the console script `llm-jax DOOR ...`: the same doors as `python -m
+llm_jax.DOOR`.
+"""
+
+import difflib
+import runpy
+import sys
+
+DOORS = {
+    "prepare": "a text into tokens, and what is in it",
+    "train": "a decoder on a text; goes on where it was stopped",
+    "evaluate": "a trained model on held-out text",
+    "generate": "text from a trained model",
+    "convert": "weights of the torch tutorial in and out",
+    "verify": "proofs: parity with torch, exact resume",
+}
+
+
+def main() -> None:
+    """Runs the door that the first word names; without one, lists them."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print("Usage: llm-jax DOOR [ARGUMENTS]\n\nDoors (each has --help):")
+        for name, clause in DOORS.items():
+            print(f"  {name:10} {clause}")
+        return
+    if words[0] not in DOORS:
+        near = difflib.get_close_matches(words[0], DOORS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the doors are {', '.join(DOORS)}"
+        print(f"error: {words[0]} is not a door of llm-jax; {hint}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"llm_jax.{words[0]}", *words[1:]]
+    runpy.run_module(f"llm_jax.{words[0]}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

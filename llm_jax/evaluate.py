@@ -1,0 +1,54 @@
+"""Door: `python -m llm_jax.evaluate DIR [--text FILE]`."""
+
+import json
+from pathlib import Path
+
+from llm_jax import command
+
+
+def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
+    """Scores a trained model on its whole validation split, or on a text.
+
+    Nats per token, perplexity and bits per byte (which stay comparable between tokenizers), with the standard
+    error.
+
+    Parameters
+    ----------
+    directory:
+        A run directory, or one that `convert import` made.
+    text:
+        A text file or folder (gzip too) to score instead of the validation split.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from llm_jax import materials
+    from llm_jax.config import config_from_dict
+    from llm_jax.errors import CheckpointError
+    from llm_jax.trained import load
+
+    model = load(directory)
+    config = config_from_dict(model.about["config"], str(directory))
+    if text is None:
+        material = materials.gather(config, report=print)
+        if material.store.fingerprint != model.about["data_fingerprint"]:
+            raise CheckpointError(
+                f"{directory} was trained on other data than {config.data.corpus} holds now; "
+                "score a text with --text"
+            )
+        score, floors = material.evaluate(model.params), material.floors()
+    else:
+        score, floors = materials.score_text(config, model.params, model.tokenizer, text), {}
+    table = Table("measure", "value", title=f"{directory}, step {model.about['step']}")
+    table.add_row("loss, nats per token", f"{score.loss:.4f} +- {score.standard_error:.4f}")
+    table.add_row("perplexity", f"{score.perplexity:.2f}")
+    table.add_row("bits per byte", f"{score.bits_per_byte:.4f}")
+    table.add_row("tokens scored", f"{score.tokens:,}")
+    for name, nats in floors.items():
+        table.add_row(f"floor: {name}", f"{nats:.4f} ({'beaten' if score.loss < nats else 'not beaten'})")
+    Console().print(table)
+    print(json.dumps({"directory": str(directory), **score._asdict(), "floors": floors}))
+
+
+if __name__ == "__main__":
+    command.run(evaluate)

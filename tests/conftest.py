@@ -1,0 +1,73 @@
+"""The suite's surroundings: 8 CPU devices, strict rank promotion, one tiny model, and the data that lies
+beside the checkout.
+"""
+
+import os
+from pathlib import Path
+
+# Before JAX is imported: the code that runs under 8 devices here is the code that runs on a pod.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+import pytest
+
+from llm_jax.config import ModelConfig
+from llm_jax.model.decoder import init_params
+from llm_jax.tree import Tree
+
+ROOT = Path(__file__).parents[1]
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data for tests; a test that needs it fails where it is not."""
+    folder = Path(os.environ.get("LLM_JAX_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.fail(
+            f"{folder} must hold the data for tests; set LLM_JAX_SHARED_DATA to the folder that has it"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModelConfig:
+    """Small, and odd wherever a number may be odd."""
+    return ModelConfig(
+        vocab_size=37,
+        spare_embedding_rows=1,
+        context_length=12,
+        d_model=12,
+        num_layers=3,
+        num_heads=3,
+        d_ff=20,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny: ModelConfig) -> Tree:
+    return init_params(jax.random.key(0), tiny)
+
+
+@pytest.fixture(scope="session")
+def tokens_BT(tiny: ModelConfig) -> np.ndarray:
+    """Three rows as long as the tiny model's context."""
+    return np.random.default_rng(0).integers(0, tiny.vocab_size, (3, tiny.context_length)).astype(np.int32)
+
+
+@pytest.fixture(scope="session")
+def prose(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small text file of real English."""
+    path = tmp_path_factory.mktemp("text") / "prose.txt"
+    path.write_text(
+        (ROOT / "data" / "sales_handbook.txt").read_text(encoding="utf-8")[:12000], encoding="utf-8"
+    )
+    return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The last line names what was skipped."""
+    skipped = sorted(report.nodeid for report in terminalreporter.stats.get("skipped", []))
+    terminalreporter.write_line(f"skipped: {', '.join(skipped) or 'nothing'}")

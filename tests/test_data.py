@@ -1,0 +1,322 @@
+"""Laws of tokenizers, the token store and batches."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_jax.config import DataConfig
+from llm_jax.data import download as downloading
+from llm_jax.data.batches import batch_at, evaluation_batches
+from llm_jax.data.bpe import train_bpe, train_reference
+from llm_jax.data.compact import compact
+from llm_jax.data.corpora import DOWNLOADS, read_corpus
+from llm_jax.data.download import Source, download
+from llm_jax.data.facts import store_facts
+from llm_jax.data.store import Store, open_store, prepare_store
+from llm_jax.data.streaming import StreamDecoder
+from llm_jax.data.tokenizers import (
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    decode,
+    fingerprint,
+    named_tokenizer,
+    tokenizer_from_dict,
+)
+from llm_jax.errors import DataError
+
+SAMPLE = "The salesperson said: “it hums when it is cold.” 99 lamps!\n\tnaïve 漢字"
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> dict[str, Tokenizer]:
+    base = named_tokenizer("cl100k_base")
+    return {
+        "cl100k_base": base,
+        "compact": compact(base, base.encode(SAMPLE)),
+        "bytes": ByteTokenizer(),
+        "characters": CharacterTokenizer(SAMPLE),
+        "bpe": train_bpe(SAMPLE * 3, 280),
+    }
+
+
+KINDS = ["cl100k_base", "compact", "bytes", "characters", "bpe"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(text=st.text())
+def test_any_text_comes_back_whole_and_streamed(
+    tokenizers: dict[str, Tokenizer], kind: str, text: str
+) -> None:
+    tokenizer = tokenizers[kind]
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int32
+    assert decode(tokenizer, ids) == text
+    assert ids.size == 0 or 0 <= ids.min() <= ids.max() < tokenizer.vocab_size
+    stream = StreamDecoder(tokenizer)
+    assert "".join(stream.push(int(token)) for token in ids) + stream.finish() == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_rebuilt_from_its_description_is_the_same(
+    tokenizers: dict[str, Tokenizer], kind: str
+) -> None:
+    tokenizer = tokenizers[kind]
+    again = tokenizer_from_dict(json.loads(json.dumps(tokenizer.to_dict())))
+    assert (again.name, again.vocab_size) == (tokenizer.name, tokenizer.vocab_size)
+    assert fingerprint(again) == fingerprint(tokenizer)
+    assert again.encode(SAMPLE + "é").tolist() == tokenizer.encode(SAMPLE + "é").tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_user_text_never_makes_a_special_token(tokenizers: dict[str, Tokenizer], kind: str) -> None:
+    text = "<|endoftext|><|fim_prefix|><|endofprompt|>"
+    ids = tokenizers[kind].encode(text)
+    assert decode(tokenizers[kind], ids) == text
+    assert len(ids) > 3
+
+
+def test_lone_surrogates_become_the_replacement_character(tokenizers: dict[str, Tokenizer]) -> None:
+    for tokenizer in tokenizers.values():
+        assert "a" in decode(tokenizer, tokenizer.encode("a\ud800b"))
+
+
+def test_trained_bpe_gives_the_ids_of_the_library_that_trained_it(prose: Path) -> None:
+    text = prose.read_text()
+    reference = train_reference(text, 500)
+    tokenizer = train_bpe(text, 500)
+    assert tokenizer.vocab_size == 500
+    assert tokenizer.encode(text).tolist() == reference.encode(text).ids
+    other = "Wholly other text: déjà vu, 1234 — and\n\n  spaces"
+    assert tokenizer.encode(other).tolist() == reference.encode(other).ids
+
+
+def test_more_ids_than_a_text_can_give_are_refused() -> None:
+    with pytest.raises(DataError, match="bpe_vocab_size"):
+        train_bpe("abc abc", 5000)
+
+
+def test_compact_vocabulary_keeps_training_ids_and_spells_the_rest() -> None:
+    base = named_tokenizer("cl100k_base")
+    training = base.encode("the salesperson sells lamps")
+    tokenizer = compact(base, training)
+    assert tokenizer.vocab_size == len({*training.tolist(), *range(256)})
+    assert len(tokenizer.encode("the salesperson sells lamps")) == len(training)
+    assert len(tokenizer.encode("extraordinarily")) > len(base.encode("extraordinarily"))
+
+
+def a_store(tmp_path: Path, text: str | None = None, **options: object) -> Store:
+    path = tmp_path / "text.txt"
+    if text is not None or not path.exists():
+        path.write_text(text or SAMPLE * 40, encoding="utf-8")
+    return prepare_store(
+        DataConfig(corpus=str(path), prepared=tmp_path / "prepared", **options), report=lambda _: None
+    )
+
+
+@pytest.mark.parametrize("tokenizer", ["cl100k_base", "bytes", "characters", "bpe"])
+@pytest.mark.parametrize("compact_vocab", [True, False])
+def test_a_store_holds_the_whole_text(tmp_path: Path, tokenizer: str, compact_vocab: bool) -> None:
+    store = a_store(tmp_path, tokenizer=tokenizer, compact_vocab=compact_vocab, bpe_vocab_size=270)
+    text = "".join(decode(store.tokenizer, store.tokens(split)) for split in ("train", "validation"))
+    assert text == SAMPLE * 40
+    total = store.num_bytes("train") + store.num_bytes("validation")
+    assert total == len((SAMPLE * 40).encode())
+    assert abs(store.num_bytes("validation") / total - 0.2) < 0.02
+
+
+def test_a_store_is_made_once_and_other_settings_get_another(tmp_path: Path) -> None:
+    first = a_store(tmp_path)
+    stamp = (first.path / "train.bin").stat().st_mtime_ns
+    again = a_store(tmp_path)
+    assert (again.path / "train.bin").stat().st_mtime_ns == stamp
+    assert again.fingerprint == first.fingerprint
+    assert a_store(tmp_path, validation_fraction=0.1).path != first.path
+    assert a_store(tmp_path, tokenizer="bytes").path != first.path
+    assert a_store(tmp_path, text=SAMPLE * 41).path != first.path
+    assert not list((tmp_path / "prepared").glob(".preparing*"))
+
+
+def test_sales_textbook_has_the_tutorials_counts(shared_data: Path, tmp_path: Path) -> None:
+    config = DataConfig(
+        corpus=str(shared_data / "sales_textbook.txt"), prepared=tmp_path, validation_fraction=0.1
+    )
+    exact = prepare_store(
+        DataConfig(corpus=config.corpus, prepared=tmp_path, validation_fraction=0.1, compact_vocab=False),
+        print,
+    )
+    facts = store_facts(exact)
+    assert (facts["tokens"], facts["distinct_tokens"], facts["largest_id"]) == (77919, 3771, 100069)
+    assert (facts["train_tokens"], facts["validation_tokens"]) == (70127, 7792)
+    assert facts["validation_tokens_never_seen"] == pytest.approx(348 / 7792, abs=1e-6)
+    assert facts["validation_bytes_per_token"] == pytest.approx(5.77, abs=0.005)
+    cut_down = store_facts(prepare_store(config, print))
+    assert (cut_down["tokens"], cut_down["distinct_tokens"], cut_down["largest_id"]) == (77919, 3771, 100069)
+    assert cut_down["vocab_size"] < 3771 + 256
+
+
+def test_pinned_digests_are_those_of_the_files_at_hand(shared_data: Path) -> None:
+    names = {
+        "sales_textbook": "sales_textbook.txt",
+        "tinyshakespeare": "tinyshakespeare.txt",
+        "the_verdict": "the-verdict.txt",
+    }
+    for name, file in names.items():
+        assert downloading._digest(shared_data / file) == DOWNLOADS[name].sha256
+
+
+def test_an_opened_store_is_the_prepared_one(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    again = open_store(store.path)
+    assert again.fingerprint == store.fingerprint
+    assert np.array_equal(again.tokens("validation"), store.tokens("validation"))
+
+
+TOKENS = np.arange(103)
+ORDERS = ["random", "permutation"]
+
+
+def starts(order: str, step: int, batch_size: int = 4, seed: int = 1) -> list[int]:
+    batch = batch_at(TOKENS, order=order, context_length=8, batch_size=batch_size, seed=seed, step=step)
+    assert batch.tokens.dtype == batch.targets.dtype == np.int32
+    assert np.array_equal(batch.targets, batch.tokens + 1)
+    assert np.array_equal(batch.tokens, batch.tokens[:, :1] + np.arange(8))
+    assert batch.weights.tolist() == [[1.0] * 8] * batch_size
+    return batch.tokens[:, 0].tolist()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_batch_is_a_pure_function_of_seed_and_step(order: str) -> None:
+    forwards = [starts(order, step) for step in range(30)]
+    backwards = [starts(order, step) for step in reversed(range(30))]
+    assert forwards == backwards[::-1]
+    assert forwards != [starts(order, step, seed=2) for step in range(30)]
+    assert len({tuple(row) for row in forwards}) == 30
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_permutation_visits_every_window_once_an_epoch(seed: int) -> None:
+    windows = (103 - 1) // 8 - 1
+    visits = [
+        start for step in range(windows * 3) for start in starts("permutation", step, batch_size=1, seed=seed)
+    ]
+    epochs = [visits[at : at + windows] for at in range(0, len(visits), windows)]
+    for epoch in epochs:
+        ordered = sorted(epoch)
+        assert np.diff(ordered).tolist() == [8] * (windows - 1)
+        assert ordered[0] >= 0
+        assert ordered[-1] + 8 < 103
+    assert epochs[0] != epochs[1]
+
+
+def test_a_permutation_does_not_depend_on_the_batch_size() -> None:
+    one = [start for step in range(24) for start in starts("permutation", step, batch_size=1)]
+    assert one == [start for step in range(6) for start in starts("permutation", step, batch_size=4)]
+
+
+def test_random_crops_reach_every_position() -> None:
+    seen = {start for step in range(400) for start in starts("random", step)}
+    assert seen == set(range(103 - 8))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_shortest_usable_split_gives_batches_and_a_shorter_one_an_error(order: str) -> None:
+    batch = batch_at(np.arange(9), order=order, context_length=8, batch_size=3, seed=0, step=5)
+    assert batch.tokens[:, 0].tolist() == [0, 0, 0]
+    with pytest.raises(DataError, match="more than context_length"):
+        batch_at(np.arange(8), order=order, context_length=8, batch_size=3, seed=0, step=5)
+
+
+@pytest.mark.parametrize("length", [2, 8, 9, 32, 33, 34, 100])
+def test_evaluation_scores_every_target_once_in_batches_of_one_shape(length: int) -> None:
+    batches = list(evaluation_batches(np.arange(length), context_length=8, batch_size=4))
+    assert {batch.tokens.shape for batch in batches} == {(4, 8)}
+    scored = np.concatenate([batch.targets[batch.weights > 0] for batch in batches])
+    assert scored.tolist() == list(range(1, length))
+    inputs = np.concatenate([batch.tokens[batch.weights > 0] for batch in batches])
+    assert inputs.tolist() == list(range(length - 1))
+
+
+class _Files(BaseHTTPRequestHandler):
+    content = bytes(range(256)) * 2000
+    cut = False
+
+    def do_GET(self) -> None:
+        first = int((self.headers.get("Range") or "bytes=0-").split("=")[1].rstrip("-"))
+        body = self.content[first:]
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.cut else body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Files) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        _Files.cut = False
+        yield f"http://127.0.0.1:{httpd.server_port}/file"
+        httpd.shutdown()
+        thread.join()
+
+
+def the_source(url: str) -> Source:
+    import hashlib
+
+    return Source(url, hashlib.sha256(_Files.content).hexdigest())
+
+
+def test_a_cut_download_resumes_where_it_broke_off(server: str, tmp_path: Path) -> None:
+    target = tmp_path / "a" / "file.txt"
+    _Files.cut = True
+    with pytest.raises(DataError, match="try again"):
+        download(the_source(server), target, print)
+    half = (tmp_path / "a" / "file.txt.part").stat().st_size
+    assert half == len(_Files.content) // 2
+    assert not target.exists()
+    _Files.cut = False
+    assert download(the_source(server), target, print).read_bytes() == _Files.content
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_download_of_other_content_is_not_kept(server: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must have SHA-256"):
+        download(Source(server, "0" * 64), tmp_path / "file", print)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_downloaded_file_that_changed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="delete it"):
+        download(Source("https://nowhere.invalid/x", "0" * 64), tmp_path / "file", print)
+
+
+def test_folders_gzip_and_byte_order_marks_are_read(tmp_path: Path) -> None:
+    import gzip
+
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbfsecond")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "first.txt.gz").write_bytes(gzip.compress(b"first"))
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    corpus = read_corpus(str(tmp_path), downloads=tmp_path, errors="strict", report=print)
+    assert corpus.text == "first\nsecond"
+
+
+def test_bytes_that_are_not_utf8_can_be_replaced_and_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"caf\xe9 and na\xefve")
+    remarks: list[str] = []
+    corpus = read_corpus(str(tmp_path / "x.txt"), downloads=tmp_path, errors="replace", report=remarks.append)
+    assert corpus.text == "caf\ufffd and na\ufffdve"
+    assert "2 stretches" in remarks[0]

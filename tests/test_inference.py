@@ -1,0 +1,169 @@
+"""Laws of sampling, decoding and streamed text."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llm_jax.config import ModelConfig
+from llm_jax.data.streaming import StreamDecoder
+from llm_jax.data.tokenizers import ByteTokenizer, decode
+from llm_jax.errors import DataError, UserError
+from llm_jax.inference import decode as decoding
+from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.sampling import Sampling, keep_likely, penalize, sample
+from llm_jax.inference.text import stream_text
+from llm_jax.model.decoder import forward
+from llm_jax.tree import Tree
+
+GREEDY = Sampling(temperature=0)
+run = jax.jit(forward, static_argnums=1)
+
+
+def generate(
+    params: Tree, config: ModelConfig, prompts: list, count: int, **options: object
+) -> list[list[int]]:
+    settings = {"sampling": GREEDY, "seed": 0} | options
+    rows = generate_tokens(params, config, prompts, max_new_tokens=count, **settings)
+    return np.stack(list(rows), axis=1).tolist()
+
+
+def greedy_by_definition(params: Tree, config: ModelConfig, prompt: list[int], count: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(count):
+        logits, _ = run(params, config, np.array([tokens[-config.context_length :]], np.int32))
+        tokens.append(int(logits[0, -1].argmax()))
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 11, 12, 20])
+def test_cached_decoding_equals_the_full_forward_also_past_the_context(
+    tiny: ModelConfig, tiny_params: Tree, length: int
+) -> None:
+    prompt = np.random.default_rng(length).integers(0, 37, length).tolist()
+    got = generate(tiny_params, tiny, [prompt], 20)
+    assert got[0] == greedy_by_definition(tiny_params, tiny, prompt, 20)
+
+
+def test_batched_prompts_of_different_lengths_equal_each_alone(tiny: ModelConfig, tiny_params: Tree) -> None:
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(0, 37, length).tolist() for length in (2, 12, 5, 15)]
+    together = generate(tiny_params, tiny, prompts, 16)
+    assert together == [generate(tiny_params, tiny, [prompt], 16)[0] for prompt in prompts]
+
+
+def test_generation_compiles_once_per_bucket_whatever_the_lengths(
+    tiny: ModelConfig, tiny_params: Tree
+) -> None:
+    generate(tiny_params, tiny, [[1, 2, 3]], 6)
+    before = decoding.prefill._cache_size(), decoding.decode_step._cache_size()
+    generate(tiny_params, tiny, [[4, 5, 6, 7]], 8)
+    generate(tiny_params, tiny, [[8, 9, 1]], 5)
+    assert (decoding.prefill._cache_size(), decoding.decode_step._cache_size()) == before
+
+
+def test_same_seed_same_text_other_seed_other_text(tiny: ModelConfig, tiny_params: Tree) -> None:
+    texts = [generate(tiny_params, tiny, [[1, 2]], 20, sampling=Sampling(), seed=seed) for seed in (5, 5, 6)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_samples_of_one_prompt_differ(tiny: ModelConfig, tiny_params: Tree) -> None:
+    rows = generate(tiny_params, tiny, [[1, 2]] * 3, 15, sampling=Sampling())
+    assert len({tuple(row) for row in rows}) == 3
+
+
+def test_prompts_that_cannot_be_continued_are_refused(tiny: ModelConfig, tiny_params: Tree) -> None:
+    for prompts, error in (([], UserError), ([[]], UserError), ([[37]], DataError), ([[-1]], DataError)):
+        with pytest.raises(error):
+            generate(tiny_params, tiny, prompts, 1)
+
+
+LOGITS = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
+KEPT = [
+    (Sampling(), 5),
+    (Sampling(top_k=2), 2),
+    (Sampling(top_k=9), 5),
+    (Sampling(top_p=0.69), 2),
+    (Sampling(top_p=0.71), 3),
+    (Sampling(top_p=1e-9), 1),
+    (Sampling(min_p=0.4), 3),
+    (Sampling(min_p=1.0), 1),
+    (Sampling(top_k=3, min_p=0.6), 2),
+]
+
+
+@pytest.mark.parametrize(("sampling", "kept"), KEPT)
+def test_filters_keep_the_likeliest_tokens(sampling: Sampling, kept: int) -> None:
+    finite = jnp.isfinite(keep_likely(LOGITS, sampling))[0]
+    assert finite.tolist() == [True] * kept + [False] * (5 - kept)
+
+
+def test_draws_follow_the_filtered_distribution() -> None:
+    keys = jax.random.split(jax.random.key(0), 4000)
+    rows = jnp.repeat(LOGITS, 4000, axis=0)
+    drawn = sample(keys, rows, jnp.zeros(rows.shape, bool), Sampling(top_k=3, temperature=0.5))
+    wanted = np.array([0.4, 0.3, 0.2]) ** 2
+    counts = np.bincount(drawn, minlength=5) / 4000
+    np.testing.assert_allclose(counts[:3], wanted / wanted.sum(), atol=0.03)
+    assert counts[3:].tolist() == [0, 0]
+
+
+def test_repetition_penalty_lowers_seen_tokens_of_either_sign() -> None:
+    logits = jnp.array([[2.0, -2.0, 1.0]])
+    seen = jnp.array([[True, True, False]])
+    assert penalize(logits, seen, 2.0).tolist() == [[1.0, -4.0, 1.0]]
+    assert penalize(logits, seen, 1.0) is logits
+
+
+def test_repetition_penalty_reaches_generation(tiny: ModelConfig, tiny_params: Tree) -> None:
+    tokens = generate(tiny_params, tiny, [[1]], 11, sampling=Sampling(temperature=0, repetition_penalty=1e6))[
+        0
+    ]
+    positive_again = [token for token, count in Counter([1, *tokens]).items() if count > 1]
+    assert not positive_again
+
+
+BAD_SAMPLING = [
+    {"temperature": -1},
+    {"temperature": float("nan")},
+    {"top_k": -1},
+    {"top_p": 0},
+    {"top_p": 1.1},
+    {"min_p": -0.1},
+    {"repetition_penalty": 0},
+]
+
+
+@pytest.mark.parametrize("options", BAD_SAMPLING)
+def test_sampling_that_makes_no_sense_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(options))):
+        Sampling(**options)
+
+
+def test_streamed_text_never_breaks_a_character_and_joins_to_the_whole() -> None:
+    tokenizer = ByteTokenizer()
+    text = "naïve 😀 漢字 end"
+    pieces = list(stream_text(tokenizer.encode(text).tolist(), StreamDecoder(tokenizer)))
+    assert "".join(pieces) == text
+    assert all("\ufffd" not in piece for piece in pieces)
+    cut = tokenizer.encode(text).tolist()[:8]  # in the middle of the emoji
+    assert "".join(stream_text(cut, StreamDecoder(tokenizer))) == decode(tokenizer, cut) == "naïve \ufffd"
+
+
+STOPS = [
+    ("abcdef", ["cd"], "ab"),
+    ("abcdef", ["x"], "abcdef"),
+    ("aaab", ["aab"], "a"),
+    ("abcabd", ["abd"], "abc"),
+    ("abc", ["c", "b"], "a"),
+    ("ab", ["abc"], "ab"),
+    ("é漢b", ["漢"], "é"),
+]
+
+
+@pytest.mark.parametrize(("text", "stop", "wanted"), STOPS)
+def test_text_ends_before_the_first_stop_string(text: str, stop: list[str], wanted: str) -> None:
+    tokenizer = ByteTokenizer()
+    assert "".join(stream_text(tokenizer.encode(text).tolist(), StreamDecoder(tokenizer), stop)) == wanted

@@ -1,0 +1,182 @@
+"""Laws of the decoder: causality, equivalences, shapes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llm_jax.config import ModelConfig
+from llm_jax.errors import DataError, UserError
+from llm_jax.model.cache import init_cache
+from llm_jax.model.checks import check_tokens
+from llm_jax.model.decoder import abstract_params, forward, hidden_states, init_params, sinusoidal_table
+from llm_jax.model.layers import attention_weights, dropout
+from llm_jax.tree import Tree, count_parameters, flatten
+
+run = jax.jit(forward, static_argnums=1)
+GPT2 = {"positions": "learned", "activation": "gelu", "qkv_bias": True, "tied_head": True, "head_bias": False}
+GPT2 |= {"spare_embedding_rows": 0, "initializer": "gpt2", "embedding_dropout": 0.1}
+
+
+@pytest.fixture(params=["tutorial", "gpt2"])
+def model(request: pytest.FixtureRequest, tiny: ModelConfig) -> tuple[Tree, ModelConfig]:
+    config = tiny if request.param == "tutorial" else dataclasses.replace(tiny, **GPT2)
+    return init_params(jax.random.key(1), config), config
+
+
+def test_no_output_depends_on_a_later_token(model: tuple[Tree, ModelConfig], tokens_BT: np.ndarray) -> None:
+    params, config = model
+    table = params["token_embedding"]["embedding"]
+
+    def total_until(table: jax.Array, position: int) -> jax.Array:
+        hidden_BTD, _ = hidden_states(params | {"token_embedding": {"embedding": table}}, config, rows)
+        return jnp.sum(hidden_BTD[:, position] ** 2 * jnp.arange(config.d_model))
+
+    rows = jnp.arange(config.context_length, dtype=jnp.int32)[None]  # every token another row of the table
+    for position in (0, 5, 10):
+        gradient = jax.grad(total_until)(table, position)
+        assert jnp.all(gradient[position + 1 : config.context_length] == 0)
+        assert jnp.all(jnp.any(gradient[: position + 1] != 0, axis=-1))
+
+
+def test_tutorial_preset_has_the_tutorials_parameter_count() -> None:
+    config = ModelConfig(vocab_size=100070, spare_embedding_rows=1)
+    assert count_parameters(abstract_params(config)) == 13_307_558
+
+
+def test_cached_forward_equals_full_forward_at_every_position(
+    model: tuple[Tree, ModelConfig], tokens_BT: np.ndarray
+) -> None:
+    params, config = model
+    full_BTV, _ = run(params, config, tokens_BT)
+    cache = init_cache(config, len(tokens_BT), config.context_length)
+    pieces = []
+    for cut in np.split(tokens_BT, [4, 5, 6, 9], axis=1):
+        piece, cache = run(params, config, cut, cache=cache)
+        pieces.append(piece)
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1), full_BTV, atol=2e-6)
+    assert int(cache.length) == config.context_length
+
+
+def test_left_padded_row_equals_the_row_alone(model: tuple[Tree, ModelConfig], tokens_BT: np.ndarray) -> None:
+    params, config = model
+    for padding in (1, 7):
+        short_BT = tokens_BT[:, padding:]
+        alone, _ = run(params, config, short_BT)
+        start_B = np.full(len(tokens_BT), padding, np.int32)
+        padded, _ = run(params, config, tokens_BT, start_B=start_B)
+        np.testing.assert_allclose(padded[:, padding:], alone, atol=2e-6)
+        assert np.all(np.isfinite(padded))
+
+
+def test_scan_equals_unrolled_and_remat_equals_plain(
+    model: tuple[Tree, ModelConfig], tokens_BT: np.ndarray
+) -> None:
+    params, config = model
+
+    def gradient(**switches: object) -> Tree:
+        other = dataclasses.replace(config, **switches)
+        key = jax.random.key(3)
+        loss = lambda p: jnp.sum(forward(p, other, tokens_BT, dropout_key=key)[0] ** 2)  # noqa: E731
+        return jax.jit(jax.grad(loss))(params)
+
+    plain = dict(flatten(gradient()))
+    for switches in ({"layers": "unroll"}, {"remat": True}, {"layers": "unroll", "remat": True}):
+        for path, leaf in flatten(gradient(**switches)):
+            np.testing.assert_allclose(leaf, plain[path], rtol=2e-4, atol=2e-4, err_msg=f"{switches} {path}")
+
+
+def test_remat_recomputes_blocks_in_the_backward_pass(
+    tiny: ModelConfig, tiny_params: Tree, tokens_BT: np.ndarray
+) -> None:
+    def program(remat: bool) -> str:
+        config = dataclasses.replace(tiny, remat=remat)
+        return str(jax.make_jaxpr(jax.grad(lambda p: jnp.sum(forward(p, config, tokens_BT)[0])))(tiny_params))
+
+    assert "remat" in program(True) or "checkpoint" in program(True)
+    assert "remat" not in program(False)
+    assert "checkpoint" not in program(False)
+
+
+def test_scanned_program_does_not_grow_with_depth(tiny: ModelConfig) -> None:
+    def size(**switches: object) -> int:
+        config = dataclasses.replace(tiny, **switches)
+        tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+        lowered = jax.jit(forward, static_argnums=1).lower(abstract_params(config), config, tokens)
+        return lowered.as_text().count("\n")
+
+    assert size(num_layers=9) == size(num_layers=3)
+    assert size(num_layers=9, layers="unroll") > size(num_layers=3, layers="unroll")
+
+
+def test_dropout_keeps_the_mean_and_needs_a_key(
+    tiny: ModelConfig, tiny_params: Tree, tokens_BT: np.ndarray
+) -> None:
+    x = jnp.ones((200, 200))
+    dropped = dropout(jax.random.key(0), 0.25, x)
+    assert abs(float(dropped.mean()) - 1) < 0.02
+    assert set(np.unique(dropped).tolist()) == {0.0, np.float32(1 / 0.75).item()}
+    assert dropout(None, 0.25, x) is x
+    with_key = [run(tiny_params, tiny, tokens_BT, dropout_key=jax.random.key(n))[0] for n in (0, 0, 1)]
+    assert jnp.array_equal(with_key[0], with_key[1])
+    assert not jnp.array_equal(with_key[0], with_key[2])
+
+
+def test_attention_weights_sum_to_one_and_are_zero_where_masked() -> None:
+    q, k = jax.random.normal(jax.random.key(0), (2, 1, 5, 2, 4))
+    mask_BTS = jnp.tril(jnp.ones((5, 5), bool))[None]
+    weights_BNTS = attention_weights(q, k, mask_BTS)
+    np.testing.assert_allclose(weights_BNTS.sum(-1), 1, atol=1e-6)
+    assert jnp.all(jnp.where(mask_BTS[:, None], 0, weights_BNTS) == 0)
+
+
+def test_bfloat16_arithmetic_keeps_logits_wide_and_near(
+    tiny: ModelConfig, tiny_params: Tree, tokens_BT: np.ndarray
+) -> None:
+    wide, _ = run(tiny_params, tiny, tokens_BT)
+    narrow, _ = run(tiny_params, dataclasses.replace(tiny, dtype="bfloat16"), tokens_BT)
+    assert narrow.dtype == jnp.float32
+    assert 1e-5 < float(jnp.abs(narrow - wide).max()) < 0.1
+
+
+def test_stored_type_of_parameters_follows_the_configuration(tiny: ModelConfig) -> None:
+    stored = abstract_params(dataclasses.replace(tiny, param_dtype="bfloat16"))
+    assert {leaf.dtype for _, leaf in flatten(stored)} == {jnp.dtype("bfloat16")}
+
+
+def test_initial_weights_have_torchs_spread(tiny: ModelConfig) -> None:
+    config = dataclasses.replace(tiny, d_model=96, d_ff=160, vocab_size=500)
+    params = dict(flatten(init_params(jax.random.key(0), config)))
+    for path, fan_in in {"blocks/mlp_up/kernel": 96, "blocks/mlp_down/kernel": 160, "head/bias": 96}.items():
+        limit = 1 / np.sqrt(fan_in)
+        assert np.abs(params[path]).max() <= limit
+        assert abs(float(params[path].std()) - limit / np.sqrt(3)) < 0.1 * limit
+    assert abs(float(params["token_embedding/embedding"].std()) - 1) < 0.02
+    layers = params["blocks/query/kernel"]
+    assert not jnp.array_equal(layers[0], layers[1])
+
+
+def test_gpt2_initial_weights_shrink_into_the_residual_stream(tiny: ModelConfig) -> None:
+    config = dataclasses.replace(tiny, d_model=96, num_layers=8, **GPT2)
+    params = dict(flatten(init_params(jax.random.key(0), config)))
+    assert abs(float(params["blocks/mlp_up/kernel"].std()) - 0.02) < 0.001
+    assert abs(float(params["blocks/mlp_down/kernel"].std()) - 0.02 / 4) < 0.0005
+    assert not params["blocks/mlp_up/bias"].any()
+
+
+def test_sinusoidal_table_has_sines_in_even_and_cosines_in_odd_columns() -> None:
+    table = sinusoidal_table(16, 64)
+    assert table[0].tolist() == [0, 1] * 32
+    np.testing.assert_allclose(table[5, 6], np.sin(5 * 10000 ** (-6 / 64)))
+    np.testing.assert_allclose(table[5, 7], np.cos(5 * 10000 ** (-6 / 64)))
+
+
+def test_ids_and_lengths_are_checked_on_the_host(tiny: ModelConfig) -> None:
+    check_tokens(np.array([[0, 36]]), tiny, "x")
+    for bad in (-1, 37):
+        with pytest.raises(DataError, match=f"x has token id {bad}; ids must be from 0 to 36"):
+            check_tokens(np.array([[3, bad]]), tiny, "x")
+    with pytest.raises(UserError, match="context_length"):
+        check_tokens(np.zeros((1, 13), int), tiny, "x")

@@ -1,0 +1,201 @@
+"""Laws of loss, optimizer and train step."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from llm_jax.batch import Batch
+from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
+from llm_jax.training.losses import cross_entropy_sum, token_nats
+from llm_jax.training.optimizer import decay_mask, make_optimizer, make_schedule, scale_by_adam
+from llm_jax.training.step import evaluated_params, init_state, train_step
+from llm_jax.tree import Tree, flatten
+
+
+def a_config(tiny: ModelConfig, **train: Any) -> Config:
+    settings = {"steps": 10, "batch_size": 4} | train
+    return Config(model=tiny, optim=OptimConfig(learning_rate=1e-2), train=TrainConfig(**settings))
+
+
+def a_batch(config: Config, seed: int = 0) -> Batch:
+    shape = (config.train.batch_size, config.model.context_length + 1)
+    window = np.random.default_rng(seed).integers(0, config.model.vocab_size, shape).astype(np.int32)
+    return Batch(window[:, :-1], window[:, 1:], np.ones(window[:, 1:].shape, np.float32))
+
+
+def leaves_equal(a: Any, b: Any) -> bool:
+    return all(jnp.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_loss_is_the_log_of_the_vocabulary_for_equal_logits() -> None:
+    total, weight = cross_entropy_sum(jnp.zeros((2, 3, 7)), jnp.zeros((2, 3), jnp.int32), jnp.ones((2, 3)))
+    np.testing.assert_allclose(total / weight, np.log(7), rtol=1e-6)
+
+
+def test_masked_targets_neither_count_nor_poison_the_loss() -> None:
+    logits = jnp.array([[[0.0, 1.0], [jnp.nan, jnp.nan]]])
+    targets, weights = jnp.array([[1, 0]]), jnp.array([[1.0, 0.0]])
+    total, weight = cross_entropy_sum(logits, targets, weights)
+    np.testing.assert_allclose(total, np.log1p(np.exp(-1)), rtol=1e-6)
+    assert weight == 1
+    assert cross_entropy_sum(logits, targets, jnp.zeros((1, 2))) == (0, 0)
+
+
+def test_a_batch_without_any_target_leaves_finite_parameters(tiny: ModelConfig) -> None:
+    config = a_config(dataclasses.replace(tiny, dropout=0.0))
+    batch = a_batch(config)._replace(weights=np.zeros((4, tiny.context_length), np.float32))
+    state, metrics = train_step(config, init_state(config), batch)
+    assert metrics["loss_sum"] == 0
+    assert metrics["skipped"] == 0
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state["params"]))
+
+
+def test_accumulation_gives_the_same_step_also_with_unequal_masks(tiny: ModelConfig) -> None:
+    tiny = dataclasses.replace(tiny, dropout=0.0)
+    weights = np.ones((4, tiny.context_length), np.float32)
+    weights[0, 3:], weights[1] = 0, 0  # the first half of the batch has far fewer targets
+    results = []
+    for parts in (1, 2, 4):
+        config = a_config(tiny, accumulation_steps=parts)
+        state, metrics = train_step(config, init_state(config), a_batch(config)._replace(weights=weights))
+        results.append((metrics, state["opt_state"][0].mu))
+    for metrics, mu in results[1:]:
+        np.testing.assert_allclose(metrics["loss_sum"], results[0][0]["loss_sum"], rtol=1e-6)
+        for (path, leaf), (_, one) in zip(flatten(mu), flatten(results[0][1]), strict=True):
+            np.testing.assert_allclose(leaf, one, atol=1e-7, err_msg=path)
+
+
+def test_train_step_compiles_once(tiny: ModelConfig) -> None:
+    config = a_config(tiny, seed=77)
+    state = init_state(config)
+    before = train_step._cache_size()
+    for step in range(4):
+        state, _ = train_step(config, state, a_batch(config, step))
+    assert train_step._cache_size() == before + 1
+
+
+def test_train_step_donates_its_state(tiny: ModelConfig) -> None:
+    config = a_config(tiny)
+    state = init_state(config)
+    leaf = state["params"]["head"]["kernel"]
+    train_step(config, state, a_batch(config))
+    assert leaf.is_deleted()
+
+
+def test_step_is_a_pure_function_of_state_and_batch(tiny: ModelConfig) -> None:
+    config = a_config(tiny)
+    one, two = (train_step(config, init_state(config), a_batch(config)) for _ in range(2))
+    assert leaves_equal(one, two)
+    other = a_config(tiny, seed=2)
+    assert not leaves_equal(
+        train_step(other, init_state(config), a_batch(config))[0], one[0]
+    )  # other dropout
+
+
+@pytest.mark.parametrize("poison", [np.inf, 1e38])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(tiny: ModelConfig, poison: float) -> None:
+    config = dataclasses.replace(a_config(tiny), optim=OptimConfig(ema_decay=0.9, clip_norm=1.0))
+    state, _ = train_step(config, init_state(config), a_batch(config))
+    kept = jax.device_get({name: state[name] for name in ("params", "opt_state", "ema")})
+    bad = a_batch(config)._replace(weights=np.full((4, tiny.context_length), poison, np.float32))
+    state, metrics = train_step(config, state, bad)
+    assert leaves_equal({name: state[name] for name in kept}, kept)
+    assert (int(state["counters"]["step"]), int(metrics["skipped"])) == (2, 1)
+    state, metrics = train_step(config, state, a_batch(config))
+    assert metrics["skipped"] == 0
+    assert not leaves_equal(state["params"], kept["params"])
+
+
+def test_a_model_learns_a_batch_by_heart(tiny: ModelConfig) -> None:
+    config = a_config(dataclasses.replace(tiny, dropout=0.0), steps=150)
+    state, losses = init_state(config), []
+    for _ in range(150):
+        state, metrics = train_step(config, state, a_batch(config))
+        losses.append(float(metrics["loss_sum"] / metrics["weight"]))
+    assert losses[0] > np.log(37) * 0.9
+    assert losses[-1] < 0.5
+
+
+def test_token_nats_are_the_terms_of_the_loss(tiny: ModelConfig, tiny_params: Tree) -> None:
+    batch = a_batch(a_config(tiny))
+    nats_BT = token_nats(tiny_params, tiny, batch)
+    config = a_config(dataclasses.replace(tiny, dropout=0.0))
+    state = init_state(config) | {"params": jax.tree.map(jnp.copy, tiny_params)}
+    _, metrics = train_step(config, state, batch)
+    np.testing.assert_allclose(nats_BT.sum(), metrics["loss_sum"], rtol=1e-5)
+
+
+def test_average_of_parameters_follows_its_definition(tiny: ModelConfig) -> None:
+    config = dataclasses.replace(a_config(tiny), optim=OptimConfig(ema_decay=0.15))
+    state = init_state(config)
+    expected = jax.device_get(state["params"])
+    for step in range(3):
+        state, _ = train_step(config, state, a_batch(config, step))
+        expected = optax.incremental_update(
+            state["params"], expected, 1 - min(0.15, (1 + step) / (10 + step))
+        )
+    for (path, leaf), (_, wanted) in zip(flatten(evaluated_params(state)), flatten(expected), strict=True):
+        np.testing.assert_allclose(leaf, wanted, atol=1e-6, err_msg=path)
+
+
+def test_exact_adam_equals_optax_within_its_rounding_and_the_definition_better() -> None:
+    gradients = np.random.default_rng(0).normal(size=(30, 50))
+    ours, theirs = scale_by_adam(0.9, 0.999, 1e-8), optax.scale_by_adam(0.9, 0.999, 1e-8)
+    states = [ours.init(jnp.zeros(50)), theirs.init(jnp.zeros(50))]
+    mu = nu = np.zeros(50)
+    for t, gradient in enumerate(gradients, start=1):
+        mu, nu = 0.9 * mu + 0.1 * gradient, 0.999 * nu + 0.001 * gradient**2
+        wanted = mu / (1 - 0.9**t) / (np.sqrt(nu / (1 - 0.999**t)) + 1e-8)
+        pairs = [o.update(jnp.float32(gradient), s) for o, s in zip((ours, theirs), states, strict=True)]
+        states = [state for _, state in pairs]
+        np.testing.assert_allclose(pairs[0][0], wanted, rtol=1e-5, atol=3e-7)
+        np.testing.assert_allclose(pairs[1][0], wanted, rtol=1e-4, atol=1e-6)
+
+
+SCHEDULES = {
+    "constant": ({}, {0: 1.0, 50: 1.0, 99: 1.0}),
+    "cosine": ({"schedule": "cosine", "final_fraction": 0.1}, {0: 1.0, 50: 0.55, 100: 0.1}),
+    "wsd": ({"schedule": "wsd", "decay_fraction": 0.2}, {0: 1.0, 79: 1.0, 90: 0.5, 100: 0.0}),
+    "warm-up": ({"warmup_steps": 9}, {0: 0.1, 4: 0.5, 9: 1.0, 99: 1.0}),
+    "warm-up, wsd": ({"warmup_steps": 9, "schedule": "wsd"}, {4: 0.5, 79: 1.0, 90: 0.5, 100: 0.0}),
+    "warm-up, cosine": ({"warmup_steps": 20, "schedule": "cosine"}, {20: 1.0, 60: 0.5, 100: 0.0}),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_passes_through_its_points(name: str) -> None:
+    settings, points = SCHEDULES[name]
+    schedule = make_schedule(OptimConfig(learning_rate=2.0, **settings), 100)
+    for step, share in points.items():
+        np.testing.assert_allclose(schedule(step), 2.0 * share, atol=1e-6, err_msg=f"step {step}")
+
+
+def test_decay_mask_takes_kernels_and_embeddings_only(tiny_params: Tree) -> None:
+    chosen = {path.split("/")[-1] for path, decays in flatten(decay_mask(tiny_params)) if decays}
+    assert chosen == {"kernel", "embedding"}
+
+
+def test_weight_decay_reaches_the_chosen_parameters(tiny_params: Tree) -> None:
+    zeros = jax.tree.map(jnp.zeros_like, tiny_params)
+    for decay, moved in (
+        ("all", {"kernel", "embedding", "bias", "scale"}),
+        ("matrices", {"kernel", "embedding"}),
+    ):
+        optimizer = make_optimizer(OptimConfig(learning_rate=0.1, weight_decay=0.5, decay=decay), 10)
+        updates, _ = optimizer.update(zeros, optimizer.init(tiny_params), tiny_params)
+        assert {path.split("/")[-1] for path, leaf in flatten(updates) if jnp.any(leaf != 0)} == moved
+        np.testing.assert_allclose(
+            updates["head"]["kernel"], -0.05 * tiny_params["head"]["kernel"], rtol=1e-5
+        )
+
+
+def test_clipping_bounds_what_adam_sees(tiny: ModelConfig) -> None:
+    config = dataclasses.replace(a_config(tiny), optim=OptimConfig(clip_norm=0.01))
+    state, metrics = train_step(config, init_state(config), a_batch(config))
+    assert metrics["grad_norm"] > 0.1
+    np.testing.assert_allclose(optax.tree.norm(state["opt_state"][1][0].mu), 0.1 * 0.01, rtol=1e-4)
