@@ -32,7 +32,7 @@ parity: $(VENV)/.parity ## the proof of numerical parity with torch
 lint: $(VENV)/.test ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 lock: ## makes the lock files anew (needs uv)
 	for v in 311:3.11 312:3.12; do \

@@ -11,8 +11,8 @@ import cyclopts
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from llm_jax.config import file_layers
 from llm_jax.errors import UserError
+from llm_jax.settings import file_layers
 
 
 def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False) -> None:

@@ -6,16 +6,13 @@ command line and of what a checkpoint carries.
 """
 
 import dataclasses
-import difflib
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cyclopts
-from cyclopts import App, Parameter
-from cyclopts.config import Dict
+from cyclopts import Parameter
 
 from llm_jax.errors import UserError
 
@@ -137,6 +134,10 @@ class DataConfig:
     """Entries of the vocabulary when the tokenizer is bpe."""
     compact_vocab: bool = True
     """Keep only the ids seen in the training split, plus 256 bytes so that any text still encodes."""
+    compact_min_count: Whole = 2
+    """Ids seen fewer times than this in training are spelt: 2 teaches the model to spell what it has not
+    seen.
+    """
     validation_fraction: float = 0.2
     """Share of the tokens, at the end of the text, that is held out."""
     errors: Literal["strict", "replace"] = "strict"
@@ -150,6 +151,8 @@ class DataConfig:
                 f"validation_fraction ({self.validation_fraction}) must be above 0 and below 1": 0
                 < self.validation_fraction
                 < 1,
+                f"compact_min_count ({self.compact_min_count}) must be at least 1": self.compact_min_count
+                >= 1,
                 f"bpe_vocab_size ({self.bpe_vocab_size}) must be at least 257": self.bpe_vocab_size >= 257,
                 "corpus must not be empty": bool(self.corpus.strip()),
             }
@@ -268,73 +271,30 @@ class Config:
         _require({f"warmup_steps ({warmup}) must not exceed steps ({steps})": warmup <= steps})
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A section or the whole as nested plain values, ready for JSON and for `config_from_dict`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How the next token is chosen; penalty, temperature and filters apply in the order of the fields."""
 
-    def plain(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        return {name: str(value) if isinstance(value, Path) else value for name, value in items}
-
-    return dataclasses.asdict(config, dict_factory=plain)
-
-
-def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
-    """The configuration that these nested values describe; `source` names them in messages."""
-    return _parse([_layer(values, source)], [])
-
-
-def read_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
-    """The configuration in TOML layers (a later file wins) with dotted overrides on top.
-
-    Args:
-        files: TOML files; none means the defaults.
-        overrides: command-line words such as `--optim.learning_rate=3e-4`.
-
-    Raises:
-        UserError: a file, key, type or value is not as it must be; the message names it.
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens already there (Keskar et al. 2019); 1 is off.
     """
-    return _parse(file_layers(files), overrides)
+    temperature: float = 1.0
+    """Divides the logits: below 1 is safer, above is wilder; 0 always takes the likeliest token (greedy)."""
+    top_k: Whole = 0
+    """Keeps the k likeliest tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keeps the fewest likeliest tokens that together have this probability (Holtzman et al. 2019)."""
+    min_p: float = 0.0
+    """Keeps tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024)."""
 
-
-def file_layers(files: Sequence[Path]) -> list[Dict]:
-    """TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them."""
-    return [_layer(_read_toml(path), str(path)) for path in reversed(files)]
-
-
-def differences(got: Config, wanted: Config) -> list[str]:
-    """'section.field: got -> wanted' for every field in which two configurations differ."""
-    return [
-        f"{section}.{name}: {value} -> {other}"
-        for section, fields in to_dict(got).items()
-        for name, value in fields.items()
-        if (other := to_dict(wanted)[section][name]) != value
-    ]
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        near = difflib.get_close_matches(str(path), [str(p) for p in path.parent.glob("*.toml")], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"configuration file {path} does not exist{hint}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"configuration file {path} cannot be read: {error}") from None
-
-
-def _layer(values: Mapping[str, Any], source: str) -> Dict:
-    for section in values:
-        if section in Config.__dataclass_fields__ and not isinstance(values[section], Mapping):
-            raise UserError(f"[{section}] in {source} must be a table of settings, got {values[section]!r}")
-    return Dict(dict(values), source=source, allow_unknown=False)
-
-
-def _parse(layers: Sequence[Dict], overrides: Sequence[str]) -> Config:
-    def identity(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> Config:
-        return config
-
-    app = App(config=layers, default_command=identity, help_flags=[], version_flags=[])
-    try:
-        command, bound, _ = app.parse_args(list(overrides), exit_on_error=False, print_error=False)
-        return command(*bound.args, **bound.kwargs)
-    except cyclopts.CycloptsError as error:
-        raise UserError(" ".join(str(error).split())) from None
+    def __post_init__(self) -> None:
+        _require(
+            _at_least(self, 0, "temperature", "top_k")
+            | {
+                f"repetition_penalty ({self.repetition_penalty}) must be positive": 0
+                < self.repetition_penalty
+                < math.inf,
+                f"top_p ({self.top_p}) must be above 0 and at most 1": 0 < self.top_p <= 1,
+                f"min_p ({self.min_p}) must be from 0 to 1": 0 <= self.min_p <= 1,
+            }
+        )

@@ -6,8 +6,9 @@ from typing import Any, Literal
 from cyclopts import App
 
 from llm_jax import command
-from llm_jax.config import Config, to_dict
+from llm_jax.config import Config
 from llm_jax.errors import CheckpointError, UserError
+from llm_jax.settings import to_dict
 
 convert = App(
     name="convert",

@@ -23,8 +23,8 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
     from rich.table import Table
 
     from llm_jax import materials
-    from llm_jax.config import config_from_dict
     from llm_jax.errors import CheckpointError
+    from llm_jax.settings import config_from_dict
     from llm_jax.trained import load
 
     model = load(directory)

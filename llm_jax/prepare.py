@@ -29,7 +29,7 @@ def prepare(
     corpus: str | None = None,
     /,
     *,
-    data: Annotated[DataConfig, Parameter(name="*")] = DataConfig(),  # noqa: B008 - frozen
+    data: Annotated[DataConfig, Parameter(name="*")] = DataConfig(),
 ) -> None:
     """Turns a text into a token store and says what is in it.
 

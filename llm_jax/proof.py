@@ -10,10 +10,9 @@ import jax
 import numpy as np
 
 from llm_jax.batch import Batch
-from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
+from llm_jax.config import Config, ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 from llm_jax.evaluation.parity import Arrays, Program
 from llm_jax.inference.decode import generate_tokens
-from llm_jax.inference.sampling import Sampling
 from llm_jax.interop.torch_tutorial import export_state_dict, import_params, infer_config
 from llm_jax.model.decoder import forward
 from llm_jax.training.losses import next_token_loss
@@ -65,7 +64,7 @@ def tutorial_program(weights: Arrays, context_length: int, dtype: str) -> Progra
             model,
             [start],
             max_new_tokens=length - len(start),
-            sampling=Sampling(temperature=0),
+            sampling=SamplingConfig(temperature=0),
             seed=0,
         )
         return np.array(start + [int(row[0]) for row in rows])

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llm_jax.config import Config, to_dict
+from llm_jax.config import Config
 from llm_jax.errors import CheckpointError
+from llm_jax.settings import to_dict
 
 
 def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any]:

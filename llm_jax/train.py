@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from llm_jax import command
-from llm_jax.config import Config, config_from_dict, differences, to_dict
+from llm_jax.config import Config, SamplingConfig
 from llm_jax.errors import CheckpointError, UserError
+from llm_jax.settings import config_from_dict, differences, to_dict
 
 if TYPE_CHECKING:
     from llm_jax.materials import Materials
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from llm_jax.tree import Tree
 
 
-def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:  # noqa: B008 - frozen
+def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
     """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was
     stopped.
 
@@ -94,7 +95,6 @@ def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_r
     finally:
         live.close()
         run_record.close()
-    # Through the saved files, so that what is shown is what a later `generate` gives.
     sample = _sample(material, loop.evaluated_params(state), settings.sample_tokens)
     live.say(f"\n{settings.prompt}{sample}\n")
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
@@ -144,14 +144,13 @@ def _surroundings(material: "Materials", live: "LiveLine", run_record: Any) -> A
 
 
 def _sample(material: "Materials", params: "Tree", num_tokens: int) -> str:
-    from llm_jax.inference.sampling import Sampling
     from llm_jax.trained import Trained
 
-    model = Trained(material.config.model, params, material.store.tokenizer, {})
-    if not num_tokens:
-        return ""
     settings = material.config.train
-    return model.generate(settings.prompt, max_new_tokens=num_tokens, sampling=Sampling(), seed=settings.seed)
+    model = Trained(material.config.model, params, material.store.tokenizer, {})
+    return model.generate(
+        settings.prompt, max_new_tokens=num_tokens, sampling=SamplingConfig(), seed=settings.seed
+    )
 
 
 if __name__ == "__main__":

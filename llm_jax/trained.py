@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from llm_jax.config import Config, ModelConfig, config_from_dict
+from llm_jax.config import Config, ModelConfig, SamplingConfig
+from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import UserError
 from llm_jax.inference.decode import generate_tokens
-from llm_jax.inference.sampling import Sampling
 from llm_jax.inference.text import stream_text
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
+from llm_jax.settings import config_from_dict
 from llm_jax.training.checkpoint import read_about, read_params
 from llm_jax.tree import Tree
 
@@ -44,7 +45,7 @@ class Trained(NamedTuple):
         prompt: str,
         *,
         max_new_tokens: int = 100,
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        sampling: SamplingConfig = SamplingConfig(),
         seed: int = 0,
         stop: Sequence[str] = (),
     ) -> str:
@@ -54,20 +55,39 @@ class Trained(NamedTuple):
         )
 
     def stream(
-        self, prompt: str, *, max_new_tokens: int, sampling: Sampling, seed: int, stop: Sequence[str] = ()
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        seed: int,
+        stop: Sequence[str] = (),
     ) -> Iterator[str]:
         """The continuation piece by piece; a piece never ends inside a character."""
-        from llm_jax.data.streaming import StreamDecoder
+        rows = self._rows(prompt, 1, max_new_tokens, sampling, seed)
+        return stream_text((int(row[0]) for row in rows), StreamDecoder(self.tokenizer), stop)
 
-        tokens = generate_tokens(
-            self.params,
-            self.config,
-            [self.encode_prompt(prompt)],
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            seed=seed,
+    def generate_samples(
+        self,
+        prompt: str,
+        count: int,
+        *,
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        seed: int,
+        stop: Sequence[str] = (),
+    ) -> list[str]:
+        """Several continuations of one prompt, drawn together."""
+        rows = zip(*self._rows(prompt, count, max_new_tokens, sampling, seed), strict=True)
+        return ["".join(stream_text(map(int, row), StreamDecoder(self.tokenizer), stop)) for row in rows]
+
+    def _rows(
+        self, prompt: str, count: int, max_new_tokens: int, sampling: SamplingConfig, seed: int
+    ) -> Iterator[np.ndarray]:
+        prompts = [self.encode_prompt(prompt)] * count
+        return generate_tokens(
+            self.params, self.config, prompts, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
         )
-        return stream_text((int(row[0]) for row in tokens), StreamDecoder(self.tokenizer), stop)
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The prompt's token ids; UserError for an empty one."""

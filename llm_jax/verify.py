@@ -8,8 +8,9 @@ from pathlib import Path
 from cyclopts import App
 
 from llm_jax import command
-from llm_jax.config import Config, config_from_dict, read_config
+from llm_jax.config import Config
 from llm_jax.errors import UserError
+from llm_jax.settings import config_from_dict, read_config
 
 verify = App(name="verify", help="Proofs as commands: numerical parity with torch, and exact resume.")
 
@@ -104,7 +105,8 @@ def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps
     differing = len(found["differing_leaves"]) + len(found["differing_losses"])
     print(
         f"killed after step {found['killed_after']}, resumed at {found['resumed_at']}: "
-        f"{len(found['differing_leaves'])} of {found['leaves']} leaves and {len(found['differing_losses'])} of {found['losses']} losses differ"
+        f"{len(found['differing_leaves'])} of {found['leaves']} leaves and "
+        f"{len(found['differing_losses'])} of {found['losses']} losses differ"
     )
     print(json.dumps({"holds": not differing, **found}))
     if differing:

@@ -18,7 +18,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from llm_jax.errors import CheckpointError, UserError
-from llm_jax.training import checkpoint
+from llm_jax.training import checkpoint, step_folder
 from llm_jax.training.checkpoint import Checkpoints, read_about, read_params, read_state
 from llm_jax.training.integrity import checksums
 
@@ -103,13 +103,10 @@ def test_readers_need_no_lock_and_change_nothing(saved: Path) -> None:
 
 
 def flip_a_bit(step: Path) -> None:
-    target = max(
-        (path for path in (step / "params").rglob("*") if path.is_file()),
-        key=lambda path: path.stat().st_size,
-    )
-    raw = bytearray(target.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    target.write_bytes(raw)
+    for target in (step / "params").rglob("d/*"):  # the arrays' bytes
+        raw = bytearray(target.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        target.write_bytes(raw)
 
 
 def cut_a_file(step: Path) -> None:
@@ -172,7 +169,9 @@ def test_an_empty_directory_restores_nothing(tmp_path: Path) -> None:
 
 def test_another_model_or_optimizer_is_refused_by_leaf(saved: Path) -> None:
     others = {
-        "params/a/kernel is float32 \\[16, 8\\], must be float32 \\[4, 8\\]": a_state(rows=4),
+        "params/a/kernel is float32 \\[16, 8\\], must be float32 \\[4, 8\\]": {
+            "params": a_state(rows=4)["params"]
+        },
         "must be bfloat16": a_state()
         | {"params": jax.tree.map(lambda x: x.astype(jnp.bfloat16), a_state()["params"])},
         "opt_state/0/trace/b is missing": a_state()
@@ -193,7 +192,7 @@ def test_a_failed_save_is_reported_and_the_next_one_succeeds(
     checkpoints = Checkpoints(tmp_path, keep=2, about=ABOUT, report=remarks.append)
     checkpoints.save(1, a_state(1), metrics={}, score=None)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.ocp, "save_checkpointables", _no_space)
+        patch.setattr(step_folder.ocp, "save_checkpointables", _no_space)
         checkpoints.save(2, a_state(2), metrics={}, score=None)
     assert "No space left on device" in remarks[0]
     with pytest.raises(CheckpointError, match="No space left"):
@@ -204,7 +203,7 @@ def test_a_failed_save_is_reported_and_the_next_one_succeeds(
 
 
 def test_when_the_last_save_failed_closing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint.ocp, "save_checkpointables", _no_space)
+    monkeypatch.setattr(step_folder.ocp, "save_checkpointables", _no_space)
     checkpoints = Checkpoints(tmp_path, keep=2, about=ABOUT, report=lambda _: None)
     checkpoints.save(1, a_state(1), metrics={}, score=None)
     with pytest.raises(CheckpointError, match="could not be saved"):
@@ -279,6 +278,7 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_last_reported_step(tmp_path: 
     process.send_signal(signal.SIGKILL)
     rest = process.stdout.read().split()
     process.wait()
+    process.stdout.close()
     reported = int(rest[-1]) if rest else 4
     params, about = read_params(tmp_path, {"x": jax.ShapeDtypeStruct((300, 300), jnp.float32)})
     assert about["step"] in (reported, reported + 1)

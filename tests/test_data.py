@@ -40,7 +40,7 @@ def tokenizers() -> dict[str, Tokenizer]:
     base = named_tokenizer("cl100k_base")
     return {
         "cl100k_base": base,
-        "compact": compact(base, base.encode(SAMPLE)),
+        "compact": compact(base, base.encode(SAMPLE), 1),
         "bytes": ByteTokenizer(),
         "characters": CharacterTokenizer(SAMPLE),
         "bpe": train_bpe(SAMPLE * 3, 280),
@@ -107,9 +107,10 @@ def test_more_ids_than_a_text_can_give_are_refused() -> None:
 def test_compact_vocabulary_keeps_training_ids_and_spells_the_rest() -> None:
     base = named_tokenizer("cl100k_base")
     training = base.encode("the salesperson sells lamps")
-    tokenizer = compact(base, training)
+    tokenizer = compact(base, training, 1)
     assert tokenizer.vocab_size == len({*training.tolist(), *range(256)})
     assert len(tokenizer.encode("the salesperson sells lamps")) == len(training)
+    assert compact(base, training, 2).vocab_size == 256  # no id comes twice
     assert len(tokenizer.encode("extraordinarily")) > len(base.encode("extraordinarily"))
 
 

@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.config import ModelConfig
+from llm_jax.config import ModelConfig, SamplingConfig
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import ByteTokenizer, decode
 from llm_jax.errors import DataError, UserError
 from llm_jax.inference import decode as decoding
 from llm_jax.inference.decode import generate_tokens
-from llm_jax.inference.sampling import Sampling, keep_likely, penalize, sample
+from llm_jax.inference.sampling import keep_likely, penalize, sample
 from llm_jax.inference.text import stream_text
 from llm_jax.model.decoder import forward
 from llm_jax.tree import Tree
 
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingConfig(temperature=0)
 run = jax.jit(forward, static_argnums=1)
 
 
@@ -65,12 +65,14 @@ def test_generation_compiles_once_per_bucket_whatever_the_lengths(
 
 
 def test_same_seed_same_text_other_seed_other_text(tiny: ModelConfig, tiny_params: Tree) -> None:
-    texts = [generate(tiny_params, tiny, [[1, 2]], 20, sampling=Sampling(), seed=seed) for seed in (5, 5, 6)]
+    texts = [
+        generate(tiny_params, tiny, [[1, 2]], 20, sampling=SamplingConfig(), seed=seed) for seed in (5, 5, 6)
+    ]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_samples_of_one_prompt_differ(tiny: ModelConfig, tiny_params: Tree) -> None:
-    rows = generate(tiny_params, tiny, [[1, 2]] * 3, 15, sampling=Sampling())
+    rows = generate(tiny_params, tiny, [[1, 2]] * 3, 15, sampling=SamplingConfig())
     assert len({tuple(row) for row in rows}) == 3
 
 
@@ -82,20 +84,20 @@ def test_prompts_that_cannot_be_continued_are_refused(tiny: ModelConfig, tiny_pa
 
 LOGITS = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
 KEPT = [
-    (Sampling(), 5),
-    (Sampling(top_k=2), 2),
-    (Sampling(top_k=9), 5),
-    (Sampling(top_p=0.69), 2),
-    (Sampling(top_p=0.71), 3),
-    (Sampling(top_p=1e-9), 1),
-    (Sampling(min_p=0.4), 3),
-    (Sampling(min_p=1.0), 1),
-    (Sampling(top_k=3, min_p=0.6), 2),
+    (SamplingConfig(), 5),
+    (SamplingConfig(top_k=2), 2),
+    (SamplingConfig(top_k=9), 5),
+    (SamplingConfig(top_p=0.69), 2),
+    (SamplingConfig(top_p=0.71), 3),
+    (SamplingConfig(top_p=1e-9), 1),
+    (SamplingConfig(min_p=0.4), 3),
+    (SamplingConfig(min_p=1.0), 1),
+    (SamplingConfig(top_k=3, min_p=0.6), 2),
 ]
 
 
 @pytest.mark.parametrize(("sampling", "kept"), KEPT)
-def test_filters_keep_the_likeliest_tokens(sampling: Sampling, kept: int) -> None:
+def test_filters_keep_the_likeliest_tokens(sampling: SamplingConfig, kept: int) -> None:
     finite = jnp.isfinite(keep_likely(LOGITS, sampling))[0]
     assert finite.tolist() == [True] * kept + [False] * (5 - kept)
 
@@ -103,7 +105,7 @@ def test_filters_keep_the_likeliest_tokens(sampling: Sampling, kept: int) -> Non
 def test_draws_follow_the_filtered_distribution() -> None:
     keys = jax.random.split(jax.random.key(0), 4000)
     rows = jnp.repeat(LOGITS, 4000, axis=0)
-    drawn = sample(keys, rows, jnp.zeros(rows.shape, bool), Sampling(top_k=3, temperature=0.5))
+    drawn = sample(keys, rows, jnp.zeros(rows.shape, bool), SamplingConfig(top_k=3, temperature=0.5))
     wanted = np.array([0.4, 0.3, 0.2]) ** 2
     counts = np.bincount(drawn, minlength=5) / 4000
     np.testing.assert_allclose(counts[:3], wanted / wanted.sum(), atol=0.03)
@@ -118,9 +120,9 @@ def test_repetition_penalty_lowers_seen_tokens_of_either_sign() -> None:
 
 
 def test_repetition_penalty_reaches_generation(tiny: ModelConfig, tiny_params: Tree) -> None:
-    tokens = generate(tiny_params, tiny, [[1]], 11, sampling=Sampling(temperature=0, repetition_penalty=1e6))[
-        0
-    ]
+    tokens = generate(
+        tiny_params, tiny, [[1]], 11, sampling=SamplingConfig(temperature=0, repetition_penalty=1e6)
+    )[0]
     positive_again = [token for token, count in Counter([1, *tokens]).items() if count > 1]
     assert not positive_again
 
@@ -139,7 +141,7 @@ BAD_SAMPLING = [
 @pytest.mark.parametrize("options", BAD_SAMPLING)
 def test_sampling_that_makes_no_sense_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(options))):
-        Sampling(**options)
+        SamplingConfig(**options)
 
 
 def test_streamed_text_never_breaks_a_character_and_joins_to_the_whole() -> None:

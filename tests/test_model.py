@@ -32,7 +32,7 @@ def test_no_output_depends_on_a_later_token(model: tuple[Tree, ModelConfig], tok
 
     def total_until(table: jax.Array, position: int) -> jax.Array:
         hidden_BTD, _ = hidden_states(params | {"token_embedding": {"embedding": table}}, config, rows)
-        return jnp.sum(hidden_BTD[:, position] ** 2 * jnp.arange(config.d_model))
+        return jnp.sum(hidden_BTD[0, position] ** 2 * jnp.arange(config.d_model))
 
     rows = jnp.arange(config.context_length, dtype=jnp.int32)[None]  # every token another row of the table
     for position in (0, 5, 10):

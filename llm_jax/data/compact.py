@@ -62,9 +62,12 @@ class CompactTokenizer:
         return {"kind": "compact", "base": self._base.to_dict(), "kept": self._kept.tolist()}
 
 
-def compact(base: Tokenizer, training_ids: np.ndarray) -> CompactTokenizer:
-    """The base tokenizer cut down to the ids in a training split, plus its single bytes."""
+def compact(base: Tokenizer, training_ids: np.ndarray, min_count: int) -> CompactTokenizer:
+    """The base tokenizer cut down to the ids seen `min_count` times in a training split, plus its single
+    bytes.
+    """
+    ids, counts = np.unique(training_ids, return_counts=True)
     single_bytes = [token for token in range(base.vocab_size) if len(base.token_bytes(token)) == 1]
     return CompactTokenizer(
-        base, np.concatenate([np.unique(training_ids), np.array(single_bytes)]).astype(np.int64)
+        base, np.concatenate([ids[counts >= min_count], np.array(single_bytes)]).astype(np.int64)
     )

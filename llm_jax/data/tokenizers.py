@@ -161,8 +161,8 @@ def _named_encoding(name: str) -> tiktoken.Encoding:
         return tiktoken.get_encoding(name)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
         raise UserError(
-            f"tokenizer {name} needs its file, which tiktoken could not get ({type(error).__name__}): connect "
-            "to the network once, or set TIKTOKEN_CACHE_DIR to a folder that has it, or use cl100k_base"
+            f"tokenizer {name} needs its file, which tiktoken could not get ({type(error).__name__}): "
+            "connect to the network once, set TIKTOKEN_CACHE_DIR to a folder that has it, or use cl100k_base"
         ) from None
 
 

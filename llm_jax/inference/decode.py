@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax.config import ModelConfig
+from llm_jax.config import ModelConfig, SamplingConfig
 from llm_jax.errors import UserError
-from llm_jax.inference.sampling import Sampling, sample
+from llm_jax.inference.sampling import sample
 from llm_jax.model.cache import KVCache, init_cache
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import hidden_states, logits
@@ -54,7 +54,7 @@ def window_logits(params: Tree, config: ModelConfig, tokens_BT: jax.Array, start
 
 @partial(jax.jit, static_argnums=4)
 def _draw(
-    key: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: Sampling
+    key: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: SamplingConfig
 ) -> tuple[jax.Array, jax.Array]:
     rows_B = jnp.arange(logits_BV.shape[0])
     keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, step), row))(rows_B)
@@ -68,7 +68,7 @@ def generate_tokens(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    sampling: Sampling,
+    sampling: SamplingConfig,
     seed: int,
 ) -> Iterator[np.ndarray]:
     """Yields the next token of every row, int32 [B], `max_new_tokens` times.

@@ -1,45 +1,14 @@
 """From logits to the next token: penalties, filters and the draw, all pure. B batch, V vocabulary."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
-from llm_jax.errors import UserError
+from llm_jax.config import SamplingConfig
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen; filters apply in the order of the fields."""
-
-    repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens already present (Keskar et al. 2019); 1 is
-    off.
-    """
-    temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
-    top_k: int = 0
-    """Keeps the k likeliest tokens; 0 keeps all."""
-    top_p: float = 1.0
-    """Keeps the fewest likeliest tokens that together have this probability (Holtzman et al. 2019)."""
-    min_p: float = 0.0
-    """Keeps tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024)."""
-
-    def __post_init__(self) -> None:
-        rules = {
-            f"repetition_penalty ({self.repetition_penalty}) must be positive": 0
-            < self.repetition_penalty
-            < float("inf"),
-            f"temperature ({self.temperature}) must be 0 or more": 0 <= self.temperature < float("inf"),
-            f"top_k ({self.top_k}) must be 0 or more": self.top_k >= 0,
-            f"top_p ({self.top_p}) must be above 0 and at most 1": 0 < self.top_p <= 1,
-            f"min_p ({self.min_p}) must be from 0 to 1": 0 <= self.min_p <= 1,
-        }
-        if broken := [rule for rule, holds in rules.items() if not holds]:
-            raise UserError("; ".join(broken))
-
-
-def sample(keys_B: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, sampling: Sampling) -> jax.Array:
+def sample(
+    keys_B: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, sampling: SamplingConfig
+) -> jax.Array:
     """Draws one token a row, int32 [B].
 
     Args:
@@ -63,8 +32,8 @@ def penalize(logits_BV: jax.Array, seen_BV: jax.Array, penalty: float) -> jax.Ar
     return jnp.where(seen_BV, lowered_BV, logits_BV)
 
 
-def keep_likely(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
-    """Logits with everything that top-k, top-p and min-p leave out at -inf; the likeliest token always stays."""
+def keep_likely(logits_BV: jax.Array, sampling: SamplingConfig) -> jax.Array:
+    """Logits with all that top-k, top-p and min-p leave out at -inf; the likeliest token always stays."""
     if 0 < sampling.top_k < logits_BV.shape[-1]:
         kth_B1 = jax.lax.top_k(logits_BV, sampling.top_k)[0][:, -1:]
         logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)

@@ -1,33 +1,28 @@
-"""Checkpoints: the only place that touches orbax.
+"""The checkpoints of a run: one writer, the latest and the best kept, the newest that verifies restored.
 
-A directory holds one folder a step, committed by orbax's atomic rename. Inside, each part of the state
-("params", "opt_state" ...) is a checkpointable of its own, beside a manifest: what the checkpoint is
-(`about`) and the shape, type and checksum of every leaf. Orbax does not check the bytes of arrays, so nothing
-is handed out before its checksums are computed anew and agree.
+A directory holds one folder a step (`step_folder`), named by its number.
 """
 
-import hashlib
-import json
-import logging
 import math
-import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from orbax.checkpoint import v1 as ocp
 
 from llm_jax.errors import CheckpointError
-from llm_jax.training.integrity import checksums, describe
 from llm_jax.training.lock import DirectoryLock
+from llm_jax.training.step_folder import (
+    TEMPORARY,
+    Damaged,
+    State,
+    load_everything,
+    load_step,
+    open_manifest,
+    write_step,
+)
 from llm_jax.tree import Tree
-
-State = dict[str, Any]
-_TEMPORARY = ".orbax-checkpoint-tmp"
 
 
 class Restored(NamedTuple):
@@ -36,10 +31,6 @@ class Restored(NamedTuple):
     step: int
     state: State
     about: dict[str, Any]
-
-
-class _Damaged(Exception):
-    """A step that cannot be trusted; the message says why."""
 
 
 class Checkpoints:
@@ -66,7 +57,7 @@ class Checkpoints:
             report,
         )
         self._lock = DirectoryLock(self._directory)
-        for leftover in self._directory.glob(f"*{_TEMPORARY}*"):
+        for leftover in self._directory.glob(f"*{TEMPORARY}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self._scores = {step: _score_of(self._path(step)) for step in _steps(self._directory)}
         self._failure: str | None = None
@@ -100,12 +91,9 @@ class Checkpoints:
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         score = score if score is not None and math.isfinite(score) else None
         about = self._about | {"step": step, "metrics": finite, "score": score}
-        leaves = {part: _describe_with_sums(tree) for part, tree in state.items()}
         try:
             _require_room(self._directory, state)
-            with _quiet():
-                ocp.save_checkpointables(path, state | {"manifest": _seal(about, leaves)})
-            _sync_tree(path)
+            write_step(path, state, about)
             self._failure = None
             self._scores[step] = score
             self._prune()
@@ -136,9 +124,9 @@ class Checkpoints:
         steps = sorted(_steps(self._directory), reverse=True)
         for step in steps:
             try:
-                state, about = _load(self._path(step), abstract_state)
+                state, about = load_step(self._path(step), abstract_state)
                 return Restored(step, state, about)
-            except _Damaged as damage:
+            except Damaged as damage:
                 aside = self._set_aside(step)
                 self._report(f"warning: checkpoint {step} is damaged ({damage}); set aside as {aside.name}")
         if steps:
@@ -152,7 +140,7 @@ class Checkpoints:
         reason = " ".join(str(error).split())[:300]
         self._failure = f"checkpoint {step} could not be saved in {self._directory}: {reason}"
         self._report(f"warning: {self._failure}; training goes on, the next save will be tried")
-        for leftover in self._directory.glob(f"{step}{_TEMPORARY}*"):
+        for leftover in self._directory.glob(f"{step}{TEMPORARY}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _prune(self) -> None:
@@ -165,7 +153,7 @@ class Checkpoints:
             if step not in kept:
                 # Renamed first: a kill in the middle of the deletion must not leave half a step under a
                 # step's name.
-                doomed = self._directory / f"{step}{_TEMPORARY}-deleting"
+                doomed = self._directory / f"{step}{TEMPORARY}-deleting"
                 self._path(step).rename(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
 
@@ -183,7 +171,7 @@ def read_about(directory: Path, step: int | None = None) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    return _newest(directory, step, _open_manifest)["about"]
+    return _newest(directory, step, open_manifest)["about"]
 
 
 def read_params(
@@ -200,7 +188,7 @@ def read_params(
     Raises:
         CheckpointError: there is none, it is damaged, or it holds another model.
     """
-    state, about = _newest(directory, step, lambda path: _load(path, {name: abstract_params}))
+    state, about = _newest(directory, step, lambda path: load_step(path, {name: abstract_params}))
     return state[name], about
 
 
@@ -211,14 +199,7 @@ def read_state(directory: Path) -> State:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-
-    def read(path: Path) -> State:
-        leaves = _open_manifest(path)["leaves"]
-        state = _orbax(path, dict.fromkeys(leaves))
-        _require_sums(state, leaves)
-        return state
-
-    return _newest(directory, None, read)
+    return _newest(directory, None, load_everything)
 
 
 def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> Any:
@@ -232,81 +213,15 @@ def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> A
     for candidate in steps if step is None else [step]:
         try:
             return read(directory.resolve() / str(candidate))
-        except _Damaged as damage:
+        except Damaged as damage:
             damages.append(f"{candidate}: {damage}")
     raise CheckpointError(f"{directory} has no undamaged checkpoint ({'; '.join(damages)[:500]})")
 
 
-def _load(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]:
-    manifest = _open_manifest(path)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-    def placed(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or device
-        )
-
-    for part, tree in abstract_state.items():
-        _require_same(path, part, manifest["leaves"].get(part, {}), describe(tree))
-    state = _orbax(path, jax.tree.map(placed, abstract_state))
-    _require_sums(state, manifest["leaves"])
-    return state, manifest["about"]
-
-
-def _require_sums(state: State, leaves: dict[str, dict[str, list]]) -> None:
-    for part, tree in state.items():
-        for name, sums in checksums(tree).items():
-            if sums != leaves[part].get(name, [None, None])[2:]:
-                raise _Damaged(f"{part}/{name} does not have its checksum")
-
-
-def _require_same(path: Path, part: str, got: dict[str, list], wanted: dict[str, list]) -> None:
-    faults = [f"{part}/{name} is missing" for name in wanted if name not in got]
-    faults += [f"{part}/{name} is not asked for" for name in got if name not in wanted]
-    faults += [
-        f"{part}/{name} is {got[name][0]} {got[name][1]}, must be {kind[0]} {kind[1]}"
-        for name, kind in wanted.items()
-        if name in got and got[name][:2] != kind
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise CheckpointError(f"{path} holds another model or optimizer: {'; '.join(faults[:3])}{more}")
-
-
-def _describe_with_sums(tree: Any) -> dict[str, list]:
-    sums = checksums(tree)
-    return {name: [*kind, *sums[name]] for name, kind in describe(tree).items()}
-
-
-def _seal(about: dict[str, Any], leaves: dict[str, Any]) -> dict[str, str]:
-    text = json.dumps({"about": about, "leaves": leaves})
-    return {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _open_manifest(path: Path) -> dict[str, Any]:
-    sealed = _orbax(path, {"manifest": None})["manifest"]
-    try:
-        text = sealed["text"]
-        if hashlib.sha256(text.encode()).hexdigest() != sealed["sha256"]:
-            raise _Damaged("its manifest does not have its checksum")
-        return json.loads(text)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _Damaged(f"its manifest cannot be read ({error})") from None
-
-
-def _orbax(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
-    try:
-        with _quiet():
-            return ocp.load_checkpointables(path, parts)
-    except Exception as error:  # noqa: BLE001 - damage surfaces as whatever the damaged reader raises
-        cause = error.__cause__ or error
-        raise _Damaged(" ".join(f"{type(cause).__name__}: {cause}".split())[:200]) from None
-
-
 def _score_of(path: Path) -> float | None:
     try:
-        return _open_manifest(path)["about"].get("score")
-    except _Damaged:
+        return open_manifest(path)["about"].get("score")
+    except Damaged:
         return None
 
 
@@ -322,33 +237,3 @@ def _require_room(directory: Path, state: State) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise OSError(f"{needed:,} bytes are needed, {free:,} are free")
-
-
-def _sync_tree(path: Path) -> None:
-    """Makes a committed step outlive a power cut: orbax syncs its arrays, not its metadata nor the rename."""
-    for folder, _, files in os.walk(path):
-        for name in [folder, *(os.path.join(folder, file) for file in files)]:
-            _sync(name)
-    _sync(path.parent)
-
-
-def _sync(name: str | Path) -> None:
-    descriptor = os.open(name, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _quiet() -> Any:
-    """Keeps orbax's running commentary out of the user's sight; what matters comes back as errors."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="orbax")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -99,18 +99,22 @@ def _gradient(
     """Gradient of the mean loss over the whole batch, however many parts it is computed in; with (sum,
     weight).
     """
-    differentiate = jax.value_and_grad(next_token_loss, has_aux=True)
+
+    @partial(jax.value_and_grad, has_aux=True)
+    def differentiate(params: Tree, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return next_token_loss(params, config, batch, key)
+
     if parts == 1:
-        (loss_sum, weight), grads = differentiate(params, config, batch, key)
+        (loss_sum, weight), grads = differentiate(params, batch, key)
     else:
 
         def add_part(total: tuple, part: tuple) -> tuple[tuple, None]:
-            (loss_sum, weight), grads = differentiate(params, config, *part)
+            (loss_sum, weight), grads = differentiate(params, *part)
             return jax.tree.map(jnp.add, total, (grads, loss_sum, weight)), None
 
         cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
         part_keys = jax.random.split(key, parts)
-        shapes = jax.eval_shape(differentiate, params, config, jax.tree.map(lambda x: x[0], cut), key)
+        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], cut), key)
         (sum_shape, weight_shape), grad_shapes = shapes
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad_shapes, sum_shape, weight_shape))
         (grads, loss_sum, weight), _ = jax.lax.scan(add_part, zeros, (cut, part_keys))

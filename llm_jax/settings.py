@@ -1,0 +1,96 @@
+"""Settings from where they are written: TOML layers, dotted options, the JSON of runs and checkpoints.
+
+This is the only reader. What is wrong is said in one line with the file, the key and what must hold.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import App, Parameter
+from cyclopts.config import Dict
+
+from llm_jax.config import Config
+from llm_jax.errors import UserError
+
+_SECTIONS = tuple(f"[{name}]" for name in Config.__dataclass_fields__)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A section or the whole as nested plain values, ready for JSON and for `config_from_dict`."""
+
+    def plain(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: str(value) if isinstance(value, Path) else value for name, value in items}
+
+    return dataclasses.asdict(config, dict_factory=plain)
+
+
+def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
+    """The configuration that these nested values describe; `source` names them in messages."""
+    return _parse([_layer(values, source)], [])
+
+
+def read_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
+    """The configuration in TOML layers (a later file wins) with dotted overrides on top.
+
+    Args:
+        files: TOML files; none means the defaults.
+        overrides: command-line words such as `--optim.learning_rate=3e-4`.
+
+    Raises:
+        UserError: a file, key, type or value is not as it must be; the message names it.
+    """
+    return _parse(file_layers(files), overrides)
+
+
+def file_layers(files: Sequence[Path]) -> list[Dict]:
+    """TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them."""
+    return [_layer(_read_toml(path), str(path)) for path in reversed(files)]
+
+
+def differences(got: Config, wanted: Config) -> list[str]:
+    """'section.field: got -> wanted' for every field in which two configurations differ."""
+    return [
+        f"{section}.{name}: {value} -> {other}"
+        for section, fields in to_dict(got).items()
+        for name, value in fields.items()
+        if (other := to_dict(wanted)[section][name]) != value
+    ]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(str(path), [str(p) for p in path.parent.glob("*.toml")], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"configuration file {path} does not exist{hint}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"configuration file {path} cannot be read: {error}") from None
+
+
+def _layer(values: Mapping[str, Any], source: str) -> Dict:
+    for section in values:
+        if section not in Config.__dataclass_fields__:
+            near = difflib.get_close_matches(section, Config.__dataclass_fields__, n=1)
+            hint = f"; did you mean [{near[0]}]?" if near else ""
+            raise UserError(f"{section} in {source} must stand in a section: {', '.join(_SECTIONS)}{hint}")
+        if not isinstance(values[section], Mapping):
+            raise UserError(f"[{section}] in {source} must be a table of settings, got {values[section]!r}")
+    return Dict(dict(values), source=source, allow_unknown=False)
+
+
+def _parse(layers: Sequence[Dict], overrides: Sequence[str]) -> Config:
+    def identity(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> Config:
+        return config
+
+    app = App(config=layers, default_command=identity, help_flags=[], version_flags=[])
+    try:
+        command, bound, _ = app.parse_args(list(overrides), exit_on_error=False, print_error=False)
+        return command(*bound.args, **bound.kwargs)
+    except cyclopts.CycloptsError as error:
+        raise UserError(" ".join(str(error).split())) from None

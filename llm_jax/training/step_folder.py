@@ -1,0 +1,155 @@
+"""One step's folder: written, read and verified. The only place that touches orbax.
+
+Each part of the state ("params", "opt_state" ...) is a checkpointable of its own, beside a manifest: what the
+checkpoint is (`about`) and the shape, type and checksum of every leaf. Orbax does not check the bytes of
+arrays, so nothing is handed out before its checksums are computed anew and agree.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from llm_jax.errors import CheckpointError
+from llm_jax.training.integrity import checksums, describe
+
+State = dict[str, Any]
+TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of folders that orbax has not committed
+
+
+class Damaged(Exception):
+    """A step that cannot be trusted; the message says why."""
+
+
+def write_step(path: Path, state: State, about: Mapping[str, Any]) -> None:
+    """Writes a step so that it outlives a power cut: committed by orbax's rename, then synced.
+
+    Raises whatever orbax and the file system raise.
+    """
+    leaves = {part: _describe_with_sums(tree) for part, tree in state.items()}
+    with _quiet():
+        ocp.save_checkpointables(path, state | {"manifest": _seal(about, leaves)})
+    _sync_tree(path)
+
+
+def load_step(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]:
+    """The parts of a step that are asked for, verified, and what the step says of itself.
+
+    Args:
+        path: a step's folder.
+        abstract_state: shape structs by part, with shardings where arrays shall not go to the default device.
+
+    Raises:
+        Damaged: it cannot be read, or a checksum is wrong.
+        CheckpointError: it is sound and holds other shapes, types or names.
+    """
+    manifest = open_manifest(path)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def placed(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or device
+        )
+
+    for part, tree in abstract_state.items():
+        _require_same(path, part, manifest["leaves"].get(part, {}), describe(tree))
+    state = _orbax(path, jax.tree.map(placed, abstract_state))
+    _require_sums(state, manifest["leaves"])
+    return state, manifest["about"]
+
+
+def _require_sums(state: State, leaves: dict[str, dict[str, list]]) -> None:
+    for part, tree in state.items():
+        for name, sums in checksums(tree).items():
+            if sums != leaves[part].get(name, [None, None])[2:]:
+                raise Damaged(f"{part}/{name} does not have its checksum")
+
+
+def _require_same(path: Path, part: str, got: dict[str, list], wanted: dict[str, list]) -> None:
+    faults = [f"{part}/{name} is missing" for name in wanted if name not in got]
+    faults += [f"{part}/{name} is not asked for" for name in got if name not in wanted]
+    faults += [
+        f"{part}/{name} is {got[name][0]} {got[name][1]}, must be {kind[0]} {kind[1]}"
+        for name, kind in wanted.items()
+        if name in got and got[name][:2] != kind
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise CheckpointError(f"{path} holds another model or optimizer: {'; '.join(faults[:3])}{more}")
+
+
+def _describe_with_sums(tree: Any) -> dict[str, list]:
+    sums = checksums(tree)
+    return {name: [*kind, *sums[name]] for name, kind in describe(tree).items()}
+
+
+def _seal(about: Mapping[str, Any], leaves: dict[str, Any]) -> dict[str, str]:
+    text = json.dumps({"about": dict(about), "leaves": leaves})
+    return {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def load_everything(path: Path) -> State:
+    """All parts of a step as the nested arrays that were saved, verified. Damaged when it cannot be trusted."""
+    leaves = open_manifest(path)["leaves"]
+    state = _orbax(path, dict.fromkeys(leaves))
+    _require_sums(state, leaves)
+    return state
+
+
+def open_manifest(path: Path) -> dict[str, Any]:
+    """A step's "about" and "leaves". Damaged when it cannot be trusted."""
+    sealed = _orbax(path, {"manifest": None})["manifest"]
+    try:
+        text = sealed["text"]
+        if hashlib.sha256(text.encode()).hexdigest() != sealed["sha256"]:
+            raise Damaged("its manifest does not have its checksum")
+        return json.loads(text)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise Damaged(f"its manifest cannot be read ({error})") from None
+
+
+def _orbax(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
+    try:
+        with _quiet():
+            return ocp.load_checkpointables(path, parts)
+    except Exception as error:  # noqa: BLE001 - damage surfaces as whatever the damaged reader raises
+        cause = error.__cause__ or error
+        raise Damaged(" ".join(f"{type(cause).__name__}: {cause}".split())[:200]) from None
+
+
+def _sync_tree(path: Path) -> None:
+    """Makes a committed step outlive a power cut: orbax syncs its arrays, not its metadata nor the rename."""
+    for folder, _, files in os.walk(path):
+        for name in [folder, *(os.path.join(folder, file) for file in files)]:
+            _sync(name)
+    _sync(path.parent)
+
+
+def _sync(name: str | Path) -> None:
+    descriptor = os.open(name, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax's running commentary out of the user's sight; what matters comes back as errors."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="orbax")
+            yield
+    finally:
+        logger.setLevel(level)

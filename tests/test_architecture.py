@@ -1,0 +1,158 @@
+"""The house's rules, read off the code: floors, rooms, library homes, sizes, and no dead setting."""
+
+import ast
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_jax.config import Config
+
+PACKAGE = Path(__file__).parents[1] / "llm_jax"
+WORDS = {"errors", "batch", "tree", "config", "settings"}
+FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
+FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
+DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify"}
+# Library -> the only places, by the beginning of their path, that may import it.
+HOMES = {
+    "flax": ("model/",),
+    "orbax": ("training/step_folder.py",),
+    "optax": ("training/",),
+    "grain": ("data/",),
+    "tiktoken": ("data/",),
+    "tokenizers": ("data/",),
+    "urllib": ("data/download.py",),
+    "pickle": ("interop/pickle_reader.py",),
+    "safetensors": ("convert.py", "interop/"),
+    "tensorboardX": ("training/record.py",),
+    "cyclopts": ("config.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
+    "jax": (
+        "model/",
+        "training/",
+        "inference/",
+        *(f"{name}.py" for name in ("trained", "proof", "resume", "convert", "verify")),
+    ),
+    "torch": (),
+    "transformers": (),
+}
+
+
+def imports_of(source: str) -> Iterator[str]:
+    """Every imported module by its full dotted name, wherever the import stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def place(module: str) -> tuple[int, str]:
+    """(floor, room) of a module of ours, 'llm_jax.data.store' or 'data/store.py' alike."""
+    parts = module.removeprefix("llm_jax.").removesuffix(".py").replace("/", ".").split(".")
+    if parts[0] in FLOOR_OF_ROOM:
+        return FLOOR_OF_ROOM[parts[0]], parts[0]
+    return (0, parts[0]) if parts[0] in WORDS else (3, parts[0])
+
+
+def faults(path: str, source: str) -> Iterator[str]:
+    """Everything in a file of the package that breaks a rule."""
+    floor, room = place(path)
+    for name in imports_of(source):
+        if name.startswith("llm_jax."):
+            other_floor, other_room = place(name)
+            if other_floor > floor or (other_floor == floor and 0 < floor < 3 and other_room != room):
+                yield f"{path} (floor {floor}) imports {name} (floor {other_floor})"
+        library = name.split(".")[0]
+        if library in HOMES and not path.startswith(HOMES[library]):
+            yield f"{path} imports {library}"
+    limit = 150 if room in DOORS and floor == 3 else 300
+    if (lines := source.count("\n")) > limit:
+        yield f"{path} has {lines} lines, at most {limit}"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno > 70:
+            yield f"{path}:{node.name} has {(node.end_lineno or 0) - node.lineno} lines"
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("eval", "exec")
+        ):
+            yield f"{path} calls {node.func.id}"
+    for word in ("TODO", "FIXME", "NotImplementedError"):
+        if word in source:
+            yield f"{path} has {word}"
+    if not ast.get_docstring(ast.parse(source)) and source.strip():
+        yield f"{path} has no docstring"
+
+
+FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_file_keeps_the_rules(path: str) -> None:
+    assert list(faults(path, FILES[path])) == []
+
+
+BROKEN = {
+    "upward import": ("data/x.py", "from llm_jax.training import loop"),
+    "import of a neighbour's room": ("training/x.py", "from llm_jax.inference.decode import prefill"),
+    "word that imports a room": ("tree.py", "import llm_jax.model.decoder"),
+    "hidden import": ("model/x.py", "def f():\n    from llm_jax.data import store"),
+    "jax in data": ("data/x.py", "import jax.numpy as jnp"),
+    "flax outside the model": ("training/x.py", "import flax"),
+    "torch anywhere": ("convert.py", "import torch"),
+    "pickle anywhere else": ("training/checkpoint.py", "import pickle"),
+    "long door": ("train.py", "x = 1\n" * 151),
+    "long file": ("data/x.py", "x = 1\n" * 301),
+    "long function": ("data/x.py", "def f():\n" + "    x = 1\n" * 72),
+    "eval": ("data/x.py", "eval('1')"),
+    "unfinished": ("data/x.py", "x = 1  # TODO"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_rule_can_fail(name: str) -> None:
+    path, source = BROKEN[name]
+    assert list(faults(path, '"""Doc."""\n' + source))
+
+
+def settings_read() -> set[str]:
+    """Names of all attributes that something outside config.py reads."""
+    others = (source for path, source in FILES.items() if path != "config.py")
+    return {
+        node.attr
+        for source in others
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+    }
+
+
+def derived_settings() -> dict[str, str]:
+    """Settings that are read through a property of their section."""
+    return {"d_ff": "mlp_width"}
+
+
+@pytest.mark.parametrize("section", [field.name for field in dataclasses.fields(Config)])
+def test_no_setting_is_dead_and_each_is_documented(section: str) -> None:
+    read = settings_read()
+    kind = next(field.type for field in dataclasses.fields(Config) if field.name == section)
+    assert isinstance(kind, type)
+    body = next(
+        node
+        for node in ast.parse(FILES["config.py"]).body
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    ).body
+    documented = {
+        node.target.id
+        for node, after in zip(body, body[1:], strict=False)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(after, ast.Expr)
+    }
+    for field in dataclasses.fields(kind):
+        assert derived_settings().get(field.name, field.name) in read, (
+            f"{section}.{field.name} is read by nothing"
+        )
+        assert field.name in documented, f"{section}.{field.name} has no description"

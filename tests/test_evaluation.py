@@ -1,0 +1,95 @@
+"""Scores and floors against their definitions, and against figures known from elsewhere."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llm_jax.batch import Batch
+from llm_jax.data.batches import evaluation_batches
+from llm_jax.data.tokenizers import named_tokenizer
+from llm_jax.evaluation.baselines import cached_floors, ngram_floors
+from llm_jax.evaluation.metrics import evaluate
+
+
+def test_a_score_is_the_mean_over_targets_that_count() -> None:
+    batches = [Batch(np.zeros((2, 2)), np.zeros((2, 2)), np.array([[1, 1], [1, 0]]))]
+    score = evaluate(lambda _: np.array([[1.0, 2.0], [6.0, np.nan]]), batches, num_bytes=10)
+    assert score.loss == 3
+    assert score.perplexity == pytest.approx(math.exp(3))
+    assert score.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
+    assert score.bits_per_byte == pytest.approx(9 / math.log(2) / 10)
+    assert score.tokens == 3
+
+
+def test_a_score_does_not_depend_on_the_size_of_batches() -> None:
+    tokens = np.random.default_rng(0).integers(0, 9, 101)
+
+    def nats(batch: Batch) -> np.ndarray:
+        return np.abs(np.sin(batch.targets * 3.0 + 1))
+
+    scores = [
+        evaluate(nats, evaluation_batches(tokens, context_length=8, batch_size=size), 50)
+        for size in (1, 3, 20)
+    ]
+    assert scores[0].loss == pytest.approx(scores[1].loss) == pytest.approx(scores[2].loss)
+
+
+def witten_bell_by_definition(train: list[int], validation: list[int], vocab_size: int, order: int) -> float:
+    def probability(history: tuple, word: int) -> float:
+        shorter = probability(history[1:], word) if history else 1 / vocab_size
+        grams = [tuple(train[i : i + len(history) + 1]) for i in range(len(train) - len(history))]
+        following = Counter(gram[-1] for gram in grams if gram[:-1] == history)
+        total, kinds = sum(following.values()), len(following)
+        return (following[word] + kinds * shorter) / (total + kinds) if total else shorter
+
+    nats = 0.0
+    for at in range(1, len(validation)):
+        nats -= math.log(probability(tuple(validation[max(0, at - order + 1) : at]), validation[at]))
+    return nats / (len(validation) - 1)
+
+
+def test_floors_equal_the_definition_of_witten_bell() -> None:
+    rng = np.random.default_rng(0)
+    train, validation = rng.integers(0, 6, 60), rng.integers(0, 8, 25)
+    floors = ngram_floors(train, validation, 8)
+    assert floors["uniform"] == pytest.approx(math.log(8))
+    for order, name in ((1, "unigram"), (2, "bigram")):
+        wanted = witten_bell_by_definition(train.tolist(), validation.tolist(), 8, order)
+        assert floors[name] == pytest.approx(wanted, rel=1e-12)
+    # At the first target a trigram has one token of context: the definition backs off to the bigram.
+    assert floors["trigram"] == pytest.approx(
+        witten_bell_by_definition(train.tolist(), validation.tolist(), 8, 3), rel=1e-12
+    )
+
+
+def test_floors_are_the_known_ones(shared_data: Path) -> None:
+    text = (shared_data / "tinyshakespeare.txt").read_text()
+    characters = np.unique(np.frombuffer(text.encode(), np.uint8), return_inverse=True)[1]
+    cut = int(0.9 * len(characters))
+    floors = ngram_floors(characters[:cut], characters[cut:], 65)
+    known = {"unigram": 3.347, "bigram": 2.486, "trigram": 2.049}
+    assert {name: round(floors[name], 3) for name in known} == known
+
+    ids = named_tokenizer("cl100k_base").encode((shared_data / "sales_textbook.txt").read_text())
+    floors = ngram_floors(ids[:70127], ids[70127:], 100070)
+    for name, wanted in {"unigram": 6.564, "bigram": 4.779, "trigram": 4.558}.items():
+        assert floors[name] == pytest.approx(wanted, abs=0.002)
+
+
+def test_floors_are_counted_once_and_anew_for_other_text(tmp_path: Path) -> None:
+    train, validation, path = np.arange(30) % 7, np.arange(9) % 7, tmp_path / "floors.json"
+    floors = cached_floors(path, train, validation, 7)
+    assert floors == ngram_floors(train, validation, 7)
+    kept = json.loads(path.read_text())
+    kept["nats_per_token"]["unigram"] = 42.0
+    path.write_text(json.dumps(kept))
+    assert cached_floors(path, train, validation, 7)["unigram"] == 42.0
+    assert cached_floors(path, train, validation, 9)["unigram"] != 42.0
+    for junk in ("", "[]", '{"of": 3}', "{"):
+        path.write_text(junk)
+        assert cached_floors(path, train, validation, 7) == floors
+    assert cached_floors(tmp_path / "absent" / "floors.json", train, validation, 7) == floors

@@ -1,0 +1,53 @@
+"""What starting costs: importing the package and asking for help load nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+from llm_jax.__main__ import DOORS
+
+HEAVY = ("jax", "flax", "orbax", "optax", "grain", "matplotlib", "torch", "tiktoken", "tokenizers", "numpy")
+
+
+def loaded_after(code: str, *words: str) -> tuple[set[str], str]:
+    spy = f"{code}\nimport sys\nprint()\nprint(*[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", spy, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *shown, last = done.stdout.splitlines()
+    return set(last.split()), "\n".join(shown)
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert loaded_after("import llm_jax")[0] == set()
+
+
+def test_load_is_there_without_being_imported() -> None:
+    assert loaded_after("import llm_jax; assert callable(llm_jax.load)")[0] >= {"jax"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        __import__("llm_jax").nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help_teaches_and_loads_nothing_heavy(door: str) -> None:
+    code = "import runpy, sys\nsys.argv = [sys.argv[1], '--help']\n"
+    code += f"try: runpy.run_module('llm_jax.{door}', run_name='__main__')\n"
+    code += "except SystemExit as stop: assert not stop.code"
+    loaded, shown = loaded_after(code, door)
+    assert loaded == set()
+    assert f"Usage: python -m llm_jax.{door}" in shown
+
+
+def llm_jax_command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "llm_jax", *words], capture_output=True, text=True)
+
+
+def test_the_console_script_lists_the_doors_and_knows_the_nearest() -> None:
+    listing = llm_jax_command().stdout
+    assert all(f"  {door}" in listing for door in DOORS)
+    wrong = llm_jax_command("trian")
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "error: trian is not a door of llm-jax; did you mean train?\n",
+    )
+    assert "Usage: python -m llm_jax.generate" in llm_jax_command("generate", "--help").stdout

@@ -1,0 +1,343 @@
+"""The path of data, walked whole: prepare, train, stop, resume, evaluate, generate, load, convert."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import llm_jax
+from llm_jax import command
+from llm_jax.batch import Batch
+from llm_jax.config import Config, DataConfig, ModelConfig, OptimConfig, SamplingConfig, TrainConfig
+from llm_jax.convert import convert
+from llm_jax.errors import CheckpointError, DivergedError, UserError
+from llm_jax.evaluate import evaluate
+from llm_jax.generate import generate
+from llm_jax.resume import compare_runs, last_logged_step, short_run
+from llm_jax.train import train
+from llm_jax.training import loop
+from llm_jax.training.checkpoint import Checkpoints, read_state
+
+MODEL = ["--model.d_model=16", "--model.num_layers=2", "--model.num_heads=2", "--model.context_length=8"]
+QUICK = ["--train.steps=12", "--train.eval_interval=6", "--train.save_interval=4", "--train.log_interval=1"]
+
+
+def words_for(folder: Path, prose: Path, *more: str) -> list[str]:
+    places = [
+        f"--data.corpus={prose}",
+        f"--data.prepared={folder / 'prepared'}",
+        f"--train.run={folder / 'run'}",
+    ]
+    return [*MODEL, *QUICK, "--train.sample_tokens=12", *places, *more]
+
+
+def run_door(door: Any, words: list[str], status: int = 0, **options: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.run(door, words, **options)
+    assert stop.value.code == status
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_door(train, words_for(folder, prose), takes_files=True)
+    return folder / "run"
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_directory_records_itself(trained: Path) -> None:
+    entries = metrics_of(trained)
+    assert [entry["step"] for entry in entries if "train_loss" in entry] == list(range(1, 13))
+    evaluations = [entry for entry in entries if "validation_loss" in entry]
+    assert [entry["step"] for entry in evaluations] == [6, 12]
+    assert evaluations[0]["validation_standard_error"] > 0
+    config = json.loads((trained / "config.json").read_text())
+    assert config["model"]["vocab_size"] > 256
+    recorded = json.loads((trained / "environment.json").read_text())
+    assert recorded["versions"]["jax"] == jax.__version__
+    assert "The salesperson" in (trained / "samples.txt").read_text()
+    assert {path.name for path in (trained / "checkpoints").iterdir()} >= {"8", "12"}
+
+
+def test_the_last_line_is_json_and_floors_stand_beside_the_loss(
+    tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_door(train, words_for(tmp_path, prose), takes_files=True)
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(summary["floors"]) == {"uniform", "unigram", "bigram", "trigram"}
+    assert summary["floors"]["uniform"] > summary["floors"]["unigram"] > summary["floors"]["bigram"]
+    assert summary["validation_loss"] > 0
+    assert summary["validation_bits_per_byte"] > 0
+
+
+def test_a_finished_run_started_again_changes_nothing(trained: Path, prose: Path) -> None:
+    before = read_state(trained / "checkpoints")
+    run_door(train, words_for(trained.parent, prose), takes_files=True)
+    after = read_state(trained / "checkpoints")
+    assert jax.tree.all(jax.tree.map(np.array_equal, before, after))
+    assert len([entry for entry in metrics_of(trained) if "train_loss" in entry]) == 12
+
+
+def test_another_configuration_is_refused_with_the_difference(
+    trained: Path, prose: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_door(train, words_for(trained.parent, prose, "--optim.weight_decay=0.5"), status=2, takes_files=True)
+    assert "optim.weight_decay: 0.01 -> 0.5" in capsys.readouterr().err
+
+
+def test_a_changed_text_is_refused(tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(prose.read_text())
+    run_door(train, words_for(tmp_path, text), takes_files=True)
+    text.write_text(prose.read_text() + "\nOne line more than before.")
+    run_door(train, words_for(tmp_path, text), status=4, takes_files=True)
+    assert "other data" in capsys.readouterr().err
+
+
+def test_evaluate_repeats_the_score_of_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_door(evaluate, [str(trained)])
+    score = json.loads(capsys.readouterr().out.splitlines()[-1])
+    last = next(entry for entry in reversed(metrics_of(trained)) if "validation_loss" in entry)
+    assert score["loss"] == pytest.approx(last["validation_loss"], rel=1e-6)
+    assert score["bits_per_byte"] == pytest.approx(last["validation_bits_per_byte"], rel=1e-6)
+    assert score["loss"] * score["tokens"] == pytest.approx(
+        score["bits_per_byte"] * np.log(2) * score["bytes"], rel=1e-9
+    )
+
+
+def test_evaluate_scores_any_text(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "other.txt").write_text("Quite another text, with words like xylophone.")
+    run_door(evaluate, [str(trained), "--text", str(tmp_path / "other.txt")])
+    score = json.loads(capsys.readouterr().out.splitlines()[-1])
+    model = llm_jax.load(trained)
+    ids = model.tokenizer.encode("Quite another text, with words like xylophone.")
+    assert score["tokens"] == len(ids) - 1
+    nats = 0.0
+    for start in range(0, len(ids) - 1, 8):
+        window = ids[start : start + 9]
+        logits = model.logits(window[:-1])
+        nats -= sum(jax.nn.log_softmax(logits)[np.arange(len(window) - 1), window[1:]])
+    assert score["loss"] == pytest.approx(float(nats) / (len(ids) - 1), rel=1e-5)
+
+
+def test_generate_streams_the_same_text_for_the_same_seed(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = []
+    for seed in ("1", "1", "2"):
+        run_door(generate, [str(trained), "--prompt", "The", "--max_new_tokens", "20", "--seed", seed])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("The")
+
+
+def test_generate_makes_several_samples(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_door(generate, [str(trained), "--samples", "3", "--max_new_tokens", "9"])
+    assert capsys.readouterr().out.count("--- sample") == 3
+
+
+BAD_REQUESTS = [
+    ["--prompt", ""],
+    ["--max_new_tokens", "0"],
+    ["--samples", "0"],
+    ["--seed", "-1"],
+    ["--temperature", "-1"],
+    ["--top_p", "2"],
+    ["--top_k", "many"],
+    ["--topk", "3"],
+]
+
+
+@pytest.mark.parametrize("words", BAD_REQUESTS)
+def test_generate_refuses_what_makes_no_sense(
+    trained: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_door(generate, [str(trained), *words], status=2)
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_doors_refuse_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for door in (generate, evaluate):
+        run_door(door, [str(tmp_path)], status=4)
+        assert "must hold a checkpoint" in capsys.readouterr().err
+
+
+def test_loaded_model_answers_with_logits_and_text(trained: Path) -> None:
+    model = llm_jax.load(trained)
+    one = model.logits([1, 2, 3])
+    both = model.logits([[1, 2, 3], [4, 5, 6]])
+    assert (one.shape, both.shape) == ((3, model.config.vocab_size), (2, 3, model.config.vocab_size))
+    np.testing.assert_allclose(both[0], one, atol=1e-5)
+    greedy = SamplingConfig(temperature=0)
+    text = model.generate("The salesperson", max_new_tokens=30, sampling=greedy)
+    assert text == model.generate("The salesperson", max_new_tokens=30, sampling=greedy)
+    assert text.startswith(model.generate("The salesperson", max_new_tokens=5, sampling=greedy))
+    word = text.strip().split()[1]
+    assert word not in model.generate("The salesperson", max_new_tokens=30, sampling=greedy, stop=[word])
+    with pytest.raises(UserError, match="context_length"):
+        model.logits(np.zeros(9, int))
+
+
+def test_export_and_import_give_back_every_bit(tmp_path: Path, prose: Path) -> None:
+    run_door(train, words_for(tmp_path, prose, "--model.spare_embedding_rows=1"), takes_files=True)
+    run_door(convert, ["export", str(tmp_path / "run"), str(tmp_path / "out.safetensors")])
+    back = tmp_path / "back"
+    run_door(convert, ["import", str(tmp_path / "out.safetensors"), str(back), "--tokenizer", "bytes"])
+    one, two = llm_jax.load(tmp_path / "run"), llm_jax.load(back)
+    assert jax.tree.all(jax.tree.map(np.array_equal, one.params, two.params))
+    assert dataclasses.replace(two.config, d_ff=0) == one.config
+
+
+def test_convert_refuses_what_it_cannot_do(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    (tmp_path / "there").mkdir()
+    cases = [
+        (
+            ["import", str(tmp_path / "absent.pt"), str(tmp_path / "o")],
+            4,
+            "must be a .safetensors or .pt file",
+        ),
+        (["import", str(tmp_path / "junk.safetensors"), str(tmp_path / "o")], 4, "cannot be read"),
+        (["import", str(tmp_path / "junk.safetensors"), str(tmp_path / "there")], 2, "must not exist"),
+        (["export", str(trained), str(tmp_path / "x.pt")], 2, "must end in .safetensors"),
+        (["export", str(trained), str(tmp_path / "x.safetensors"), "--format", "onnx"], 2, "torch_tutorial"),
+        (["dance"], 2, "dance"),
+    ]
+    for words, status, named in cases:
+        run_door(convert, words, status=status)
+        assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_a_killed_run_resumed_is_bitwise_the_straight_run(
+    tmp_path: Path, prose: Path, accumulation_steps: int
+) -> None:
+    config = Config(
+        model=ModelConfig(context_length=8, d_model=16, num_layers=2, num_heads=2),
+        data=DataConfig(corpus=str(prose), prepared=tmp_path / "prepared"),
+        optim=OptimConfig(warmup_steps=5, schedule="cosine", clip_norm=1.0, ema_decay=0.9),
+    )
+    found = compare_runs(short_run(config, 24, accumulation_steps), tmp_path, kill_after=13)
+    assert found["differing_leaves"] == found["differing_losses"] == []
+    assert found["leaves"] > 40
+    assert found["losses"] == 24
+    assert 12 <= found["resumed_at"] < 24
+
+
+def test_resuming_without_the_optimizer_state_would_be_noticed(trained: Path) -> None:
+    state = read_state(trained / "checkpoints")
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(state["opt_state"]))
+    assert {"params", "opt_state", "counters"} <= state.keys()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_ends_with_75_and_the_same_command_goes_on(
+    tmp_path: Path, prose: Path, name: str
+) -> None:
+    more = ["--train.steps=100000", "--train.eval_interval=100000", "--train.save_interval=100000"]
+    places = words_for(tmp_path, prose)[len(MODEL) + len(QUICK) :]
+    words = [sys.executable, "-m", "llm_jax.train", *MODEL, *places]
+    process = subprocess.Popen([*words, *more, "--train.log_interval=1"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while last_logged_step(tmp_path / "run") < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "saved" in errors
+    assert "Traceback" not in errors
+    steps = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
+    assert max(steps) == last_logged_step(tmp_path / "run") >= 5
+
+
+def a_loop(
+    tmp_path: Path, tiny: ModelConfig, bad_batches: set[int], **train_options: Any
+) -> tuple[Any, list]:
+    """Runs the loop on made-up batches, of which some have infinite weights; gives its state and what it was
+    fed.
+    """
+    settings = {"steps": 12, "save_interval": 2, "eval_interval": 100, "max_skipped": 2} | train_options
+    config = Config(model=tiny, train=TrainConfig(batch_size=2, log_interval=1, **settings))
+    fed: list[int] = []
+
+    def batch_at(index: int) -> Batch:
+        fed.append(index)
+        window = np.random.default_rng(index).integers(0, 37, (2, 13)).astype(np.int32)
+        weight = np.inf if index in bad_batches else 1
+        return Batch(window[:, :-1], window[:, 1:], np.full((2, 12), weight, np.float32))
+
+    warnings: list[str] = []
+    around = loop.Surroundings(
+        batch_at, lambda _: {"validation_loss": 1.0}, lambda *_: None, lambda *_: None, warnings.append
+    )
+    with Checkpoints(tmp_path, keep=2, about={}, report=warnings.append) as checkpoints:
+        state, _ = loop.train(config, checkpoints, loop.start_state(config, checkpoints), around)
+    return state, [fed, warnings]
+
+
+def test_a_few_steps_that_are_not_finite_are_left_out(tmp_path: Path, tiny: ModelConfig) -> None:
+    state, (fed, warnings) = a_loop(tmp_path, tiny, {3, 4})
+    assert fed == list(range(12))
+    assert not warnings
+    assert int(state["opt_state"][0].count) == 10
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state["params"]))
+
+
+def test_too_many_roll_back_once_and_leave_the_data_out(tmp_path: Path, tiny: ModelConfig) -> None:
+    state, (fed, warnings) = a_loop(tmp_path, tiny, {5, 6, 7})
+    assert "rolled back" in warnings[0]
+    assert len(fed) == len(set(fed))  # no batch came twice
+    assert int(state["counters"]["step"]) == 12
+    assert int(state["counters"]["rollbacks"]) == 1
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+
+
+def test_too_many_after_a_roll_back_end_with_5(tmp_path: Path, tiny: ModelConfig) -> None:
+    with pytest.raises(DivergedError, match="max_skipped") as stop:
+        a_loop(tmp_path, tiny, set(range(5, 100)))
+    assert stop.value.exit_status == 5
+    saved = read_state(tmp_path)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(saved["params"]))
+
+
+def test_a_last_save_that_fails_is_not_called_success(
+    tmp_path: Path, tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llm_jax.training import step_folder
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(step_folder.ocp, "save_checkpointables", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        a_loop(tmp_path, tiny, set())
+
+
+def test_a_run_without_tensorboard_or_git_still_runs(
+    tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    run_door(train, words_for(tmp_path, prose, "--train.steps=2"), takes_files=True)
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["git"] is None
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_environment_leaves_nothing_behind(trained: Path) -> None:
+    assert not [path for path in trained.rglob("*") if "tmp" in path.name]
+    assert os.access(trained, os.W_OK)
