@@ -210,13 +210,13 @@ def _tokenize(text: str, config: DataConfig) -> tuple[Tokenizer, dict[str, float
             "bytes": ByteTokenizer,
         }
         tokenizer = trained[config.tokenizer]()
-        splits = dict(zip(SPLITS, map(tokenizer.encode, parts), strict=True))
+        splits: dict[str, np.ndarray] = dict(zip(SPLITS, map(tokenizer.encode, parts), strict=True))
         return tokenizer, _id_facts(*splits.values()), splits
     base = named_tokenizer(config.tokenizer)
     ids = base.encode(text)
     cut = int(len(ids) * share)
     if not config.compact_vocab:
-        return base, _id_facts(ids[:cut], ids[cut:]), dict(zip(SPLITS, (ids[:cut], ids[cut:]), strict=True))
+        return base, _id_facts(ids[:cut], ids[cut:]), {"train": ids[:cut], "validation": ids[cut:]}
     tokenizer = compact(base, ids[:cut], config.compact_min_count)
     return (
         tokenizer,

@@ -63,7 +63,7 @@ def _number_grams(order: int, *texts: np.ndarray) -> tuple[list[np.ndarray], lis
         numbers = np.unique(np.concatenate(parts), return_inverse=True)[1].astype(np.int64)
         return np.split(numbers, np.cumsum([len(part) for part in parts])[:-1])
 
-    contexts = [np.zeros(len(text) - order + 1, np.int64) for text in texts]
+    grams = contexts = [np.zeros(len(text) - order + 1, np.int64) for text in texts]
     for offset in range(order):
         last = [text[offset : len(text) - order + 1 + offset] for text in texts]
         grams = jointly(

@@ -30,8 +30,8 @@ def prefill(
     """Logits after the last token of left-padded prompts, [B, V], and a cache of `num_slots` with the prompts
     in it.
     """
-    cache = init_cache(config, tokens_BT.shape[0], num_slots)
-    hidden_BTD, cache = hidden_states(params, config, tokens_BT, start_B=start_B, cache=cache)
+    empty = init_cache(config, tokens_BT.shape[0], num_slots)
+    hidden_BTD, cache = hidden_states(params, config, tokens_BT, start_B=start_B, cache=empty)
     assert cache is not None
     return logits(params, config, hidden_BTD[:, -1]), cache
 
@@ -41,8 +41,9 @@ def decode_step(
     params: Tree, config: ModelConfig, tokens_B: jax.Array, start_B: jax.Array, cache: KVCache
 ) -> tuple[jax.Array, KVCache]:
     """Logits after one more token a row, [B, V], and the cache with it; the cache is donated."""
-    hidden_BTD, cache = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
-    return logits(params, config, hidden_BTD[:, -1]), cache
+    hidden_BTD, after = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
+    assert after is not None
+    return logits(params, config, hidden_BTD[:, -1]), after
 
 
 @partial(jax.jit, static_argnums=1)

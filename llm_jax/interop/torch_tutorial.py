@@ -49,7 +49,7 @@ def infer_config(state_dict: Mapping[str, np.ndarray], context_length: int | Non
             name.startswith(f"{attention}.") and name.endswith(".query_layer.weight") for name in state_dict
         )
         num_layers = sum(name.endswith(".layer_norm_1.weight") for name in state_dict)
-        context_length = context_length or state_dict[f"{attention}.0.tril"].shape[0]
+        length = context_length or state_dict[f"{attention}.0.tril"].shape[0]
         d_ff = state_dict["transformer_blocks.0.feed_forward_layer.ffn.0.bias"].shape[0]
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
@@ -58,7 +58,7 @@ def infer_config(state_dict: Mapping[str, np.ndarray], context_length: int | Non
     return ModelConfig(
         vocab_size=vocab_size,
         spare_embedding_rows=rows - vocab_size,
-        context_length=context_length,
+        context_length=length,
         d_model=d_model,
         num_layers=num_layers,
         num_heads=num_heads,

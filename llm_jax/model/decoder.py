@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from llm_jax.config import ModelConfig
 from llm_jax.model.cache import KVCache
-from llm_jax.model.layers import Block, Head, LayerCache, dropout, embedding_init, layer_norm, wide
+from llm_jax.model.layers import Block, Head, LayerCache, apply, dropout, embedding_init, layer_norm, wide
 from llm_jax.tree import Tree
 
 
@@ -22,7 +22,7 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     mask_BTS = jnp.ones((1, 1, 1), bool)
 
     def init_block(key: jax.Array) -> Tree:
-        return Block(config).init(key, x_BTD, mask_BTS, None, None)["params"]
+        return dict(Block(config).init(key, x_BTD, mask_BTS, None, None)["params"])
 
     params = {
         "token_embedding": {"embedding": _init_table(keys[0], config, _embedding_rows(config))},
@@ -78,14 +78,14 @@ def hidden_states(
         dropout_key, embedding_key = jax.random.split(dropout_key)
         x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD)
     x_BTD, cache = _run_blocks(params["blocks"], config, x_BTD, mask_BTS, cache, dropout_key)
-    return layer_norm(config, "final_norm").apply({"params": params["final_norm"]}, x_BTD), cache
+    return apply(layer_norm(config, "final_norm"), params["final_norm"], x_BTD), cache
 
 
 def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
     """Scores of the next token, [..., V] in at least float32, from hidden states [..., D]."""
     hidden = hidden.astype(config.dtype)
     if not config.tied_head:
-        return Head(config).apply({"params": params["head"]}, hidden)
+        return apply(Head(config), params["head"], hidden)
     table_VD = params["token_embedding"]["embedding"].astype(config.dtype)
     return jnp.einsum("...D,VD->...V", hidden, table_VD, preferred_element_type=wide(config.dtype))
 
@@ -124,7 +124,7 @@ def _init_table(key: jax.Array, config: ModelConfig, rows: int) -> jax.Array:
 def _embed(params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT: jax.Array) -> jax.Array:
     def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
         leaf = nn.Embed(*table.shape, dtype=config.dtype, param_dtype=config.param_dtype)
-        return leaf.apply({"params": {"embedding": table}}, ids)
+        return apply(leaf, {"embedding": table}, ids)
 
     if config.positions == "learned":
         positions = params["position_embedding"]["embedding"]
@@ -144,7 +144,7 @@ def _run_blocks(
     def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
         block_params, block_key, keys, values = layer
         slots = None if cache is None else LayerCache(keys, values, cache.length)
-        x_BTD, slots = Block(config).apply({"params": block_params}, x_BTD, mask_BTS, slots, block_key)
+        x_BTD, slots = apply(Block(config), block_params, x_BTD, mask_BTS, slots, block_key)
         return x_BTD, None if slots is None else (slots.keys, slots.values)
 
     if config.remat:
@@ -163,4 +163,5 @@ def _run_blocks(
         written = None if cache is None else jax.tree.map(lambda *slots: jnp.stack(slots), *outputs)
     if cache is None or written is None:
         return x_BTD, None
-    return x_BTD, KVCache(*written, cache.length + x_BTD.shape[1])
+    keys, values = written
+    return x_BTD, KVCache(keys, values, cache.length + x_BTD.shape[1])

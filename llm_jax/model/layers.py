@@ -5,13 +5,14 @@ tokens, S key/value slots, D d_model, F MLP width, N heads, H head_dim, V vocabu
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from llm_jax.config import ModelConfig
+from llm_jax.tree import Tree
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -60,8 +61,14 @@ class LayerCache(NamedTuple):
         return self._replace(keys=put(self.keys, k_BTNH), values=put(self.values, v_BTNH))
 
 
+def apply(module: nn.Module, params: Tree, *arguments: Any) -> Any:
+    """A leaf's output under these parameters."""
+    return module.apply({"params": params}, *arguments)
+
+
 def _symmetric_uniform(limit: float) -> Initializer:
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        del out_sharding
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return init

@@ -1,6 +1,7 @@
 """AdamW from optax with its schedule, clipping and decay mask; the defaults are torch's."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +55,7 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
     the tutorial, a loss 6e-5 nats from torch's; by expm1 it is 1e-6.
     """
 
-    def update(
-        updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
         del params
         mu = optax.tree.update_moment(updates, state.mu, beta1, 1)
         nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, beta2, 2)
@@ -71,7 +70,7 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
     return optax.GradientTransformation(optax.scale_by_adam(beta1, beta2, eps).init, update)
 
 
-def _bias_correction(beta: float, count: jax.Array) -> jax.Array:
+def _bias_correction(beta: float, count: jax.typing.ArrayLike) -> jax.Array:
     """1 - beta**count without cancellation."""
     kind = jnp.promote_types(jnp.result_type(float), jnp.float32)
-    return -jnp.expm1(count.astype(kind) * math.log(beta)) if beta else jnp.ones((), kind)
+    return -jnp.expm1(jnp.asarray(count, kind) * math.log(beta)) if beta else jnp.ones((), kind)

@@ -122,7 +122,7 @@ def _gradient(
     return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads), loss_sum, weight
 
 
-def _average(decay: float, step: jax.Array, ema: Tree, params: Tree) -> Tree:
+def _average(decay: float, step: jax.Array, ema: Tree, params: Any) -> Tree:
     # Early averages forget faster, or the random start would weigh on them for 1/(1 - decay) steps.
-    decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), ema, params)
+    kept = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: (kept * a + (1 - kept) * p).astype(a.dtype), ema, params)

@@ -36,7 +36,7 @@ def write_step(path: Path, state: State, about: Mapping[str, Any]) -> None:
     """
     leaves = {part: _describe_with_sums(tree) for part, tree in state.items()}
     with _quiet():
-        ocp.save_checkpointables(path, state | {"manifest": _seal(about, leaves)})
+        ocp.save_checkpointables(str(path), state | {"manifest": _seal(about, leaves)})
     _sync_tree(path)
 
 
@@ -97,7 +97,7 @@ def _seal(about: Mapping[str, Any], leaves: dict[str, Any]) -> dict[str, str]:
 
 
 def load_everything(path: Path) -> State:
-    """All parts of a step as the nested arrays that were saved, verified. Damaged when it cannot be trusted."""
+    """All parts of a step as the nested arrays that were saved. Damaged when they cannot be trusted."""
     leaves = open_manifest(path)["leaves"]
     state = _orbax(path, dict.fromkeys(leaves))
     _require_sums(state, leaves)
@@ -119,7 +119,7 @@ def open_manifest(path: Path) -> dict[str, Any]:
 def _orbax(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
     try:
         with _quiet():
-            return ocp.load_checkpointables(path, parts)
+            return ocp.load_checkpointables(str(path), parts)
     except Exception as error:  # noqa: BLE001 - damage surfaces as whatever the damaged reader raises
         cause = error.__cause__ or error
         raise Damaged(" ".join(f"{type(cause).__name__}: {cause}".split())[:200]) from None
