@@ -1,8 +1,7 @@
-"""Configuration: frozen dataclasses are the schema, TOML files the values, dotted overrides come last.
+"""Configuration: the schema as frozen dataclasses; `settings` reads values into it.
 
 Every field is documented by the string below it (`--help` shows it). Rules within and across fields are
-checked when a section is made, before any device work. `read_config` is the only reader: of files, of the
-command line and of what a checkpoint carries.
+checked when a section is made, before any device work.
 """
 
 import dataclasses
@@ -126,18 +125,15 @@ class DataConfig:
     """Where text comes from and how it becomes batches."""
 
     corpus: str = "sales_handbook"
-    """A corpus name (see `llm_jax.prepare --help`), or a path to a text file (gzip too) or a folder of them.
-    """
+    """A corpus name (see `llm_jax.prepare --help`), or the path of a text file (gzip too) or folder."""
     tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes", "characters", "bpe"] = "cl100k_base"
     """Tokenizer; bpe is trained on the training split."""
     bpe_vocab_size: Whole = 4096
     """Entries of the vocabulary when the tokenizer is bpe."""
     compact_vocab: bool = True
-    """Keep only the ids seen in the training split, plus 256 bytes so that any text still encodes."""
-    compact_min_count: Whole = 2
-    """Ids seen fewer times than this in training are spelt: 2 teaches the model to spell what it has not
-    seen.
-    """
+    """Keep only the ids used in the training split, plus 256 bytes so that any text still encodes."""
+    compact_min_count: Whole = 3
+    """Ids used fewer times than this in training are taken apart, which teaches their pieces."""
     validation_fraction: float = 0.2
     """Share of the tokens, at the end of the text, that is held out."""
     errors: Literal["strict", "replace"] = "strict"
@@ -146,14 +142,12 @@ class DataConfig:
     """Folder of token stores and downloads."""
 
     def __post_init__(self) -> None:
+        share = self.validation_fraction
         _require(
-            {
-                f"validation_fraction ({self.validation_fraction}) must be above 0 and below 1": 0
-                < self.validation_fraction
-                < 1,
-                f"compact_min_count ({self.compact_min_count}) must be at least 1": self.compact_min_count
-                >= 1,
-                f"bpe_vocab_size ({self.bpe_vocab_size}) must be at least 257": self.bpe_vocab_size >= 257,
+            _at_least(self, 1, "compact_min_count")
+            | _at_least(self, 257, "bpe_vocab_size")
+            | {
+                f"validation_fraction ({share}) must be above 0 and below 1": 0 < share < 1,
                 "corpus must not be empty": bool(self.corpus.strip()),
             }
         )
@@ -222,6 +216,8 @@ class TrainConfig:
     """Steps between evaluations of the whole validation split (each also prints a sample)."""
     eval_batch_size: Whole = 64
     """Sequences evaluated at once."""
+    eval_stride: Whole = 0
+    """Tokens between windows of the evaluation; the rest of each is context. 0: side by side."""
     save_interval: Whole = 500
     """Steps between checkpoints."""
     keep: Whole = 2
@@ -233,13 +229,11 @@ class TrainConfig:
     sample_tokens: Whole = 100
     """Tokens of the sample at the end."""
     max_skipped: Whole = 20
-    """Non-finite steps in a row (each leaves the state as it was) before the run rolls back once, then gives
-    up.
-    """
+    """Non-finite steps in a row, each without effect, before the run rolls back once, then gives up."""
 
     def __post_init__(self) -> None:
         _require(
-            _at_least(self, 0, "seed", "sample_tokens")
+            _at_least(self, 0, "seed", "sample_tokens", "eval_stride")
             | _at_least(
                 self,
                 1,
@@ -268,7 +262,13 @@ class Config:
 
     def __post_init__(self) -> None:
         warmup, steps = self.optim.warmup_steps, self.train.steps
-        _require({f"warmup_steps ({warmup}) must not exceed steps ({steps})": warmup <= steps})
+        stride, context = self.train.eval_stride, self.model.context_length
+        _require(
+            {
+                f"warmup_steps ({warmup}) must not exceed steps ({steps})": warmup <= steps,
+                f"eval_stride ({stride}) must not exceed context_length ({context})": stride <= context,
+            }
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,8 +276,7 @@ class SamplingConfig:
     """How the next token is chosen; penalty, temperature and filters apply in the order of the fields."""
 
     repetition_penalty: float = 1.0
-    """Divides positive and multiplies negative logits of tokens already there (Keskar et al. 2019); 1 is off.
-    """
+    """Divides positive, multiplies negative logits of tokens already there (Keskar et al. 2019); 1: off."""
     temperature: float = 1.0
     """Divides the logits: below 1 is safer, above is wilder; 0 always takes the likeliest token (greedy)."""
     top_k: Whole = 0

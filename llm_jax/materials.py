@@ -82,7 +82,10 @@ def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
 def score_tokens(config: Config, params: Tree, tokens: np.ndarray, num_bytes: int) -> Score:
     """The score over a text's tokens, each but the first a target once."""
     batches = evaluation_batches(
-        tokens, context_length=config.model.context_length, batch_size=config.train.eval_batch_size
+        tokens,
+        context_length=config.model.context_length,
+        batch_size=config.train.eval_batch_size,
+        stride=config.train.eval_stride,
     )
     return evaluate(lambda batch: token_nats(params, config.model, batch), batches, num_bytes)
 

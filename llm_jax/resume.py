@@ -35,7 +35,7 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
     while last_logged_step(killed.train.run) < kill_after and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     if process.returncode != -signal.SIGKILL:
         raise CheckpointError(
             f"the run was to be killed after step {kill_after}, but ended before; give more steps"

@@ -8,8 +8,7 @@ from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import Config, SamplingConfig
-from llm_jax.errors import CheckpointError, UserError
-from llm_jax.settings import config_from_dict, differences, to_dict
+from llm_jax.settings import to_dict
 
 if TYPE_CHECKING:
     from llm_jax.materials import Materials
@@ -29,12 +28,11 @@ def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
     """
     from llm_jax import materials
     from llm_jax.training import loop, record
-    from llm_jax.training.checkpoint import Checkpoints
+    from llm_jax.training.checkpoint import Checkpoints, read_about
 
     print(f"data: {config.data.corpus} -> {config.data.prepared}", flush=True)
     material = materials.gather(config, report=print)
     config = material.config
-    _refuse_other_run(config)
     about = {
         "config": to_dict(config),
         "tokenizer": material.store.tokenizer.to_dict(),
@@ -42,30 +40,13 @@ def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
         "versions": record.versions(),
     }
     run = config.train.run
-    with Checkpoints(materials.checkpoint_directory(run), keep=config.train.keep, about=about) as checkpoints:
+    directory = materials.checkpoint_directory(run)
+    with Checkpoints(directory, keep=config.train.keep, about=about) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            record.refuse_other_run(read_about(directory), config, material.store.fingerprint)
         state = loop.start_state(config, checkpoints)
-        _train(
-            material,
-            checkpoints,
-            state,
-            record.RunRecord(run, to_dict(config), int(state["counters"]["step"])),
-        )
-
-
-def _refuse_other_run(config: Config) -> None:
-    """Raises UserError with the differences if the run directory belongs to another configuration."""
-    path = config.train.run / "config.json"
-    try:
-        recorded = config_from_dict(json.loads(path.read_text()), str(path))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} must hold the run's configuration as JSON: {error}") from None
-    if changes := [line for line in differences(recorded, config) if not line.startswith("train.run:")]:
-        raise UserError(
-            f"{config.train.run} holds a run of another configuration ({'; '.join(changes)}); "
-            "give another --train.run"
-        )
+        run_record = record.RunRecord(run, to_dict(config), int(state["counters"]["step"]))
+        _train(material, checkpoints, state, run_record)
 
 
 def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_record: Any) -> None:
@@ -95,8 +76,10 @@ def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_r
     finally:
         live.close()
         run_record.close()
-    sample = _sample(material, loop.evaluated_params(state), settings.sample_tokens)
-    live.say(f"\n{settings.prompt}{sample}\n")
+    if settings.sample_tokens:
+        text = settings.prompt + _sample(material, loop.evaluated_params(state), settings.sample_tokens)
+        live.say(f"\n{text}\n")
+        run_record.write_sample(settings.steps, text)
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
     print(json.dumps(summary | {"seconds": round(time.perf_counter() - began, 1)}))
@@ -106,18 +89,12 @@ def _surroundings(material: "Materials", live: "LiveLine", run_record: Any) -> A
     from llm_jax.training.loop import Surroundings
 
     settings, floors = material.config.train, material.floors()
-    since_log: list[dict[str, float]] = []
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
-        since_log.append(metrics)
-        weight = metrics["weight"]
-        speed = live.step(step, metrics["loss_sum"] / weight if weight else float("nan"))
-        if step % settings.log_interval == 0 or step == settings.steps:
-            total = sum(entry["weight"] for entry in since_log)
-            loss = sum(entry["loss_sum"] for entry in since_log) / total if total else float("nan")
-            norms = {name: metrics[name] for name in ("grad_norm", "update_norm", "skipped")}
-            run_record.write(step, train_loss=loss, **norms, **speed)
-            since_log.clear()
+        loss = metrics["loss_sum"] / metrics["weight"] if metrics["weight"] else float("nan")
+        speed = live.step(step, loss)
+        logged = step % settings.log_interval == 0 or step == settings.steps
+        run_record.add_step(step, metrics, speed if logged else None)
 
     def evaluate(params: "Tree") -> dict[str, float]:
         return {f"validation_{name}": value for name, value in material.evaluate(params)._asdict().items()}

@@ -104,14 +104,27 @@ def test_more_ids_than_a_text_can_give_are_refused() -> None:
         train_bpe("abc abc", 5000)
 
 
-def test_compact_vocabulary_keeps_training_ids_and_spells_the_rest() -> None:
+def test_compact_vocabulary_keeps_ids_in_use_and_takes_the_rest_apart() -> None:
     base = named_tokenizer("cl100k_base")
-    training = base.encode("the salesperson sells lamps")
+    training = base.encode("jumping, walking, we walk and walk")
     tokenizer = compact(base, training, 1)
     assert tokenizer.vocab_size == len({*training.tolist(), *range(256)})
-    assert len(tokenizer.encode("the salesperson sells lamps")) == len(training)
-    assert compact(base, training, 2).vocab_size == 256  # no id comes twice
-    assert len(tokenizer.encode("extraordinarily")) > len(base.encode("extraordinarily"))
+    assert len(tokenizer.encode("jumping, walking, we walk and walk")) == len(training)
+
+    twice = compact(base, training, 2)
+    pieces = [[twice.token_bytes(token) for token in twice.encode(text)] for text in (" walk", " walking")]
+    assert pieces == [[b" walk"], [b" walk", b"ing"]]  # " walking" comes once
+    assert compact(base, training[:1], 2).vocab_size == 256
+    assert len(twice.encode("extraordinarily")) > len(base.encode("extraordinarily"))
+
+
+def test_halves_are_the_last_merge() -> None:
+    base = named_tokenizer("cl100k_base")
+    for token in range(256, base.vocab_size, 997):
+        if piece := base.token_bytes(token):
+            left, right = base.halves(token)
+            assert base.token_bytes(left) + base.token_bytes(right) == piece
+            assert max(left, right) < token
 
 
 def a_store(tmp_path: Path, text: str | None = None, **options: object) -> Store:
@@ -236,14 +249,19 @@ def test_the_shortest_usable_split_gives_batches_and_a_shorter_one_an_error(orde
         batch_at(np.arange(8), order=order, context_length=8, batch_size=3, seed=0, step=5)
 
 
-@pytest.mark.parametrize("length", [2, 8, 9, 32, 33, 34, 100])
-def test_evaluation_scores_every_target_once_in_batches_of_one_shape(length: int) -> None:
-    batches = list(evaluation_batches(np.arange(length), context_length=8, batch_size=4))
+@pytest.mark.parametrize("stride", [None, 1, 3, 8])
+@pytest.mark.parametrize("length", [2, 8, 9, 10, 32, 33, 34, 100])
+def test_evaluation_scores_every_target_once_in_batches_of_one_shape(length: int, stride: int | None) -> None:
+    batches = list(evaluation_batches(np.arange(length), context_length=8, batch_size=4, stride=stride))
     assert {batch.tokens.shape for batch in batches} == {(4, 8)}
     scored = np.concatenate([batch.targets[batch.weights > 0] for batch in batches])
     assert scored.tolist() == list(range(1, length))
     inputs = np.concatenate([batch.tokens[batch.weights > 0] for batch in batches])
     assert inputs.tolist() == list(range(length - 1))
+    before = np.concatenate([batch.tokens - batch.tokens[:, :1] for batch in batches])[
+        np.concatenate([batch.weights for batch in batches]) > 0
+    ]
+    assert all(before[8:] >= 8 - (stride or 8))  # the context that every later target has
 
 
 class _Files(BaseHTTPRequestHandler):

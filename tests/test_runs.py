@@ -333,7 +333,7 @@ def test_a_run_without_tensorboard_or_git_still_runs(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    run_door(train, words_for(tmp_path, prose, "--train.steps=2"), takes_files=True)
+    run_door(train, words_for(tmp_path, prose), takes_files=True)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["git"] is None
     assert not (tmp_path / "run" / "tensorboard").exists()
 

@@ -43,9 +43,14 @@ def batch_at(
     return _cut(tokens, start_B, context_length)
 
 
-def evaluation_batches(tokens: np.ndarray, *, context_length: int, batch_size: int) -> Iterator[Batch]:
-    """Windows side by side over a split [N], so that each of its N - 1 targets is scored once; all batches
-    have one shape.
+def evaluation_batches(
+    tokens: np.ndarray, *, context_length: int, batch_size: int, stride: int | None = None
+) -> Iterator[Batch]:
+    """Windows over a split [N] that score each of its N - 1 targets once; all batches have one shape.
+
+    Windows begin `stride` tokens apart (context_length where not given: side by side). Each scores what the
+    ones before it did not, so that all but the first window's targets have context_length - stride tokens
+    before them.
 
     Raises:
         DataError: the split has fewer than 2 tokens.
@@ -53,14 +58,16 @@ def evaluation_batches(tokens: np.ndarray, *, context_length: int, batch_size: i
     num_targets = len(tokens) - 1
     if num_targets < 1:
         raise DataError(f"the text to evaluate must have at least 2 tokens, got {len(tokens)}")
-    window = batch_size * context_length
-    for first in range(0, num_targets, window):
-        piece = np.zeros(window + 1, np.int32)
-        present = np.asarray(tokens[first : first + window + 1])
-        piece[: len(present)] = present
-        weights = (np.arange(window) < len(present) - 1).astype(np.float32)
-        shape = (batch_size, context_length)
-        yield Batch(piece[:-1].reshape(shape), piece[1:].reshape(shape), weights.reshape(shape))
+    stride = stride or context_length
+    num_windows = 1 + max(0, -(-(num_targets - context_length) // stride))
+    for first in range(0, num_windows, batch_size):
+        window_B = first + np.arange(batch_size)
+        target_BT = window_B[:, None] * stride + np.arange(context_length)
+        scored_BT = (target_BT < num_targets) & (window_B < num_windows)[:, None]
+        scored_BT &= (window_B == 0)[:, None] | (np.arange(context_length) >= context_length - stride)
+        target_BT = np.minimum(target_BT, num_targets - 1)
+        tokens_BT, targets_BT = (np.asarray(tokens)[target_BT + n].astype(np.int32) for n in (0, 1))
+        yield Batch(tokens_BT, targets_BT, scored_BT.astype(np.float32))
 
 
 def _cut(tokens: np.ndarray, start_B: np.ndarray, context_length: int) -> Batch:

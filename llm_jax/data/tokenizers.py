@@ -10,6 +10,7 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,6 +133,25 @@ class RankTokenizer:
         pieces = self._encoding.token_byte_values()
         return {self._encoding.encode_single_token(piece): piece for piece in pieces}
 
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        return {piece: token for token, piece in self._bytes.items()}
+
+    def single_bytes(self) -> np.ndarray:
+        """The ids [256] of all single bytes."""
+        return np.array([self._ids[bytes([byte])] for byte in range(256)])
+
+    def halves(self, token: int) -> tuple[int, int]:
+        """The two ids whose merge made this one, which must have two bytes or more."""
+        parts = [bytes([byte]) for byte in self._bytes[token]]
+        while len(parts) > 2:
+            never = self.vocab_size
+            ranks = [self._ids.get(left + right, never) for left, right in pairwise(parts)]
+            first = ranks.index(min(ranks))
+            parts[first : first + 2] = [parts[first] + parts[first + 1]]
+        left, right = parts
+        return self._ids[left], self._ids[right]
+
     def to_dict(self) -> dict[str, Any]:
         return self._description
 
@@ -197,9 +217,10 @@ def tokenizer_from_dict(description: Mapping[str, Any]) -> Tokenizer:
             ranks = {base64.b64decode(piece): rank for rank, piece in enumerate(description["pieces"])}
             return trained_tokenizer(ranks, description["pattern"])
         if kind == "compact":
-            return CompactTokenizer(
-                tokenizer_from_dict(description["base"]), np.array(description["kept"], np.int64)
-            )
+            base = tokenizer_from_dict(description["base"])
+            if not isinstance(base, RankTokenizer):
+                raise ValueError(f"{base.name} cannot be cut down")
+            return CompactTokenizer(base, np.array(description["kept"], np.int64))
         if kind in ("cl100k_base", "gpt2", "o200k_base"):
             return named_tokenizer(kind)
     except (KeyError, TypeError, ValueError, IndexError) as error:

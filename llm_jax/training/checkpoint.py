@@ -124,8 +124,7 @@ class Checkpoints:
         steps = sorted(_steps(self._directory), reverse=True)
         for step in steps:
             try:
-                state, about = load_step(self._path(step), abstract_state)
-                return Restored(step, state, about)
+                return Restored(step, *load_step(self._path(step), abstract_state))
             except Damaged as damage:
                 aside = self._set_aside(step)
                 self._report(f"warning: checkpoint {step} is damaged ({damage}); set aside as {aside.name}")

@@ -11,10 +11,15 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from llm_jax.config import Config
+from llm_jax.errors import CheckpointError, UserError
+from llm_jax.settings import config_from_dict, differences
 
 PACKAGES = (
     "llm-jax",
@@ -65,6 +70,23 @@ def _git_state() -> dict[str, Any] | None:
         return None
 
 
+def refuse_other_run(recorded: Mapping[str, Any], config: Config, data_fingerprint: str) -> None:
+    """Refuses to go on with a run that its checkpoint says is another one.
+
+    Raises:
+        CheckpointError: it was trained on other data.
+        UserError: it has another configuration; the message has the differences.
+    """
+    run = config.train.run
+    if recorded["data_fingerprint"] != data_fingerprint:
+        raise CheckpointError(f"{run} holds a run on other data; give another --train.run")
+    changes = differences(config_from_dict(recorded["config"], str(run)), config)
+    if changes := [line for line in changes if not line.startswith("train.run:")]:
+        raise UserError(
+            f"{run} holds a run of another configuration ({'; '.join(changes)}); give another --train.run"
+        )
+
+
 class RunRecord:
     """Appends to a run's files; opened at a step, it forgets what was written there after that step."""
 
@@ -75,6 +97,7 @@ class RunRecord:
         self._forget_after(step)
         self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
         self._tensorboard = _tensorboard_writer(run / "tensorboard")
+        self._since_line: list[tuple[float, float]] = []
 
     def _forget_after(self, step: int) -> None:
         path = self._run / "metrics.jsonl"
@@ -93,6 +116,16 @@ class RunRecord:
         if self._tensorboard is not None:
             for name, value in values.items():
                 self._tensorboard.add_scalar(name, value, step)
+
+    def add_step(self, step: int, metrics: dict[str, float], speed: dict[str, float] | None) -> None:
+        """Takes in a step's metrics; with a speed, writes a line with the mean loss since the last one."""
+        self._since_line.append((metrics["loss_sum"], metrics["weight"]))
+        if speed is None:
+            return
+        loss_sum, weight = (sum(column) for column in zip(*self._since_line, strict=True))
+        norms = {name: metrics[name] for name in ("grad_norm", "update_norm", "skipped")}
+        self.write(step, train_loss=loss_sum / weight if weight else math.nan, **norms, **speed)
+        self._since_line.clear()
 
     def write_sample(self, step: int, text: str) -> None:
         """A sample under a heading with its step."""
@@ -114,7 +147,7 @@ def _step_of(line: str) -> float:
 
 def _tensorboard_writer(directory: Path) -> Any:
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports] - optional
     except ImportError:
         return None
     return SummaryWriter(str(directory))
