@@ -18,9 +18,11 @@ import llm_jax
 from llm_jax import command
 from llm_jax.config import SamplingConfig
 from llm_jax.convert import convert
+from llm_jax.data.tokenizers import named_tokenizer
 from llm_jax.interop.torch_tutorial import export_state_dict, infer_config
 from llm_jax.model.decoder import init_params
 from llm_jax.proof import tutorial_program
+from tests.conftest import ROOT
 from tests.parity.torch_tutorial import TorchTutorial
 
 SHAPE = st.tuples(
@@ -89,7 +91,8 @@ def test_tutorial_equals_torch_in_float64_over_shapes(shape: tuple[int, ...], se
 
 
 @settings(max_examples=5, deadline=None, derandomize=True)
-@given(shape=SHAPE, seed=st.integers(0, 99))
+# Normalising two features leaves only their order: its gradient cancels to rounding noise in float32.
+@given(shape=SHAPE.filter(lambda shape: shape[1] * shape[2] >= 8), seed=st.integers(0, 99))
 def test_tutorial_equals_torch_in_float32_over_shapes(shape: tuple[int, ...], seed: int) -> None:
     compare(shape, "float32", seed, steps=1)
 
@@ -117,11 +120,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchTutorial, Path
     folder = tmp_path_factory.mktemp("whole")
     torch.manual_seed(1337)
     model = TorchTutorial(100070).eval()
-    # A few steps, so that greedy choices are not those of noise.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(3):
-        tokens = torch.randint(0, 100070, (4, 17))
-        loss = model.loss(tokens[:, :-1], tokens[:, 1:])
+    # Some steps on one passage, so that greedy choices are those of a text.
+    text = (ROOT / "data" / "sales_handbook.txt").read_text()[:4000]
+    passage = torch.tensor(named_tokenizer("cl100k_base").encode(text)[: 12 * 17]).long().reshape(12, 17)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(25):
+        loss = model.loss(passage[:, :-1], passage[:, 1:])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
