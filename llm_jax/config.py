@@ -1,7 +1,6 @@
 """Configuration: the schema as frozen dataclasses; `settings` reads values into it.
 
-Every field is documented by the string below it (`--help` shows it). Rules within and across fields are
-checked when a section is made, before any device work.
+The string below a field is its documentation, which `--help` shows; rules are checked on construction.
 """
 
 import dataclasses
@@ -48,7 +47,9 @@ class ModelConfig:
     """The decoder's shape and switches."""
 
     vocab_size: Whole = 0
-    """Rows of the output head; 0 takes the tokenizer's vocabulary size."""
+    """Number of token ids; 0 takes the tokenizer's vocabulary, and its shared_ids."""
+    shared_ids: Whole = 0
+    """Ids at the end of the vocabulary that share one row of the embedding and of the head."""
     spare_embedding_rows: Whole = 0
     """Extra rows of the token embedding beyond the head's (the torch tutorial has 1)."""
     context_length: Whole = 16
@@ -78,9 +79,7 @@ class ModelConfig:
     embedding_dropout: float = 0.0
     """Rate on the sum of token embedding and position (GPT-2 has it, the tutorial does not)."""
     initializer: Literal["torch", "gpt2"] = "torch"
-    """torch: nn.Linear's and nn.Embedding's defaults; gpt2: normal(0.02), residual projections scaled by
-    1/sqrt(2 x layers).
-    """
+    """torch: nn.Linear's and nn.Embedding's defaults; gpt2: normal(0.02), smaller into the residual."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Arithmetic of the matrix products; norms, softmax, logits and loss are float32 or wider."""
     param_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
@@ -92,24 +91,27 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(
-            _at_least(self, 0, "vocab_size", "spare_embedding_rows", "d_ff")
+            _at_least(self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff")
             | _at_least(self, 1, "context_length", "d_model", "num_layers", "num_heads")
             | _fractions(self, "dropout", "embedding_dropout")
             | {f"norm_eps ({self.norm_eps}) must be positive": 0 < self.norm_eps < math.inf}
         )
+        width, heads, ids, shared = self.d_model, self.num_heads, self.vocab_size, self.shared_ids
+        spare, even = self.spare_embedding_rows, self.positions == "learned" or not width % 2
         _require(
             {
-                f"d_model ({self.d_model}) must be divisible by num_heads ({self.num_heads})": not (
-                    self.d_model % self.num_heads
-                ),
-                f"d_model ({self.d_model}) must be even for sinusoidal positions": self.positions == "learned"
-                or not self.d_model % 2,
+                f"d_model ({width}) must be divisible by num_heads ({heads})": not width % heads,
+                f"d_model ({width}) must be even for sinusoidal positions": even,
+                f"shared_ids ({shared}) must be below vocab_size ({ids})": shared <= max(0, ids - 1),
                 "a tied head has no bias: set head_bias = false": not (self.tied_head and self.head_bias),
-                "a tied head needs spare_embedding_rows = 0": not (
-                    self.tied_head and self.spare_embedding_rows
-                ),
+                "a tied head needs spare_embedding_rows = 0": not (self.tied_head and spare),
             }
         )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the output head: one for each id, and one for all that share."""
+        return self.vocab_size - max(0, self.shared_ids - 1)
 
     @property
     def head_dim(self) -> int:
@@ -133,7 +135,9 @@ class DataConfig:
     compact_vocab: bool = True
     """Keep only the ids used in the training split, plus 256 bytes so that any text still encodes."""
     compact_min_count: Whole = 3
-    """Ids used fewer times than this in training are taken apart, which teaches their pieces."""
+    """Ids used fewer times than this in training are rare."""
+    rare_ids: Literal["spell", "share"] = "spell"
+    """Rare ids are spelt with the others, or all kept, at the end, where they share one row of the model."""
     validation_fraction: float = 0.2
     """Share of the tokens, at the end of the text, that is held out."""
     errors: Literal["strict", "replace"] = "strict"
@@ -168,8 +172,7 @@ class OptimConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay, multiplied by the learning rate."""
     decay: Literal["all", "matrices"] = "all"
-    """Which parameters decay: every one (torch's default), or only those with two dimensions or more a layer.
-    """
+    """Which parameters decay: every one (torch's default), or those with two or more dimensions a layer."""
     clip_norm: float = 0.0
     """Largest global norm of the gradient; 0 does not clip."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
@@ -232,6 +235,7 @@ class TrainConfig:
     """Non-finite steps in a row, each without effect, before the run rolls back once, then gives up."""
 
     def __post_init__(self) -> None:
+        size, parts = self.batch_size, max(1, self.accumulation_steps)
         _require(
             _at_least(self, 0, "seed", "sample_tokens", "eval_stride")
             | _at_least(
@@ -243,10 +247,7 @@ class TrainConfig:
             | _at_least(self, 2, "keep")
             | {
                 f"seed ({self.seed}) must be below 2**32": self.seed < 2**32,
-                f"batch_size ({self.batch_size}) must be divisible by accumulation_steps "
-                f"({self.accumulation_steps})": not (
-                    self.accumulation_steps > 0 and self.batch_size % self.accumulation_steps
-                ),
+                f"batch_size ({size}) must be divisible by accumulation_steps ({parts})": not size % parts,
             }
         )
 

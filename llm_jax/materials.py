@@ -10,6 +10,7 @@ import numpy as np
 from llm_jax.batch import Batch
 from llm_jax.config import Config
 from llm_jax.data.batches import batch_at, evaluation_batches
+from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.store import Store, prepare_store
 from llm_jax.data.tokenizers import Tokenizer
@@ -71,12 +72,12 @@ def gather(config: Config, report: Callable[[str], None]) -> Materials:
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
-    """The configuration with `vocab_size` = 0 replaced by the tokenizer's."""
+    """The configuration with `vocab_size` = 0 replaced by the tokenizer's, and `shared_ids` with it."""
     if config.model.vocab_size:
         return config
-    return dataclasses.replace(
-        config, model=dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size)
-    )
+    shared_ids = tokenizer.shared_ids if isinstance(tokenizer, CompactTokenizer) else 0
+    model = dataclasses.replace(config.model, vocab_size=tokenizer.vocab_size, shared_ids=shared_ids)
+    return dataclasses.replace(config, model=model)
 
 
 def score_tokens(config: Config, params: Tree, tokens: np.ndarray, num_bytes: int) -> Score:

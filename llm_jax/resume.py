@@ -29,9 +29,9 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
         "differing_leaves" (names), "leaves", "differing_losses" (steps), "losses", "killed_after" and
         "resumed_at" (steps).
     """
-    straight, killed = (_at(config, folder / name) for name in ("straight", "killed"))
-    _finish(_start(straight))
-    process = _start(killed)
+    straight, killed = (place(config, folder / name) for name in ("straight", "killed"))
+    finish(start(straight))
+    process = start(killed)
     while last_logged_step(killed.train.run) < kill_after and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -44,8 +44,8 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
     resumed_at = max(
         int(path.name) for path in (killed.train.run / "checkpoints").iterdir() if path.name.isdecimal()
     )
-    _finish(_start(killed))
-    return _differences(straight, killed) | {"killed_after": killed_after, "resumed_at": resumed_at}
+    finish(start(killed))
+    return differences(straight, killed) | {"killed_after": killed_after, "resumed_at": resumed_at}
 
 
 def last_logged_step(run: Path) -> int:
@@ -77,11 +77,13 @@ def short_run(config: Config, steps: int, accumulation_steps: int | None) -> Con
     return dataclasses.replace(config, train=train, optim=optim)
 
 
-def _at(config: Config, run: Path) -> Config:
+def place(config: Config, run: Path) -> Config:
+    """The configuration with another run directory."""
     return dataclasses.replace(config, train=dataclasses.replace(config.train, run=run))
 
 
-def _start(config: Config) -> subprocess.Popen[str]:
+def start(config: Config) -> subprocess.Popen[str]:
+    """A process that trains with this configuration."""
     words = [
         f"--{section}.{name}={str(value).lower() if isinstance(value, bool) else value}"
         for section, fields in to_dict(config).items()
@@ -96,7 +98,8 @@ def _start(config: Config) -> subprocess.Popen[str]:
     )
 
 
-def _finish(process: subprocess.Popen[str]) -> None:
+def finish(process: subprocess.Popen[str]) -> None:
+    """Waits for a process that trains; CheckpointError, with what it wrote, when it fails."""
     _, errors = process.communicate()
     if process.returncode:
         raise CheckpointError(
@@ -104,7 +107,8 @@ def _finish(process: subprocess.Popen[str]) -> None:
         )
 
 
-def _differences(straight: Config, killed: Config) -> dict[str, Any]:
+def differences(straight: Config, killed: Config) -> dict[str, Any]:
+    """What differs, in any bit, between the newest states and the losses of two runs."""
     import jax
     import numpy as np
 

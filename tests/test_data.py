@@ -40,14 +40,15 @@ def tokenizers() -> dict[str, Tokenizer]:
     base = named_tokenizer("cl100k_base")
     return {
         "cl100k_base": base,
-        "compact": compact(base, base.encode(SAMPLE), 1),
+        "compact": compact(base, base.encode(SAMPLE), 1, "spell"),
+        "compact, shared": compact(base, base.encode(SAMPLE), 1, "share"),
         "bytes": ByteTokenizer(),
         "characters": CharacterTokenizer(SAMPLE),
         "bpe": train_bpe(SAMPLE * 3, 280),
     }
 
 
-KINDS = ["cl100k_base", "compact", "bytes", "characters", "bpe"]
+KINDS = ["cl100k_base", "compact", "compact, shared", "bytes", "characters", "bpe"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,15 +108,25 @@ def test_more_ids_than_a_text_can_give_are_refused() -> None:
 def test_compact_vocabulary_keeps_ids_in_use_and_takes_the_rest_apart() -> None:
     base = named_tokenizer("cl100k_base")
     training = base.encode("jumping, walking, we walk and walk")
-    tokenizer = compact(base, training, 1)
+    tokenizer = compact(base, training, 1, "spell")
     assert tokenizer.vocab_size == len({*training.tolist(), *range(256)})
     assert len(tokenizer.encode("jumping, walking, we walk and walk")) == len(training)
 
-    twice = compact(base, training, 2)
+    twice = compact(base, training, 2, "spell")
     pieces = [[twice.token_bytes(token) for token in twice.encode(text)] for text in (" walk", " walking")]
     assert pieces == [[b" walk"], [b" walk", b"ing"]]  # " walking" comes once
-    assert compact(base, training[:1], 2).vocab_size == 256
+    assert compact(base, training[:1], 2, "spell").vocab_size == 256
     assert len(twice.encode("extraordinarily")) > len(base.encode("extraordinarily"))
+
+
+def test_a_vocabulary_that_shares_puts_frequent_ids_first_and_keeps_every_other() -> None:
+    base = named_tokenizer("cl100k_base")
+    training = base.encode("jumping, walking, we walk and walk")
+    tokenizer = compact(base, training, 2, "share")
+    frequent = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size - tokenizer.shared_ids)]
+    assert sorted(frequent) == [b" walk", b","]
+    assert tokenizer.vocab_size == len(base.text_ids()) == 100_256
+    assert len(tokenizer.encode("extraordinarily")) == len(base.encode("extraordinarily"))
 
 
 def test_halves_are_the_last_merge() -> None:

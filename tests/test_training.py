@@ -11,7 +11,8 @@ import pytest
 
 from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
-from llm_jax.training.losses import cross_entropy_sum, token_nats
+from llm_jax.model.decoder import forward, init_params
+from llm_jax.training.losses import cross_entropy, next_token_loss, token_nats, weighted_sum
 from llm_jax.training.optimizer import decay_mask, make_optimizer, make_schedule, scale_by_adam
 from llm_jax.training.step import evaluated_params, init_state, train_step
 from llm_jax.tree import Tree, flatten
@@ -33,17 +34,42 @@ def leaves_equal(a: Any, b: Any) -> bool:
 
 
 def test_loss_is_the_log_of_the_vocabulary_for_equal_logits() -> None:
-    total, weight = cross_entropy_sum(jnp.zeros((2, 3, 7)), jnp.zeros((2, 3), jnp.int32), jnp.ones((2, 3)))
+    total, weight = weighted_sum(
+        cross_entropy(jnp.zeros((2, 3, 7)), jnp.zeros((2, 3), jnp.int32)), jnp.ones((2, 3))
+    )
     np.testing.assert_allclose(total / weight, np.log(7), rtol=1e-6)
 
 
 def test_masked_targets_neither_count_nor_poison_the_loss() -> None:
     logits = jnp.array([[[0.0, 1.0], [jnp.nan, jnp.nan]]])
     targets, weights = jnp.array([[1, 0]]), jnp.array([[1.0, 0.0]])
-    total, weight = cross_entropy_sum(logits, targets, weights)
+    nats = cross_entropy(logits, targets)
+    total, weight = weighted_sum(nats, weights)
     np.testing.assert_allclose(total, np.log1p(np.exp(-1)), rtol=1e-6)
     assert weight == 1
-    assert cross_entropy_sum(logits, targets, jnp.zeros((1, 2))) == (0, 0)
+    assert weighted_sum(nats, jnp.zeros((1, 2))) == (0, 0)
+
+
+def test_ids_that_share_a_row_score_as_if_each_had_a_copy_of_it(tiny: ModelConfig) -> None:
+    shared = dataclasses.replace(tiny, shared_ids=9, spare_embedding_rows=0, dropout=0.0)
+    alone = dataclasses.replace(shared, shared_ids=0)
+    params = init_params(jax.random.key(3), shared)
+    copies = np.minimum(np.arange(37), shared.num_rows - 1)
+    full = params | {
+        "token_embedding": {"embedding": params["token_embedding"]["embedding"][copies]},
+        "head": {"kernel": params["head"]["kernel"][:, copies], "bias": params["head"]["bias"][copies]},
+    }
+    batch = a_batch(a_config(tiny))
+    np.testing.assert_allclose(
+        token_nats(params, shared, batch), token_nats(full, alone, batch), rtol=1e-5, atol=1e-5
+    )
+    ours, theirs = (forward(p, c, batch.tokens)[0] for p, c in ((params, shared), (full, alone)))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    slope, full_slope = (
+        jax.grad(lambda p, c=c: next_token_loss(p, c, batch, None)[0])(p)["head"]["bias"]
+        for p, c in ((params, shared), (full, alone))
+    )
+    np.testing.assert_allclose(slope, np.bincount(copies, weights=full_slope), atol=1e-4)
 
 
 def test_a_batch_without_any_target_leaves_finite_parameters(tiny: ModelConfig) -> None:

@@ -15,18 +15,25 @@ from llm_jax.data.tokenizers import RankTokenizer
 class CompactTokenizer:
     """Ids 0, 1, 2 ... stand for the kept ids of the base tokenizer, in its order.
 
-    An id that is not kept is spelt; the base's 256 single bytes are always kept, so any text encodes.
+    Args:
+        base: whose ids are cut down.
+        kept: base ids.
+        rare_ids: "spell" writes any other id with kept ones, which must include the base's 256 single bytes;
+            "share" appends all others, so that nothing is spelt, for a model that gives them one row.
     """
 
-    def __init__(self, base: RankTokenizer, kept: np.ndarray):
-        self._base = base
+    def __init__(self, base: RankTokenizer, kept: np.ndarray, rare_ids: str):
+        self._base, self._rare_ids = base, rare_ids
         self._kept = np.unique(kept)
         if len(self._kept) == 0 or self._kept[0] < 0 or self._kept[-1] >= base.vocab_size:
             raise ValueError(f"kept ids must be from 0 to {base.vocab_size - 1}")
-        if not np.isin(base.single_bytes(), self._kept).all():
+        others = np.setdiff1d(base.text_ids(), self._kept) if rare_ids == "share" else self._kept[:0]
+        self.shared_ids = len(others)
+        self._base_ids = np.concatenate([self._kept, others])
+        if not np.isin(base.single_bytes(), self._base_ids).all():
             raise ValueError("all 256 single bytes must be kept")
         self._from_base = np.full(base.vocab_size, -1, np.int32)
-        self._from_base[self._kept] = np.arange(len(self._kept))
+        self._from_base[self._base_ids] = np.arange(len(self._base_ids))
 
     @property
     def name(self) -> str:
@@ -34,7 +41,7 @@ class CompactTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        return len(self._kept)
+        return len(self._base_ids)
 
     def encode(self, text: str) -> np.ndarray:
         return self.from_base(self._base.encode(text))
@@ -56,24 +63,26 @@ class CompactTokenizer:
         return self._spell(left) + self._spell(right)
 
     def token_bytes(self, token: int) -> bytes:
-        return self._base.token_bytes(int(self._kept[token]))
+        return self._base.token_bytes(int(self._base_ids[token]))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "compact", "base": self._base.to_dict(), "kept": self._kept.tolist()}
+        kept = self._kept.tolist()
+        return {"kind": "compact", "base": self._base.to_dict(), "kept": kept, "rare_ids": self._rare_ids}
 
 
-def compact(base: RankTokenizer, training_ids: np.ndarray, min_count: int) -> CompactTokenizer:
-    """The base tokenizer cut down to the ids that a training split uses `min_count` times, plus its single
-    bytes.
+def compact(base: RankTokenizer, training_ids: np.ndarray, min_count: int, rare_ids: str) -> CompactTokenizer:
+    """The base tokenizer cut down to the ids that a training split uses `min_count` times.
 
-    Uses in spelling rarer ids count. Halves have lower ids than their merge, so one pass from the top settles
-    all.
+    Where rare ids are spelt, uses in spelling count, and the single bytes are kept too. Halves have lower ids
+    than their merge, so one pass from the top settles everything.
     """
     counts = np.bincount(training_ids, minlength=base.vocab_size)
+    if rare_ids == "share":
+        return CompactTokenizer(base, np.flatnonzero(counts >= min_count), rare_ids)
     counts[base.single_bytes()] += min_count
     for token in range(base.vocab_size - 1, -1, -1):
         if 0 < counts[token] < min_count:
             for half in base.halves(token):
                 counts[half] += counts[token]
             counts[token] = 0
-    return CompactTokenizer(base, np.flatnonzero(counts))
+    return CompactTokenizer(base, np.flatnonzero(counts), rare_ids)

@@ -76,7 +76,7 @@ def prepare_store(config: DataConfig, report: Callable[[str], None]) -> Store:
         "version": VERSION,
         "tokenizer": config.tokenizer,
         "bpe_vocab_size": config.bpe_vocab_size if config.tokenizer == "bpe" else None,
-        "compact_min_count": config.compact_min_count if config.compact_vocab else None,
+        "compact": [config.compact_min_count, config.rare_ids] if config.compact_vocab else None,
         "validation_fraction": config.validation_fraction,
         "text_sha256": text_digest(corpus.text),
     }
@@ -217,7 +217,7 @@ def _tokenize(text: str, config: DataConfig) -> tuple[Tokenizer, dict[str, float
     cut = int(len(ids) * share)
     if not config.compact_vocab:
         return base, _id_facts(ids[:cut], ids[cut:]), {"train": ids[:cut], "validation": ids[cut:]}
-    tokenizer = compact(base, ids[:cut], config.compact_min_count)
+    tokenizer = compact(base, ids[:cut], config.compact_min_count, config.rare_ids)
     return (
         tokenizer,
         _id_facts(ids[:cut], ids[cut:]),

@@ -137,6 +137,10 @@ class RankTokenizer:
     def _ids(self) -> dict[bytes, int]:
         return {piece: token for token, piece in self._bytes.items()}
 
+    def text_ids(self) -> np.ndarray:
+        """All ids that stand for bytes: neither special nor unused."""
+        return np.array(sorted(self._bytes))
+
     def single_bytes(self) -> np.ndarray:
         """The ids [256] of all single bytes."""
         return np.array([self._ids[bytes([byte])] for byte in range(256)])
@@ -220,7 +224,7 @@ def tokenizer_from_dict(description: Mapping[str, Any]) -> Tokenizer:
             base = tokenizer_from_dict(description["base"])
             if not isinstance(base, RankTokenizer):
                 raise ValueError(f"{base.name} cannot be cut down")
-            return CompactTokenizer(base, np.array(description["kept"], np.int64))
+            return CompactTokenizer(base, np.array(description["kept"], np.int64), description["rare_ids"])
         if kind in ("cl100k_base", "gpt2", "o200k_base"):
             return named_tokenizer(kind)
     except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -115,7 +115,7 @@ def export_state_dict(params: Tree, config: ModelConfig) -> StateDict:
         CheckpointError: the model is not the tutorial's architecture.
     """
     plain = ModelConfig()
-    fixed = ("positions", "activation", "qkv_bias", "tied_head", "head_bias", "norm_eps")
+    fixed = ("positions", "activation", "qkv_bias", "tied_head", "head_bias", "norm_eps", "shared_ids")
     if odd := [name for name in fixed if getattr(config, name) != getattr(plain, name)]:
         raise CheckpointError(f"the torch tutorial's format has no room for this model's {', '.join(odd)}")
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params)}

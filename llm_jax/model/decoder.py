@@ -1,7 +1,8 @@
 """The one decoder: parameters in, logits out, as pure functions of nested dicts.
 
 `Block` and `Head` declare the layers; scanning, rematerialising and stacking them is JAX's own. Legend: B
-batch, T query tokens, S key/value slots, D d_model, N heads, H head_dim, V vocabulary, L layers.
+batch, T query tokens, S key/value slots, D d_model, N heads, H head_dim, V vocabulary, R rows of the head (V,
+unless ids share one), L layers.
 """
 
 import jax
@@ -81,13 +82,22 @@ def hidden_states(
     return apply(layer_norm(config, "final_norm"), params["final_norm"], x_BTD), cache
 
 
-def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
-    """Scores of the next token, [..., V] in at least float32, from hidden states [..., D]."""
+def row_logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
+    """Scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
     hidden = hidden.astype(config.dtype)
     if not config.tied_head:
         return apply(Head(config), params["head"], hidden)
-    table_VD = params["token_embedding"]["embedding"].astype(config.dtype)
-    return jnp.einsum("...D,VD->...V", hidden, table_VD, preferred_element_type=wide(config.dtype))
+    table_RD = params["token_embedding"]["embedding"].astype(config.dtype)
+    return jnp.einsum("...D,RD->...R", hidden, table_RD, preferred_element_type=wide(config.dtype))
+
+
+def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
+    """Scores of the next token, [..., V] in at least float32; ids that share a row have the same."""
+    rows = row_logits(params, config, hidden)
+    if not config.shared_ids:
+        return rows
+    shared = jnp.broadcast_to(rows[..., -1:], (*rows.shape[:-1], config.shared_ids))
+    return jnp.concatenate([rows[..., :-1], shared], axis=-1)
 
 
 def forward(
@@ -114,7 +124,7 @@ def sinusoidal_table(num_positions: int, d_model: int) -> np.ndarray:
 
 
 def _embedding_rows(config: ModelConfig) -> int:
-    return config.vocab_size + config.spare_embedding_rows
+    return config.num_rows + config.spare_embedding_rows
 
 
 def _init_table(key: jax.Array, config: ModelConfig, rows: int) -> jax.Array:
@@ -130,7 +140,8 @@ def _embed(params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT:
         positions = params["position_embedding"]["embedding"]
     else:
         positions = jnp.asarray(sinusoidal_table(config.context_length, config.d_model), config.dtype)
-    return look_up(params["token_embedding"]["embedding"], tokens_BT) + look_up(positions, position_BT)
+    rows_BT = jnp.minimum(tokens_BT, config.num_rows - 1) if config.shared_ids else tokens_BT
+    return look_up(params["token_embedding"]["embedding"], rows_BT) + look_up(positions, position_BT)
 
 
 def _run_blocks(

@@ -164,19 +164,19 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """The untied output head: hidden states [..., D] to logits [..., V], in at least float32."""
+    """The untied output head: hidden states [..., D] to scores of its rows [..., R], in at least float32."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, hidden: jax.Array) -> jax.Array:
         c = self.config
-        shape = (c.d_model, c.vocab_size)
-        kernel_DV = self.param("kernel", kernel_init(c, c.d_model), shape, c.param_dtype)
+        shape = (c.d_model, c.num_rows)
+        kernel_DR = self.param("kernel", kernel_init(c, c.d_model), shape, c.param_dtype)
         logits = jnp.einsum(
-            "...D,DV->...V", hidden, kernel_DV.astype(c.dtype), preferred_element_type=wide(c.dtype)
+            "...D,DR->...R", hidden, kernel_DR.astype(c.dtype), preferred_element_type=wide(c.dtype)
         )
         if c.head_bias:
-            bias_V = self.param("bias", bias_init(c, c.d_model), shape[1:], c.param_dtype)
-            logits = logits + bias_V.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (-1,))
+            bias_R = self.param("bias", bias_init(c, c.d_model), shape[1:], c.param_dtype)
+            logits = logits + bias_R.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (-1,))
         return logits

@@ -5,10 +5,12 @@ checkpoint is (`about`) and the shape, type and checksum of every leaf. Orbax do
 arrays, so nothing is handed out before its checksums are computed anew and agree.
 """
 
+import gc
 import hashlib
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -117,12 +119,16 @@ def open_manifest(path: Path) -> dict[str, Any]:
 
 
 def _orbax(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
-    try:
-        with _quiet():
+    with _quiet():
+        try:
             return ocp.load_checkpointables(str(path), parts)
-    except Exception as error:  # noqa: BLE001 - damage surfaces as whatever the damaged reader raises
-        cause = error.__cause__ or error
-        raise Damaged(" ".join(f"{type(cause).__name__}: {cause}".split())[:200]) from None
+        except Exception as error:  # noqa: BLE001 - damage surfaces as whatever the damaged reader raises
+            cause = error.__cause__ or error
+            reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
+        # Reads that were given up complain when they are collected: here, and not later in the user's sight.
+        del cause
+        gc.collect()
+    raise Damaged(reason)
 
 
 def _sync_tree(path: Path) -> None:
@@ -144,12 +150,13 @@ def _sync(name: str | Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps orbax's running commentary out of the user's sight; what matters comes back as errors."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    disabled, hooks = logging.root.manager.disable, (sys.excepthook, sys.unraisablehook)
+    logging.disable(logging.CRITICAL)
+    sys.excepthook = sys.unraisablehook = lambda *_: None  # for threads and coroutines that were given up
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="orbax")
+            warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
+        sys.excepthook, sys.unraisablehook = hooks

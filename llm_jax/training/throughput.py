@@ -21,7 +21,7 @@ def flops_per_token(config: ModelConfig) -> int:
         prod(leaf.shape) for path, leaf in flatten(abstract_params(config)) if path.endswith("kernel")
     )
     if config.tied_head:
-        kernels += config.vocab_size * config.d_model
+        kernels += config.num_rows * config.d_model
     attention = 2 * config.num_layers * config.context_length * config.d_model  # q.k and weights times v
     return 6 * (kernels + attention)
 
