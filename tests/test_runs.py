@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,23 @@ def test_evaluate_scores_any_text(trained: Path, tmp_path: Path, capsys: pytest.
         logits = model.logits(window[:-1])
         nats -= sum(jax.nn.log_softmax(logits)[np.arange(len(window) - 1), window[1:]])
     assert score["loss"] == pytest.approx(float(nats) / (len(ids) - 1), rel=1e-5)
+
+
+def test_a_model_whose_rare_ids_share_a_row_trains_scores_and_speaks(
+    tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_door(train, words_for(tmp_path, prose, "--data.rare_ids=share"), takes_files=True)
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["floors"]["uniform"] == pytest.approx(np.log(100_256))
+    model = llm_jax.load(tmp_path / "run")
+    assert model.params["head"]["bias"].shape == (model.config.num_rows,)
+    (tmp_path / "other.txt").write_text("A xylophone!")
+    run_door(evaluate, [str(tmp_path / "run"), "--text", str(tmp_path / "other.txt")])
+    score = json.loads(capsys.readouterr().out.splitlines()[-1])
+    ids = model.tokenizer.encode("A xylophone!")
+    scores = jax.nn.log_softmax(model.logits(ids[:-1]))[np.arange(len(ids) - 1), ids[1:]]
+    assert score["loss"] == pytest.approx(-float(scores.mean()), rel=1e-5)
+    assert len(model.generate("The salesperson", max_new_tokens=5)) > 0
 
 
 def test_generate_streams_the_same_text_for_the_same_seed(
@@ -326,6 +344,32 @@ def test_a_last_save_that_fails_is_not_called_success(
     monkeypatch.setattr(step_folder.ocp, "save_checkpointables", full)
     with pytest.raises(CheckpointError, match="No space left"):
         a_loop(tmp_path, tiny, set())
+
+
+def test_metrics_also_go_to_tensorboard_where_it_is_installed(
+    tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, directory: str):
+            assert directory == str(tmp_path / "run" / "tensorboard")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def close(self) -> None:
+            written.append(("closed", 0, 0))
+
+    module = types.ModuleType("tensorboardX")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    run_door(train, words_for(tmp_path, prose), takes_files=True)
+    entries = {(name, step): value for name, value, step in written}
+    for entry in metrics_of(tmp_path / "run"):
+        step = entry.pop("step")
+        assert all(entries[name, step] == value for name, value in entry.items() if value is not None)
+    assert written[-1][0] == "closed"
 
 
 def test_a_run_without_tensorboard_or_git_still_runs(

@@ -1,0 +1,77 @@
+"""The README's commands run, in its order, as they stand there (with shorter training), and its tree is the
+tree.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from llm_jax import command, convert, evaluate, generate, prepare, train, verify
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+DOORS = {
+    "prepare": prepare.prepare,
+    "train": train.train,
+    "evaluate": evaluate.evaluate,
+    "generate": generate.generate,
+    "convert": convert.convert,
+    "verify": verify.verify,
+}
+SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
+
+
+def commands() -> list[list[str]]:
+    """The words of every `python -m llm_jax.DOOR ...` in the README's blocks, from the door on."""
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+    found = re.findall(r"^python -m llm_jax\.(.*)$", blocks, re.MULTILINE)
+    return [[word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)] for line in found]
+
+
+def test_its_commands_run(
+    tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("my_book.txt", "other_book.txt"):
+        (tmp_path / name).write_text(prose.read_text())
+    words_of = commands()
+    assert {words[0] for words in words_of} == DOORS.keys()
+    for door, *words in words_of:
+        if door == "train":
+            words = [word for word in words if word not in ("--train.steps", "2000")]
+            words += [*SHORT, "--train.steps=4", "--model.num_layers=2"]
+        with pytest.raises(SystemExit) as stop:
+            command.run(DOORS[door], words, takes_files=door == "train")
+        assert stop.value.code == 0, (door, words, capsys.readouterr().err)
+
+
+def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prose: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = [f"--data.corpus={prose}", f"--data.prepared={tmp_path}", "--train.run=runs/mine"]
+    with pytest.raises(SystemExit):
+        command.run(
+            train.train, [*places, *SHORT, "--train.steps=4", "--model.num_layers=2"], takes_files=True
+        )
+    (block,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - our own README
+    assert names["logits"].shape[1] == names["model"].config.vocab_size  # type: ignore[attr-defined]
+
+
+def test_its_tree_names_every_file() -> None:
+    tree = README.split("## The tree")[1].split("```")[1]
+    missing = [
+        path.name
+        for path in (ROOT / "llm_jax").rglob("*.py")
+        if not path.name.startswith("__") and not re.search(rf"\b{path.stem}\b", tree)
+    ]
+    assert not missing
+    named = re.findall(r"\b(\w+\.(?:py|toml))\b", tree)
+    assert [name for name in named if not list(ROOT.rglob(name))] == []
+
+
+def test_make_targets_that_it_names_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)", README)) - {"it"} <= targets
