@@ -27,6 +27,7 @@ from llm_jax.resume import compare_runs, last_logged_step, short_run
 from llm_jax.train import train
 from llm_jax.training import loop
 from llm_jax.training.checkpoint import Checkpoints, read_state
+from llm_jax.training.interrupt import stop_requests
 
 MODEL = ["--model.d_model=16", "--model.num_layers=2", "--model.num_heads=2", "--model.context_length=8"]
 QUICK = ["--train.steps=12", "--train.eval_interval=6", "--train.save_interval=4", "--train.log_interval=1"]
@@ -281,6 +282,17 @@ def test_a_signal_saves_and_ends_with_75_and_the_same_command_goes_on(
     assert "Traceback" not in errors
     steps = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
     assert max(steps) == last_logged_step(tmp_path / "run") >= 5
+
+
+def test_a_second_ctrl_c_acts_at_once_and_the_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stop_requests() as requested:
+        assert not requested()
+        signal.raise_signal(signal.SIGINT)
+        assert requested()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def a_loop(
