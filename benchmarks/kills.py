@@ -67,7 +67,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
@@ -98,6 +98,8 @@ def main() -> None:
             stages["in a save" if in_a_save else "between steps" if stepped else "before a step"] += 1
             lost.append(max(0, last_logged_step(run) - committed(run)))
             went_back += committed(run) < saved_before
+            if (kill + 1) % 10 == 0:
+                print(f"{kill + 1} kills, {stages}, step {committed(run)}", file=sys.stderr, flush=True)
         finish(start(killed))
         damaged = sum(1 for _ in (run / "checkpoints").glob("rejected-*"))
         found = differences(straight, killed)
