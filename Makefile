@@ -18,7 +18,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-train: $(VENV)/.train ## trains the tutorial's model on the embedded handbook (about 2 minutes on two cores)
+train: $(VENV)/.train ## trains the tutorial's model on the embedded handbook (about a minute on two cores)
 	$(BIN)/python -m llm_jax.train $(CONFIG) $(ARGS)
 
 test: lint quick ## lint, types and all tests that need no torch
