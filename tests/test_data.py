@@ -129,6 +129,21 @@ def test_a_vocabulary_that_shares_puts_frequent_ids_first_and_keeps_every_other(
     assert len(tokenizer.encode("extraordinarily")) == len(base.encode("extraordinarily"))
 
 
+def test_a_text_without_frequent_ids_cannot_be_shared() -> None:
+    base = named_tokenizer("cl100k_base")
+    with pytest.raises(DataError, match="compact_min_count"):
+        compact(base, base.encode("all words differ here"), 2, "share")
+
+
+@pytest.mark.parametrize("changed", [{"rare_ids": "drop"}, {"kept": [5]}, {"kept": [-1]}, {"kept": [10**6]}])
+def test_a_damaged_description_of_a_compact_vocabulary_is_refused(changed: dict[str, object]) -> None:
+    base = named_tokenizer("cl100k_base")
+    sound = compact(base, base.encode(SAMPLE), 1, "spell").to_dict()
+    assert tokenizer_from_dict(sound).to_dict() == sound
+    with pytest.raises(DataError, match="damaged"):
+        tokenizer_from_dict(sound | changed)
+
+
 def test_halves_are_the_last_merge() -> None:
     base = named_tokenizer("cl100k_base")
     for token in range(256, base.vocab_size, 997):

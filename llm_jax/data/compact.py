@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llm_jax.data.tokenizers import RankTokenizer
+from llm_jax.errors import DataError
 
 
 class CompactTokenizer:
@@ -25,8 +26,10 @@ class CompactTokenizer:
     def __init__(self, base: RankTokenizer, kept: np.ndarray, rare_ids: str):
         self._base, self._rare_ids = base, rare_ids
         self._kept = np.unique(kept)
-        if len(self._kept) == 0 or self._kept[0] < 0 or self._kept[-1] >= base.vocab_size:
+        if self._kept.size and not 0 <= self._kept[0] <= self._kept[-1] < base.vocab_size:
             raise ValueError(f"kept ids must be from 0 to {base.vocab_size - 1}")
+        if rare_ids not in ("spell", "share"):
+            raise ValueError(f'rare_ids must be "spell" or "share", got {rare_ids!r}')
         others = np.setdiff1d(base.text_ids(), self._kept) if rare_ids == "share" else self._kept[:0]
         self.shared_ids = len(others)
         self._base_ids = np.concatenate([self._kept, others])
@@ -78,6 +81,11 @@ def compact(base: RankTokenizer, training_ids: np.ndarray, min_count: int, rare_
     """
     counts = np.bincount(training_ids, minlength=base.vocab_size)
     if rare_ids == "share":
+        if not np.any(counts >= min_count):
+            raise DataError(
+                f"at least one token id must come {min_count} times in the training text, got none; "
+                "lower compact_min_count or give more text"
+            )
         return CompactTokenizer(base, np.flatnonzero(counts >= min_count), rare_ids)
     counts[base.single_bytes()] += min_count
     for token in range(base.vocab_size - 1, -1, -1):
