@@ -285,14 +285,17 @@ def test_a_signal_saves_and_ends_with_75_and_the_same_command_goes_on(
 
 
 def test_a_second_ctrl_c_acts_at_once_and_the_handlers_come_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with stop_requests() as requested:
-        assert not requested()
-        signal.raise_signal(signal.SIGINT)
-        assert requested()
-        with pytest.raises(KeyboardInterrupt):
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C
+    try:
+        with stop_requests() as requested:
+            assert not requested()
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            assert requested()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 def a_loop(
