@@ -79,7 +79,8 @@ def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_r
     if settings.sample_tokens:
         text = settings.prompt + _sample(material, loop.evaluated_params(state), settings.sample_tokens)
         live.say(f"\n{text}\n")
-        run_record.write_sample(settings.steps, text)
+        if start < settings.steps:
+            run_record.write_sample(settings.steps, text)
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
     print(json.dumps(summary | {"seconds": round(time.perf_counter() - began, 1)}))

@@ -86,8 +86,9 @@ def test_the_last_line_is_json_and_floors_stand_beside_the_loss(
 
 
 def test_a_finished_run_started_again_changes_nothing(trained: Path, prose: Path) -> None:
-    before = read_state(trained / "checkpoints")
+    before, samples = read_state(trained / "checkpoints"), (trained / "samples.txt").read_text()
     run_door(train, words_for(trained.parent, prose), takes_files=True)
+    assert (trained / "samples.txt").read_text() == samples
     after = read_state(trained / "checkpoints")
     assert jax.tree.all(jax.tree.map(np.array_equal, before, after))
     assert len([entry for entry in metrics_of(trained) if "train_loss" in entry]) == 12
