@@ -36,14 +36,14 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    if process.returncode != -signal.SIGKILL:
-        raise CheckpointError(
-            f"the run was to be killed after step {kill_after}, but ended before; give more steps"
-        )
     killed_after = last_logged_step(killed.train.run)
     resumed_at = max(
         int(path.name) for path in (killed.train.run / "checkpoints").iterdir() if path.name.isdecimal()
     )
+    if process.returncode != -signal.SIGKILL or resumed_at >= config.train.steps:
+        raise CheckpointError(
+            f"the run was to be killed after step {kill_after}, but ended before; give more steps"
+        )
     finish(start(killed))
     return differences(straight, killed) | {"killed_after": killed_after, "resumed_at": resumed_at}
 
