@@ -45,8 +45,8 @@ def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
         if checkpoints.latest_step() is not None:
             record.refuse_other_run(read_about(directory), config, material.store.fingerprint)
         state = loop.start_state(config, checkpoints)
-        run_record = record.RunRecord(run, to_dict(config), int(state["counters"]["step"]))
-        _train(material, checkpoints, state, run_record)
+        with record.RunRecord(run, to_dict(config), int(state["counters"]["step"])) as run_record:
+            _train(material, checkpoints, state, run_record)
 
 
 def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_record: Any) -> None:
@@ -75,7 +75,6 @@ def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_r
         state, score = loop.train(config, checkpoints, state, around)
     finally:
         live.close()
-        run_record.close()
     if settings.sample_tokens:
         text = settings.prompt + _sample(material, loop.evaluated_params(state), settings.sample_tokens)
         live.say(f"\n{text}\n")
@@ -91,7 +90,7 @@ def _surroundings(material: "Materials", live: "LiveLine", run_record: Any) -> A
 
     settings, floors = material.config.train, material.floors()
 
-    def on_step(step: int, metrics: dict[str, float]) -> None:
+    def on_step(step: int, metrics: dict[str, Any]) -> None:
         loss = metrics["loss_sum"] / metrics["weight"] if metrics["weight"] else float("nan")
         speed = live.step(step, loss)
         logged = step % settings.log_interval == 0 or step == settings.steps

@@ -33,7 +33,7 @@ def generate(
 def greedy_by_definition(params: Tree, config: ModelConfig, prompt: list[int], count: int) -> list[int]:
     tokens = list(prompt)
     for _ in range(count):
-        logits, _ = run(params, config, np.array([tokens[-config.context_length :]], np.int32))
+        logits, _, _ = run(params, config, np.array([tokens[-config.context_length :]], np.int32))
         tokens.append(int(logits[0, -1].argmax()))
     return tokens[len(prompt) :]
 

@@ -1,6 +1,8 @@
 """Laws of the decoder: causality, equivalences, shapes."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,7 @@ def test_no_output_depends_on_a_later_token(model: tuple[Tree, ModelConfig], tok
     table = params["token_embedding"]["embedding"]
 
     def total_until(table: jax.Array, position: int) -> jax.Array:
-        hidden_BTD, _ = hidden_states(params | {"token_embedding": {"embedding": table}}, config, rows)
+        hidden_BTD, _, _ = hidden_states(params | {"token_embedding": {"embedding": table}}, config, rows)
         return jnp.sum(hidden_BTD[0, position] ** 2 * jnp.arange(config.d_model))
 
     rows = jnp.arange(config.context_length, dtype=jnp.int32)[None]  # every token another row of the table
@@ -50,11 +52,11 @@ def test_cached_forward_equals_full_forward_at_every_position(
     model: tuple[Tree, ModelConfig], tokens_BT: np.ndarray
 ) -> None:
     params, config = model
-    full_BTV, _ = run(params, config, tokens_BT)
+    full_BTV, _, _ = run(params, config, tokens_BT)
     cache = init_cache(config, len(tokens_BT), config.context_length)
     pieces = []
     for cut in np.split(tokens_BT, [4, 5, 6, 9], axis=1):
-        piece, cache = run(params, config, cut, cache=cache)
+        piece, cache, _ = run(params, config, cut, cache=cache)
         pieces.append(piece)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), full_BTV, atol=2e-6)
     assert int(cache.length) == config.context_length
@@ -64,9 +66,9 @@ def test_left_padded_row_equals_the_row_alone(model: tuple[Tree, ModelConfig], t
     params, config = model
     for padding in (1, 7):
         short_BT = tokens_BT[:, padding:]
-        alone, _ = run(params, config, short_BT)
+        alone, _, _ = run(params, config, short_BT)
         start_B = np.full(len(tokens_BT), padding, np.int32)
-        padded, _ = run(params, config, tokens_BT, start_B=start_B)
+        padded, _, _ = run(params, config, tokens_BT, start_B=start_B)
         np.testing.assert_allclose(padded[:, padding:], alone, atol=2e-6)
         assert np.all(np.isfinite(padded))
 
@@ -127,7 +129,7 @@ def test_dropout_keeps_the_mean_and_needs_a_key(
 def test_attention_weights_sum_to_one_and_are_zero_where_masked() -> None:
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 5, 2, 4))
     mask_BTS = jnp.tril(jnp.ones((5, 5), bool))[None]
-    weights_BNTS = attention_weights(q, k, mask_BTS)
+    weights_BNTS, _, _ = attention_weights(q, k, mask_BTS)
     np.testing.assert_allclose(weights_BNTS.sum(-1), 1, atol=1e-6)
     assert jnp.all(jnp.where(mask_BTS[:, None], 0, weights_BNTS) == 0)
 
@@ -135,8 +137,8 @@ def test_attention_weights_sum_to_one_and_are_zero_where_masked() -> None:
 def test_bfloat16_arithmetic_keeps_logits_wide_and_near(
     tiny: ModelConfig, tiny_params: Tree, tokens_BT: np.ndarray
 ) -> None:
-    wide, _ = run(tiny_params, tiny, tokens_BT)
-    narrow, _ = run(tiny_params, dataclasses.replace(tiny, dtype="bfloat16"), tokens_BT)
+    wide, _, _ = run(tiny_params, tiny, tokens_BT)
+    narrow, _, _ = run(tiny_params, dataclasses.replace(tiny, dtype="bfloat16"), tokens_BT)
     assert narrow.dtype == jnp.float32
     assert 1e-5 < float(jnp.abs(narrow - wide).max()) < 0.1
 
@@ -180,3 +182,36 @@ def test_ids_and_lengths_are_checked_on_the_host(tiny: ModelConfig) -> None:
             check_tokens(np.array([[3, bad]]), tiny, "x")
     with pytest.raises(UserError, match="context_length"):
         check_tokens(np.zeros((1, 13), int), tiny, "x")
+
+
+def test_what_is_seen_costs_nothing_where_nobody_looks(
+    tiny: ModelConfig, tiny_params: Tree, tokens_BT: np.ndarray
+) -> None:
+    def program(take: Callable[[tuple], Any]) -> str:
+        compiled = jax.jit(lambda p, tokens: take(forward(p, tiny, tokens))).lower(tiny_params, tokens_BT)
+        return compiled.compile().as_text() or ""
+
+    stacked_scores = "f32[3,3,3,12,12]"  # [L, B, N, T, S]
+    assert stacked_scores in program(lambda out: (out[0], out[2]))
+    assert stacked_scores not in program(lambda out: out[0])
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+def test_what_is_seen_is_what_was_computed(
+    tiny: ModelConfig, tiny_params: Tree, tokens_BT: np.ndarray, layers: str
+) -> None:
+    config = dataclasses.replace(tiny, layers=layers)
+    scores, _, seen = jax.device_get(run(tiny_params, config, tokens_BT))
+    blocks = seen.blocks
+    np.testing.assert_array_equal(blocks.block_input[0], seen.token_embedding + seen.position_embedding)
+    np.testing.assert_array_equal(blocks.block_input[1:], blocks.block_output[:-1])
+    np.testing.assert_allclose(
+        blocks.block_output, blocks.block_input + blocks.attention_output + blocks.mlp_output, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        np.where(seen.mask[None, :, None], blocks.scores, -np.inf),
+        np.where(blocks.masked_scores < -1e30, -np.inf, blocks.masked_scores),
+    )
+    np.testing.assert_allclose(blocks.weights.sum(axis=-1), 1, rtol=1e-5)
+    head = jax.device_get(tiny_params["head"])
+    np.testing.assert_allclose(scores, seen.hidden @ head["kernel"] + head["bias"], atol=1e-5)

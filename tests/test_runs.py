@@ -67,7 +67,7 @@ def test_a_run_directory_records_itself(trained: Path) -> None:
     assert config["model"]["vocab_size"] > 256
     recorded = json.loads((trained / "environment.json").read_text())
     assert recorded["versions"]["jax"] == jax.__version__
-    assert "The salesperson" in (trained / "samples.txt").read_text()
+    assert "The salesperson" in (trained / "samples.jsonl").read_text()
     assert {path.name for path in (trained / "checkpoints").iterdir()} >= {"8", "12"}
 
 
@@ -83,9 +83,9 @@ def test_the_last_line_is_json_and_floors_stand_beside_the_loss(
 
 
 def test_a_finished_run_started_again_changes_nothing(trained: Path, prose: Path) -> None:
-    before, samples = read_state(trained / "checkpoints"), (trained / "samples.txt").read_text()
+    before, samples = read_state(trained / "checkpoints"), (trained / "samples.jsonl").read_text()
     run_door(train, words_for(trained.parent, prose), takes_files=True)
-    assert (trained / "samples.txt").read_text() == samples
+    assert (trained / "samples.jsonl").read_text() == samples
     after = read_state(trained / "checkpoints")
     assert jax.tree.all(jax.tree.map(np.array_equal, before, after))
     assert len([entry for entry in metrics_of(trained) if "train_loss" in entry]) == 12
@@ -288,7 +288,10 @@ def test_metrics_also_go_to_tensorboard_where_it_is_installed(
     entries = {(name, step): value for name, value, step in written}
     for entry in metrics_of(tmp_path / "run"):
         step = entry.pop("step")
-        assert all(entries[name, step] == value for name, value in entry.items() if value is not None)
+        scalars = {name: value for name, value in entry.items() if isinstance(value, float)}
+        assert all(entries[name, step] == value for name, value in scalars.items())
+        if "grad_norms" in entry:
+            assert entries["grad_norms/blocks/1", step] == entry["grad_norms"]["blocks"][1]
     assert written[-1][0] == "closed"
 
 

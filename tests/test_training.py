@@ -14,7 +14,7 @@ from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.training.losses import cross_entropy, next_token_loss, token_nats, weighted_sum
 from llm_jax.training.optimizer import decay_mask, make_optimizer, make_schedule, scale_by_adam
-from llm_jax.training.step import evaluated_params, init_state, train_step
+from llm_jax.training.step import evaluated_params, init_state, part_norms, train_step
 from llm_jax.tree import Tree, flatten
 
 
@@ -225,3 +225,37 @@ def test_clipping_bounds_what_adam_sees(tiny: ModelConfig) -> None:
     state, metrics = train_step(config, init_state(config), a_batch(config))
     assert metrics["grad_norm"] > 0.1
     np.testing.assert_allclose(optax.tree.norm(state["opt_state"][1][0].mu), 0.1 * 0.01, rtol=1e-4)
+
+
+def test_the_learning_rate_in_the_metrics_is_the_one_applied(tiny: ModelConfig) -> None:
+    optim = OptimConfig(schedule="wsd", warmup_steps=2, decay_fraction=0.5, eps=1e-30, weight_decay=0.0)
+    config = dataclasses.replace(a_config(tiny), optim=optim)
+    state, schedule = init_state(config), make_schedule(optim, config.train.steps)
+    bad = a_batch(config)._replace(weights=np.full((4, tiny.context_length), np.nan, np.float32))
+    rates = []
+    for batch in (a_batch(config), bad, a_batch(config, 1)):
+        state, metrics = train_step(config, state, batch)
+        rates.append(float(metrics["learning_rate"]))
+    # The step that was skipped applied nothing, so the schedule did not move either.
+    np.testing.assert_allclose(rates, [schedule(0), schedule(1), schedule(1)], rtol=1e-6)
+
+
+def test_norms_by_part_and_layer_are_those_of_the_gradient(tiny: ModelConfig) -> None:
+    config = a_config(dataclasses.replace(tiny, dropout=0.0))
+    state, batch = init_state(config), a_batch(config)
+    grads = jax.grad(lambda p: next_token_loss(p, config.model, batch, None)[0])(state["params"])
+    norms, size = part_norms(grads), batch.targets.size
+    assert norms.keys() == state["params"].keys()
+    for layer in range(tiny.num_layers):
+        block = jax.tree.map(lambda leaf, layer=layer: leaf[layer], grads["blocks"])
+        np.testing.assert_allclose(norms["blocks"][layer], optax.tree.norm(block), rtol=1e-6)
+    _, metrics = train_step(config, state, batch)
+    np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads) / size, rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics["grad_norms"]["head"], optax.tree.norm(grads["head"]) / size, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        metrics["update_norm"] ** 2,
+        sum(jnp.sum(norm**2) for norm in metrics["update_norms"].values()),
+        rtol=1e-5,
+    )

@@ -31,7 +31,7 @@ def prefill(
     in it.
     """
     empty = init_cache(config, tokens_BT.shape[0], num_slots)
-    hidden_BTD, cache = hidden_states(params, config, tokens_BT, start_B=start_B, cache=empty)
+    hidden_BTD, cache, _ = hidden_states(params, config, tokens_BT, start_B=start_B, cache=empty)
     assert cache is not None
     return logits(params, config, hidden_BTD[:, -1]), cache
 
@@ -41,7 +41,7 @@ def decode_step(
     params: Tree, config: ModelConfig, tokens_B: jax.Array, start_B: jax.Array, cache: KVCache
 ) -> tuple[jax.Array, KVCache]:
     """Logits after one more token a row, [B, V], and the cache with it; the cache is donated."""
-    hidden_BTD, after = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
+    hidden_BTD, after, _ = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
     assert after is not None
     return logits(params, config, hidden_BTD[:, -1]), after
 
@@ -49,7 +49,7 @@ def decode_step(
 @partial(jax.jit, static_argnums=1)
 def window_logits(params: Tree, config: ModelConfig, tokens_BT: jax.Array, start_B: jax.Array) -> jax.Array:
     """Logits after the last token of left-padded windows, [B, V], computed without a cache."""
-    hidden_BTD, _ = hidden_states(params, config, tokens_BT, start_B=start_B)
+    hidden_BTD, _, _ = hidden_states(params, config, tokens_BT, start_B=start_B)
     return logits(params, config, hidden_BTD[:, -1])
 
 

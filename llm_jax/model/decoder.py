@@ -13,6 +13,7 @@ from flax import linen as nn
 from llm_jax.config import ModelConfig
 from llm_jax.model.cache import KVCache
 from llm_jax.model.layers import Block, Head, LayerCache, apply, dropout, embedding_init, layer_norm, wide
+from llm_jax.model.seen import Seen, SeenInBlock
 from llm_jax.tree import Tree
 
 
@@ -51,8 +52,9 @@ def hidden_states(
     dropout_key: jax.Array | None = None,
     start_B: jax.Array | None = None,
     cache: KVCache | None = None,
-) -> tuple[jax.Array, KVCache | None]:
-    """The residual stream after the final norm, [B, T, D], and the cache with these tokens in it.
+) -> tuple[jax.Array, KVCache | None, Seen]:
+    """The residual stream after the final norm, [B, T, D]; the cache with these tokens in it; and all that
+    was computed on the way.
 
     Args:
         params: as `init_params` makes them.
@@ -74,12 +76,14 @@ def hidden_states(
     )
     position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
 
-    x_BTD = _embed(params, config, tokens_BT, position_BT)
+    token_BTD, signal_BTD = _embed(params, config, tokens_BT, position_BT)
+    x_BTD = token_BTD + signal_BTD
     if dropout_key is not None:
         dropout_key, embedding_key = jax.random.split(dropout_key)
         x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD)
-    x_BTD, cache = _run_blocks(params["blocks"], config, x_BTD, mask_BTS, cache, dropout_key)
-    return apply(layer_norm(config, "final_norm"), params["final_norm"], x_BTD), cache
+    x_BTD, cache, seen = _run_blocks(params["blocks"], config, x_BTD, mask_BTS, cache, dropout_key)
+    hidden_BTD = apply(layer_norm(config, "final_norm"), params["final_norm"], x_BTD)
+    return hidden_BTD, cache, Seen(token_BTD, signal_BTD, mask_BTS, seen, hidden_BTD)
 
 
 def row_logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
@@ -108,12 +112,12 @@ def forward(
     dropout_key: jax.Array | None = None,
     start_B: jax.Array | None = None,
     cache: KVCache | None = None,
-) -> tuple[jax.Array, KVCache | None]:
-    """Logits [B, T, V] and the cache with these tokens in it; arguments as in `hidden_states`."""
-    hidden_BTD, cache = hidden_states(
+) -> tuple[jax.Array, KVCache | None, Seen]:
+    """Logits [B, T, V], and the rest as in `hidden_states`, whose arguments these are."""
+    hidden_BTD, cache, seen = hidden_states(
         params, config, tokens_BT, dropout_key=dropout_key, start_B=start_B, cache=cache
     )
-    return logits(params, config, hidden_BTD), cache
+    return logits(params, config, hidden_BTD), cache, seen
 
 
 def sinusoidal_table(num_positions: int, d_model: int) -> np.ndarray:
@@ -131,17 +135,22 @@ def _init_table(key: jax.Array, config: ModelConfig, rows: int) -> jax.Array:
     return embedding_init(config)(key, (rows, config.d_model), config.param_dtype)
 
 
-def _embed(params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT: jax.Array) -> jax.Array:
+def _embed(
+    params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Embedding and position signal of each token, [B, T, D] each."""
+
     def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
         leaf = nn.Embed(*table.shape, dtype=config.dtype, param_dtype=config.param_dtype)
         return apply(leaf, {"embedding": table}, ids)
 
     if config.positions == "learned":
-        positions = params["position_embedding"]["embedding"]
+        positions_TD = params["position_embedding"]["embedding"]
     else:
-        positions = jnp.asarray(sinusoidal_table(config.context_length, config.d_model), config.dtype)
+        positions_TD = jnp.asarray(sinusoidal_table(config.context_length, config.d_model), config.dtype)
     rows_BT = jnp.minimum(tokens_BT, config.num_rows - 1) if config.shared_ids else tokens_BT
-    return look_up(params["token_embedding"]["embedding"], rows_BT) + look_up(positions, position_BT)
+    token_BTD = look_up(params["token_embedding"]["embedding"], rows_BT)
+    return token_BTD, look_up(positions_TD, position_BT)
 
 
 def _run_blocks(
@@ -151,19 +160,19 @@ def _run_blocks(
     mask_BTS: jax.Array,
     cache: KVCache | None,
     key: jax.Array | None,
-) -> tuple[jax.Array, KVCache | None]:
+) -> tuple[jax.Array, KVCache | None, SeenInBlock]:
     def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
         block_params, block_key, keys, values = layer
         slots = None if cache is None else LayerCache(keys, values, cache.length)
-        x_BTD, slots = apply(Block(config), block_params, x_BTD, mask_BTS, slots, block_key)
-        return x_BTD, None if slots is None else (slots.keys, slots.values)
+        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, mask_BTS, slots, block_key)
+        return x_BTD, (None if slots is None else (slots.keys, slots.values), seen)
 
     if config.remat:
         run_block = jax.checkpoint(run_block)
     layer_keys = None if key is None else jax.random.split(key, config.num_layers)
     layers = (blocks, layer_keys, *((None, None) if cache is None else (cache.keys, cache.values)))
     if config.layers == "scan":
-        x_BTD, written = jax.lax.scan(run_block, x_BTD, layers)
+        x_BTD, (written, seen) = jax.lax.scan(run_block, x_BTD, layers)
     else:
         outputs = []
         # Unstacked once: indexing the stack in each layer costs a copy there and a scatter in its gradient.
@@ -171,8 +180,8 @@ def _run_blocks(
         for layer in zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True):
             x_BTD, output = run_block(x_BTD, jax.tree.unflatten(structure, layer))
             outputs.append(output)
-        written = None if cache is None else jax.tree.map(lambda *slots: jnp.stack(slots), *outputs)
+        written, seen = jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
     if cache is None or written is None:
-        return x_BTD, None
+        return x_BTD, None, seen
     keys, values = written
-    return x_BTD, KVCache(keys, values, cache.length + x_BTD.shape[1])
+    return x_BTD, KVCache(keys, values, cache.length + x_BTD.shape[1]), seen

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llm_jax.config import ModelConfig
+from llm_jax.model.seen import SeenInBlock
 from llm_jax.tree import Tree
 
 Initializer = jax.nn.initializers.Initializer
@@ -32,17 +33,20 @@ def dropout(key: jax.Array | None, rate: float, x: jax.Array) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-def attention_weights(q_BTNH: jax.Array, k_BSNH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """Softmax over slots of q.k / sqrt(H), as [B, N, T, S] in at least float32; exactly 0 where the mask is
-    False.
+def attention_weights(
+    q_BTNH: jax.Array, k_BSNH: jax.Array, mask_BTS: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Softmax over slots of q.k / sqrt(H), exactly 0 where the mask is False; then the scores it was made of,
+    after and before the mask. Each [B, N, T, S] in at least float32.
     """
     kind = wide(q_BTNH.dtype)
     scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=kind)
     scores_BNTS = scores_BNTS / math.sqrt(q_BTNH.shape[-1])
     # The lowest finite number rather than -inf: a padded query may see no slot at all, and must not become
     # NaN.
-    scores_BNTS = jnp.where(mask_BTS[:, None], scores_BNTS, jnp.finfo(kind).min)
-    return jax.nn.softmax(scores_BNTS, axis=-1)
+    masked_BNTS = jnp.where(mask_BTS[:, None], scores_BNTS, jnp.finfo(kind).min)
+    weights_BNTS = jax.nn.softmax(masked_BNTS, axis=-1)
+    return weights_BNTS, masked_BNTS, scores_BNTS
 
 
 class LayerCache(NamedTuple):
@@ -114,27 +118,47 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self, x_BTD: jax.Array, mask_BTS: jax.Array, cache: LayerCache | None, key: jax.Array | None
-    ) -> tuple[jax.Array, LayerCache | None]:
+    ) -> tuple[jax.Array, LayerCache | None, SeenInBlock]:
         c = self.config
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
 
-        normed_BTD = layer_norm(c, "norm_1")(x_BTD).astype(c.dtype)
-        q_BTNH, k_BSNH, v_BSNH = (self._heads(name)(normed_BTD) for name in ("query", "key", "value"))
+        attention_input_BTD = layer_norm(c, "norm_1")(x_BTD).astype(c.dtype)
+        q_BTNH, k_BSNH, v_BSNH = (
+            self._heads(name)(attention_input_BTD) for name in ("query", "key", "value")
+        )
         if cache is not None:
             cache = cache.write(k_BSNH, v_BSNH)
             k_BSNH, v_BSNH = cache.keys, cache.values
-        weights_BNTS = attention_weights(q_BTNH, k_BSNH, mask_BTS).astype(c.dtype)
-        weights_BNTS = dropout(keys[0], c.dropout, weights_BNTS)
-        mixed_BTNH = jnp.einsum("BNTS,BSNH->BTNH", weights_BNTS, v_BSNH)
-        x_BTD = x_BTD + dropout(
-            keys[1], c.dropout, self._project("attention_output", c.d_model, mixed_BTNH, True)
-        )
+        weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(q_BTNH, k_BSNH, mask_BTS)
+        kept_BNTS = dropout(keys[0], c.dropout, weights_BNTS.astype(c.dtype))
+        mixed_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
+        attention_output_BTD = self._project("attention_output", c.d_model, mixed_BTNH, True)
+        after_attention_BTD = x_BTD + dropout(keys[1], c.dropout, attention_output_BTD)
 
-        normed_BTD = layer_norm(c, "norm_2")(x_BTD).astype(c.dtype)
-        hidden_BTF = self._project("mlp_up", c.mlp_width, normed_BTD)
-        hidden_BTF = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[c.activation](hidden_BTF)
-        x_BTD = x_BTD + dropout(keys[2], c.dropout, self._project("mlp_down", c.d_model, hidden_BTF, True))
-        return x_BTD, cache
+        mlp_input_BTD = layer_norm(c, "norm_2")(after_attention_BTD).astype(c.dtype)
+        hidden_BTF = self._project("mlp_up", c.mlp_width, mlp_input_BTD)
+        active_BTF = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[c.activation](hidden_BTF)
+        mlp_output_BTD = self._project("mlp_down", c.d_model, active_BTF, True)
+        output_BTD = after_attention_BTD + dropout(keys[2], c.dropout, mlp_output_BTD)
+        seen = SeenInBlock(
+            block_input=x_BTD,
+            attention_input=attention_input_BTD,
+            queries=q_BTNH,
+            keys=k_BSNH,
+            values=v_BSNH,
+            scores=scores_BNTS,
+            masked_scores=masked_BNTS,
+            weights=weights_BNTS,
+            mixed=mixed_BTNH,
+            attention_output=attention_output_BTD,
+            after_attention=after_attention_BTD,
+            mlp_input=mlp_input_BTD,
+            mlp_hidden=hidden_BTF,
+            mlp_active=active_BTF,
+            mlp_output=mlp_output_BTD,
+            block_output=output_BTD,
+        )
+        return output_BTD, cache, seen
 
     def _heads(self, name: str) -> nn.DenseGeneral:
         c = self.config

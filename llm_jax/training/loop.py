@@ -23,7 +23,9 @@ class Surroundings(NamedTuple):
 
     batch_at: Callable[[int], Batch]  # index of a batch -> [B, T]
     evaluate: Callable[[Tree], dict[str, float]]  # must give "validation_loss" (nats per token)
-    on_step: Callable[[int, dict[str, float]], None]  # after each step: step, its metrics
+    on_step: Callable[
+        [int, dict[str, Any]], None
+    ]  # after each step: step, metrics of `train_step` as numbers
     on_evaluation: Callable[[int, Tree, dict[str, float]], None]
     warn: Callable[[str], None]
 
@@ -48,7 +50,7 @@ def train(
     """
     settings = config.train
     score: dict[str, float] = {}
-    pending: list[tuple[int, dict[str, jax.Array]]] = []
+    pending: list[tuple[int, dict[str, Any]]] = []
     step, batch_index = int(state["counters"]["step"]), int(state["counters"]["batch"])
     if checkpoints.latest_step() is None:
         checkpoints.save(step, state, metrics={}, score=None)
@@ -88,16 +90,16 @@ def start_state(config: Config, checkpoints: Checkpoints) -> State:
     return init_state(config) if restored is None else restored.state
 
 
-def _report(pending: list[tuple[int, dict[str, jax.Array]]], keep: int, around: Surroundings) -> int:
+def _report(pending: list[tuple[int, dict[str, Any]]], keep: int, around: Surroundings) -> int:
     """Hands over all but the last `keep` steps' metrics; gives the newest number of non-finite steps in a
     row.
     """
     skipped = 0
     while len(pending) > keep:
         step, on_device = pending.pop(0)
-        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
+        metrics = jax.tree.map(lambda array: array.tolist(), jax.device_get(on_device))
         around.on_step(step, metrics)
-        skipped = int(metrics["skipped"])
+        skipped = metrics["skipped"]
     return skipped
 
 

@@ -49,5 +49,5 @@ def token_nats(params: Tree, config: ModelConfig, batch: Batch) -> jax.Array:
 
 
 def _next_token_nats(params: Tree, config: ModelConfig, batch: Batch, key: jax.Array | None) -> jax.Array:
-    hidden_BTD, _ = hidden_states(params, config, batch.tokens, dropout_key=key)
+    hidden_BTD, _, _ = hidden_states(params, config, batch.tokens, dropout_key=key)
     return cross_entropy(row_logits(params, config, hidden_BTD), batch.targets, config.shared_ids)

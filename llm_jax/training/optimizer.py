@@ -33,6 +33,12 @@ def make_schedule(optim: OptimConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, main], [optim.warmup_steps])
 
 
+def learning_rate(optim: OptimConfig, steps: int, opt_state: Any) -> jax.Array:
+    """The rate that the next update from this optimizer state is scaled by."""
+    (_, count), *_ = optax.tree.get_all_with_path(opt_state, "count")
+    return jnp.asarray(make_schedule(optim, steps)(count))
+
+
 def decay_mask(params: Tree) -> Tree:
     """True for kernels and embeddings, False for biases and norm scales."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)

@@ -1,6 +1,6 @@
 """A run's record on disk: configuration, environment, metrics and samples, as files that anyone can read.
 
-RUN/config.json, RUN/environment.json, RUN/metrics.jsonl (one JSON object a line), RUN/samples.txt,
+RUN/config.json, RUN/environment.json, RUN/metrics.jsonl and RUN/samples.jsonl (one JSON object a line),
 RUN/tensorboard (when installed).
 """
 
@@ -11,9 +11,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
@@ -94,48 +94,81 @@ class RunRecord:
         self._run = run
         (run / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         (run / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
-        self._forget_after(step)
-        self._metrics = (run / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics, self._samples = (
+            _open_lines(run / name, step) for name in ("metrics.jsonl", "samples.jsonl")
+        )
         self._tensorboard = _tensorboard_writer(run / "tensorboard")
         self._since_line: list[tuple[float, float]] = []
 
-    def _forget_after(self, step: int) -> None:
-        path = self._run / "metrics.jsonl"
-        if not path.exists():
-            return
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
-
-    def write(self, step: int, **values: float) -> None:
-        """One line of metrics.jsonl; a number that is not finite is written as null."""
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._metrics.write(json.dumps({"step": step, **finite}) + "\n")
+    def write(self, step: int, **values: Any) -> None:
+        """One line of metrics.jsonl: numbers, and nested lists and dicts of them; one that is not finite is
+        written as null.
+        """
+        self._metrics.write(json.dumps({"step": step, **_finite(values)}) + "\n")
         self._metrics.flush()
         if self._tensorboard is not None:
-            for name, value in values.items():
+            for name, value in _scalars(values):
                 self._tensorboard.add_scalar(name, value, step)
 
-    def add_step(self, step: int, metrics: dict[str, float], speed: dict[str, float] | None) -> None:
+    def add_step(self, step: int, metrics: dict[str, Any], speed: dict[str, float] | None) -> None:
         """Takes in a step's metrics; with a speed, writes a line with the mean loss since the last one."""
         self._since_line.append((metrics["loss_sum"], metrics["weight"]))
         if speed is None:
             return
         loss_sum, weight = (sum(column) for column in zip(*self._since_line, strict=True))
-        norms = {name: metrics[name] for name in ("grad_norm", "update_norm", "skipped")}
-        self.write(step, train_loss=loss_sum / weight if weight else math.nan, **norms, **speed)
+        others = {name: value for name, value in metrics.items() if name not in ("loss_sum", "weight")}
+        self.write(step, train_loss=loss_sum / weight if weight else math.nan, **others, **speed)
         self._since_line.clear()
 
     def write_sample(self, step: int, text: str) -> None:
-        """A sample under a heading with its step."""
-        with (self._run / "samples.txt").open("a", encoding="utf-8") as file:
-            file.write(f"--- step {step}\n{text}\n")
+        """One line of samples.jsonl: the step and the text, its prompt included."""
+        self._samples.write(json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")
+        self._samples.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> "RunRecord":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._metrics.close()
+        self._samples.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The entries of a run's file of JSON lines, in its order; none where there is no file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if _step_of(line) < math.inf]
+
+
+def _open_lines(path: Path, step: int) -> TextIO:
+    """A file of JSON lines, open at its end, without its lines of later steps."""
+    if path.exists():
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        temporary.replace(path)
+    return path.open("a", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value if math.isfinite(value) else None
+
+
+def _scalars(values: dict[str, Any] | list[Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in nested values under its path, as 'grad_norms/blocks/0'."""
+    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, dict | list):
+            yield from _scalars(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _step_of(line: str) -> float:

@@ -16,7 +16,7 @@ from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig
 from llm_jax.model.decoder import init_params
 from llm_jax.training.losses import next_token_loss
-from llm_jax.training.optimizer import make_optimizer
+from llm_jax.training.optimizer import learning_rate, make_optimizer
 from llm_jax.tree import Tree
 
 State = dict[str, Any]
@@ -55,7 +55,7 @@ def evaluated_params(state: State) -> Tree:
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
     """One optimizer step.
 
     Args:
@@ -64,15 +64,17 @@ def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[
         batch: [B, T] arrays, ids already checked on the host.
 
     Returns:
-        The next state, and scalars: "loss_sum" (nats), "weight", "grad_norm", "update_norm" and "skipped"
-        (non-finite steps in a row).
+        The next state, and metrics: scalars "loss_sum" (nats), "weight", "learning_rate", "grad_norm",
+        "update_norm" and "skipped" (non-finite steps in a row); "grad_norms" and "update_norms" as
+        `part_norms` gives them.
     """
     counters = state["counters"]
     key = _key(config, 1, counters["step"])
     grads, loss_sum, weight = _gradient(
         state["params"], config.model, batch, key, config.train.accumulation_steps
     )
-    grad_norm = optax.tree.norm(grads)
+    grad_norms = part_norms(grads)
+    grad_norm = optax.tree.norm(grad_norms)
     optimizer = make_optimizer(config.optim, config.train.steps)
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
@@ -89,8 +91,29 @@ def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[
         "skipped": skipped,
         "rollbacks": counters["rollbacks"],
     }
-    metrics = {"loss_sum": loss_sum, "weight": weight, "grad_norm": grad_norm, "skipped": skipped}
-    return new, metrics | {"update_norm": optax.tree.norm(updates)}
+    update_norms = part_norms(updates)
+    return new, {
+        "loss_sum": loss_sum,
+        "weight": weight,
+        "learning_rate": learning_rate(config.optim, config.train.steps, state["opt_state"]),
+        "grad_norm": grad_norm,
+        "update_norm": optax.tree.norm(update_norms),
+        "skipped": skipped,
+        "grad_norms": grad_norms,
+        "update_norms": update_norms,
+    }
+
+
+def part_norms(tree: Tree) -> dict[str, jax.Array]:
+    """Euclidean norm of each top-level part of a parameter tree, []; that of "blocks" by layer, [L]."""
+
+    def norm(part: Tree, first_axis: int) -> jax.Array:
+        squares = [
+            jnp.sum(jnp.square(x), axis=tuple(range(first_axis, x.ndim))) for x in jax.tree.leaves(part)
+        ]
+        return jnp.sqrt(sum(squares))
+
+    return {name: norm(part, 1 if name == "blocks" else 0) for name, part in tree.items()}
 
 
 def _gradient(
