@@ -104,7 +104,7 @@ def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[
     }
 
 
-def part_norms(tree: Tree) -> dict[str, jax.Array]:
+def part_norms(tree: Any) -> dict[str, jax.Array]:
     """Euclidean norm of each top-level part of a parameter tree, []; that of "blocks" by layer, [L]."""
 
     def norm(part: Tree, first_axis: int) -> jax.Array:
