@@ -191,6 +191,16 @@ def read_params(
     return state[name], about
 
 
+def read_restored(directory: Path, abstract_state: State) -> Restored:
+    """The whole state of the newest checkpoint that verifies, in the structure of `abstract_state`; changes
+    nothing on disk.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it holds another model or optimizer.
+    """
+    return _newest(directory, None, lambda path: Restored(int(path.name), *load_step(path, abstract_state)))
+
+
 def read_state(directory: Path) -> State:
     """All parts of the newest checkpoint that verifies, as the nested arrays that were saved; changes nothing
     on disk.

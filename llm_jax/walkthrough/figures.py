@@ -56,7 +56,7 @@ def to_svg(figure: Figure, label: str) -> Markup:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     attributes = Markup('<svg role="img" aria-label="{}" ').format(label)
-    return Markup(attributes + svg.removeprefix("<svg "))
+    return attributes + Markup(svg.removeprefix("<svg "))
 
 
 def write_png(figure: Figure, path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Door: `python -m llm_jax.explain [DIR|CONFIG.toml] [--text ...]`."""
+
+import json
+import time
+from pathlib import Path
+from typing import Literal
+
+from llm_jax import command
+
+
+def explain(
+    source: Path | None = None,
+    /,
+    *,
+    text: str | None = None,
+    language: Literal["en", "zh"] = "en",
+    out: Path | None = None,
+) -> None:
+    """Shows a model tensor by tensor, from the text to the loss, in the terminal and as a page of its own.
+
+    Without a directory it shows a fresh, untrained model of the tutorial.
+
+    Example: python -m llm_jax.explain runs/tutorial --text "The salesperson listens."
+
+    Parameters
+    ----------
+    source:
+        A run directory, or one that `convert import` made, or a TOML file for an untrained model.
+    text:
+        What the x-ray looks at; without it, the beginning of the held-out text.
+    language:
+        Language of the sentences: en or zh.
+    out:
+        The page to write; explain.html in the directory, or here for an untrained model.
+    """
+    from rich.console import Console
+
+    from llm_jax.inside import find_subject, label, make_lesson
+    from llm_jax.training.losses import cross_entropy
+    from llm_jax.walkthrough.explain_page import explain_page
+    from llm_jax.walkthrough.page import write_page
+    from llm_jax.walkthrough.stages import stages
+    from llm_jax.walkthrough.story import tell
+    from llm_jax.walkthrough.words import read_words
+
+    began = time.perf_counter()
+    subject = find_subject(source, report=print)
+    lesson, words = make_lesson(subject), read_words(language)
+    all_stages = stages(lesson, cross_entropy)
+    kind = "untrained" if subject.step is None else "trained"
+    about = words["page"][kind].format(directory=source, step=subject.step)
+    tell(Console(highlight=False), lesson, all_stages, words)
+    html = explain_page(
+        lesson,
+        all_stages,
+        label=lambda token: label(subject.tokenizer, token),
+        words=words,
+        language=language,
+        about=about,
+        xray=None,
+    )
+    if out is None:
+        out = (source if source is not None and source.is_dir() else Path()) / "explain.html"
+    write_page(out, html)
+    print(f"page: {out}")
+    summary = {"page": str(out), "bytes": len(html.encode()), "stages": len(all_stages)}
+    print(
+        json.dumps(
+            summary | {"loss": float(lesson.nats.mean()), "seconds": round(time.perf_counter() - began, 1)}
+        )
+    )
+
+
+if __name__ == "__main__":
+    command.run(explain)

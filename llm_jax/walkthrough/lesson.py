@@ -1,0 +1,80 @@
+"""What the walkthrough looks at: one batch through the model and one training step, as plain numpy arrays.
+
+The forward pass is the decoder's own; what training does comes in as values. Legend: B batch, T tokens, D
+d_model, V vocabulary, L layers, N tokens of the whole text.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from llm_jax.batch import Batch
+from llm_jax.config import ModelConfig
+from llm_jax.model.decoder import forward
+from llm_jax.model.seen import Seen
+from llm_jax.tree import Tree, flatten
+
+
+class Movement(NamedTuple):
+    """How one optimizer step changed one array; sizes are root mean squares of its entries."""
+
+    path: str
+    layer: int | None  # None outside the blocks
+    size: float  # before the step
+    update: float
+    moved: float  # share of the entries that changed at all
+
+
+class Lesson(NamedTuple):
+    """One batch, seen through."""
+
+    config: ModelConfig
+    params: Tree  # numpy arrays
+    text_tokens: np.ndarray  # [N], the whole text
+    batch: Batch  # [B, T]
+    labels: dict[int, str]  # of every token that is named
+    seen: Seen
+    embedded_targets: np.ndarray  # [B, T, D]
+    logits: np.ndarray  # [B, T, V]
+    nats: np.ndarray  # [B, T], cross-entropy of each target
+    movements: list[Movement]
+
+
+@partial(jax.jit, static_argnums=1)
+def _look(params: Tree, config: ModelConfig, tokens_BT: jax.Array) -> tuple[jax.Array, Seen]:
+    logits_BTV, _, seen = forward(params, config, tokens_BT)
+    return logits_BTV, seen
+
+
+def look(params: Tree, config: ModelConfig, tokens_BT: np.ndarray) -> tuple[np.ndarray, Seen]:
+    """Logits [B, T, V] and everything on the way to them, as numpy arrays, without dropout."""
+    return jax.device_get(_look(params, config, tokens_BT))
+
+
+def movements(before: Tree, after: Tree) -> list[Movement]:
+    """How far each array of a parameter tree went in one step, the blocks' by layer, in the tree's order."""
+    found = []
+    for (path, old), (_, new) in zip(flatten(before), flatten(after), strict=True):
+        layers = range(len(old)) if path.startswith("blocks/") else [None]
+        for layer in layers:
+            x, y = (np.asarray(leaf if layer is None else leaf[layer], np.float64) for leaf in (old, new))
+            found.append(
+                Movement(
+                    path.removeprefix("blocks/"),
+                    layer,
+                    float(np.sqrt(np.mean(x**2))),
+                    float(np.sqrt(np.mean((y - x) ** 2))),
+                    float(np.mean(x != y)),
+                )
+            )
+    return found
+
+
+def token_label(piece: bytes) -> str:
+    """A token's bytes as text that can be seen: spaces as ·, line ends as ↵, bytes that are no character as
+    \\xNN.
+    """
+    text = piece.decode("utf-8", errors="backslashreplace")
+    return text.replace(" ", "·").replace("\n", "↵").replace("\t", "→").replace("\r", "␍") or "∅"

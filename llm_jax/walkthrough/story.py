@@ -1,0 +1,40 @@
+"""The walkthrough in a terminal: the page's story with rich."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llm_jax.walkthrough.explain_page import ShownView, show_view
+from llm_jax.walkthrough.lesson import Lesson
+from llm_jax.walkthrough.stages import Stage
+
+
+def tell(console: Console, lesson: Lesson, all_stages: list[Stage], words: Mapping[str, Any]) -> None:
+    """Prints every stage: its name, why it is there, our code, and its first numbers."""
+    for number, stage in enumerate(all_stages, start=1):
+        sentences = words["stage"][stage.name]
+        console.rule(Text(f"{number}. {sentences['title']}", style="bold"), align="left")
+        console.print(Text(sentences["why"]))
+        for code in stage.code:
+            console.print(Text(code.place, style="dim"))
+            console.print(Text(code.text, style="cyan"))
+        for view in stage.views:
+            shown = show_view(view, words, count=4)
+            shape = ", ".join(f"{size:,} {axis}" for axis, size in shown.shape)
+            console.print(Text(f"{shown.symbol}  [{shape}]", style="bold green"))
+            console.print(_table(shown))
+        console.print()
+    loss = f"{words['table']['loss']}: {lesson.nats.mean():.4f}"
+    console.print(Text(loss, style="bold"))
+
+
+def _table(shown: ShownView) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for cell in shown.header:
+        table.add_column(Text(cell))
+    for row in shown.rows:
+        table.add_row(*map(Text, row))
+    return table
