@@ -35,7 +35,7 @@ def explain(
     """
     from rich.console import Console
 
-    from llm_jax.inside import find_subject, label, make_lesson
+    from llm_jax.inside import find_subject, label, make_lesson, next_batch
     from llm_jax.training.losses import cross_entropy
     from llm_jax.walkthrough.explain_page import explain_page
     from llm_jax.walkthrough.page import write_page
@@ -45,7 +45,7 @@ def explain(
 
     began = time.perf_counter()
     subject = find_subject(source, report=print)
-    lesson, words = make_lesson(subject), read_words(language)
+    lesson, words = make_lesson(subject, next_batch(subject)), read_words(language)
     all_stages = stages(lesson, cross_entropy)
     kind = "untrained" if subject.step is None else "trained"
     about = words["page"][kind].format(directory=source, step=subject.step)

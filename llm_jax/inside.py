@@ -54,10 +54,9 @@ def find_subject(source: Path | None, report: Callable[[str], None]) -> Subject:
     return _subject(material, restored.state, restored.step)
 
 
-def make_lesson(subject: Subject) -> Lesson:
-    """The next training batch of a subject, and one optimizer step on it, looked through."""
+def make_lesson(subject: Subject, batch: Batch) -> Lesson:
+    """A batch through a subject's model, and one optimizer step on it, seen from inside."""
     config, state = subject.config, subject.state
-    batch = _next_batch(subject)
     params = evaluated_params(state)
     logits, seen = look(params, config.model, batch.tokens)
     _, seen_targets = look(params, config.model, batch.targets)
@@ -83,7 +82,8 @@ def label(tokenizer: Tokenizer, token: int) -> str:
     return token_label(tokenizer.token_bytes(token))
 
 
-def _next_batch(subject: Subject) -> Batch:
+def next_batch(subject: Subject) -> Batch:
+    """The batch that training would take next."""
     settings = subject.config.train
     return batch_at(
         subject.train_tokens,

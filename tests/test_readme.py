@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command, convert, evaluate, generate, prepare, train, verify
+from llm_jax import command, convert, evaluate, explain, generate, prepare, train, verify
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -18,6 +18,7 @@ DOORS = {
     "generate": generate.generate,
     "convert": convert.convert,
     "verify": verify.verify,
+    "explain": explain.explain,
 }
 SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
 

@@ -111,7 +111,6 @@ def explain_page(
         stages=[show_stage(stage, lesson, words) for stage in all_stages],
         next_tokens=[(label(token), share, token == answer) for token, share in next_tokens(lesson)],
         uniform=float(np.log(config.vocab_size)),
-        loss=float(lesson.nats.mean()),
         beyond=[(name, _svg(name, lesson, words)) for name in BEYOND],
         losses=[
             [(lesson.labels[int(token)], float(nats)) for token, nats in zip(row, row_nats, strict=True)]

@@ -4,6 +4,7 @@ Figures are made without pyplot, so nothing here has a state.
 """
 
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -50,8 +51,12 @@ def to_svg(figure: Figure, label: str) -> Markup:
     not see it.
     """
     text = io.StringIO()
-    # Text stays text, in the page's font; a fixed salt makes the same figure the same bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llm_jax"}):
+    # Text stays text, in the page's font, so glyphs that matplotlib's font lacks do not matter; a fixed salt
+    # makes the same figure the same bytes.
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llm_jax"}),
+        warnings.catch_warnings(action="ignore", category=UserWarning),
+    ):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")

@@ -55,8 +55,9 @@ def look(params: Tree, config: ModelConfig, tokens_BT: np.ndarray) -> tuple[np.n
 
 def movements(before: Tree, after: Tree) -> list[Movement]:
     """How far each array of a parameter tree went in one step, the blocks' by layer, in the tree's order."""
-    found = []
-    for (path, old), (_, new) in zip(flatten(before), flatten(after), strict=True):
+    found, later = [], dict(flatten(after))
+    for path, old in flatten(before):
+        new = later[path]
         layers = range(len(old)) if path.startswith("blocks/") else [None]
         for layer in layers:
             x, y = (np.asarray(leaf if layer is None else leaf[layer], np.float64) for leaf in (old, new))

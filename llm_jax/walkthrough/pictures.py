@@ -68,12 +68,16 @@ def _heads(square_LNTT: np.ndarray, names: Names, colours: str) -> Figure:
     figure = new_figure(7.2, 7.2 * sheet.shape[0] / sheet.shape[1] + 0.4)
     axes = bare_axes(figure, 1, 1, 1)
     _show(axes, sheet, colours)
-    axes.set_xticks([layer * cell + size / 2 for layer in range(layers)], range(1, layers + 1))
-    axes.set_yticks([head * cell + size / 2 for head in range(heads)], range(1, heads + 1))
+    axes.set_xticks([layer * cell + size / 2 for layer in range(layers)], _numbers(layers))
+    axes.set_yticks([head * cell + size / 2 for head in range(heads)], _numbers(heads))
     axes.set_xlabel(names["layer"])
     axes.set_ylabel(names["head"])
     axes.tick_params(length=0)
     return figure
+
+
+def _numbers(count: int) -> list[str]:
+    return [str(number) for number in range(1, count + 1)]
 
 
 def _show(axes: Axes, matrix: np.ndarray, colours: str) -> None:
@@ -106,7 +110,7 @@ def _lengths(lesson: Lesson, names: Names) -> Figure:
     figure = new_figure(7.2, 2.6)
     axes = plain_axes(figure, 1, 1, 1, x=names["layer"], y=names["length"])
     axes.plot(range(len(length)), length, color=COLOURS[0], marker="o")
-    axes.set_xticks(range(len(length)), [names["start"], *range(1, len(length))])
+    axes.set_xticks(range(len(length)), [names["start"], *_numbers(len(length) - 1)])
     axes.set_ylim(0)
     return figure
 
@@ -129,7 +133,7 @@ def _step(lesson: Lesson) -> Figure:
     image = axes.imshow(sheet, cmap="viridis", aspect="auto", interpolation="nearest")
     image.set_rasterized(True)
     axes.set_yticks(range(len(paths)), paths)
-    axes.set_xticks(range(sheet.shape[1]), range(1, sheet.shape[1] + 1))
+    axes.set_xticks(range(sheet.shape[1]), _numbers(sheet.shape[1]))
     axes.tick_params(length=0)
     for (row, column), value in np.ndenumerate(sheet):
         if np.isfinite(value):

@@ -11,6 +11,7 @@ import numpy as np
 
 from llm_jax.data import batches, tokenizers
 from llm_jax.model import decoder, layers
+from llm_jax.model.seen import SeenInBlock
 from llm_jax.walkthrough.lesson import Lesson
 from llm_jax.walkthrough.source import Code, statement
 
@@ -50,7 +51,7 @@ _SQUARE = ("batch", "head", "query", "key")
 def stages(lesson: Lesson, cross_entropy: Callable[..., Any]) -> list[Stage]:
     """All stages, from the whole text to the loss, whose function belongs to training and is passed in."""
     loss = statement(cross_entropy, "return")
-    return [*_text_to_input(lesson), *_attention(lesson), *_rest(lesson, loss)]
+    return [*_text_to_input(lesson), *_heads(lesson), *_attention(lesson), *_rest(lesson, loss)]
 
 
 def _row_labels(lesson: Lesson) -> list[str]:
@@ -118,21 +119,22 @@ def _text_to_input(lesson: Lesson) -> list[Stage]:
     ]
 
 
-def _attention(lesson: Lesson) -> list[Stage]:
-    block = type(lesson.seen.blocks)(*(array[0] for array in lesson.seen.blocks))
-    inputs = _row_labels(lesson)
-    mask_TT = np.where(lesson.seen.mask[0], 0.0, -np.inf)
-    masked_BNTT = np.where(lesson.seen.mask[:, None], block.scores, -np.inf)
+def _first_block(lesson: Lesson) -> SeenInBlock:
+    return SeenInBlock(*(array[0] for array in lesson.seen.blocks))
+
+
+def _joined(x_BTNH: np.ndarray) -> np.ndarray:
+    return x_BTNH.reshape(*x_BTNH.shape[:2], -1)
+
+
+def _heads_first(x_BTNH: np.ndarray) -> np.ndarray:
+    return x_BTNH.swapaxes(1, 2)
+
+
+def _heads(lesson: Lesson) -> list[Stage]:
+    block, inputs = _first_block(lesson), _row_labels(lesson)
     projected = [("Q", block.queries), ("K", block.keys), ("V", block.values)]
-    heads = r"Q, K, V \in \mathbb{R}"
-    split = ("batch", "time", "head", "head_width")
-
-    def joined(x_BTNH: np.ndarray) -> np.ndarray:
-        return x_BTNH.reshape(*x_BTNH.shape[:2], -1)
-
-    def heads_first(x_BTNH: np.ndarray) -> np.ndarray:
-        return x_BTNH.swapaxes(1, 2)
-
+    symbols = r"Q, K, V \in \mathbb{R}"
     return [
         Stage(
             "attention_norm",
@@ -144,20 +146,28 @@ def _attention(lesson: Lesson) -> list[Stage]:
             "projections",
             r"Q = \hat h W^Q, \quad K = \hat h W^K, \quad V = \hat h W^V",
             [statement(_BLOCK, "q_BTNH")],
-            [View(symbol, _WIDE, joined(x), rows=inputs) for symbol, x in projected],
+            [View(symbol, _WIDE, _joined(x), rows=inputs) for symbol, x in projected],
         ),
         Stage(
             "split",
-            heads + r"^{B \times T \times N \times H}",
+            symbols + r"^{B \times T \times N \times H}",
             [statement(layers.Block._heads, "return")],
-            [View(symbol, split, x) for symbol, x in projected],
+            [View(symbol, ("batch", "time", "head", "head_width"), x) for symbol, x in projected],
         ),
         Stage(
             "heads_first",
-            heads + r"^{B \times N \times T \times H}",
+            symbols + r"^{B \times N \times T \times H}",
             [statement(layers.attention_weights, "scores_BNTS")],
-            [View(symbol, _HEADS, heads_first(x), rows=inputs) for symbol, x in projected],
+            [View(symbol, _HEADS, _heads_first(x), rows=inputs) for symbol, x in projected],
         ),
+    ]
+
+
+def _attention(lesson: Lesson) -> list[Stage]:
+    block, inputs = _first_block(lesson), _row_labels(lesson)
+    mask_TT = np.where(lesson.seen.mask[0], 0.0, -np.inf)
+    masked_BNTT = np.where(lesson.seen.mask[:, None], block.scores, -np.inf)
+    return [
         Stage(
             "scores",
             r"S = \frac{Q K^{\top}}{\sqrt{H}}",
@@ -186,13 +196,13 @@ def _attention(lesson: Lesson) -> list[Stage]:
             "mixed",
             r"Z = A V",
             [statement(_BLOCK, "mixed_BTNH")],
-            [View("Z", _HEADS, heads_first(block.mixed), rows=inputs)],
+            [View("Z", _HEADS, _heads_first(block.mixed), rows=inputs)],
         ),
         Stage(
             "joined",
             r"Z = [Z_1; Z_2; \ldots; Z_N]",
             [statement(layers.Block._project, "axis")],
-            [View("Z", _WIDE, joined(block.mixed), rows=inputs)],
+            [View("Z", _WIDE, _joined(block.mixed), rows=inputs)],
         ),
         Stage(
             "projection",
@@ -211,7 +221,7 @@ def _attention(lesson: Lesson) -> list[Stage]:
 
 def _rest(lesson: Lesson, loss: Code) -> list[Stage]:
     seen, inputs = lesson.seen, _row_labels(lesson)
-    block = type(seen.blocks)(*(array[0] for array in seen.blocks))
+    block = _first_block(lesson)
     ids = [lesson.labels[token] for token in range(8)]
     names = ("mlp_input_BTD", "hidden_BTF", "active_BTF", "mlp_output_BTD", "output_BTD")
     activation = {"relu": r"\mathrm{ReLU}", "gelu": r"\mathrm{GELU}"}[lesson.config.activation]
