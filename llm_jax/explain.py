@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.explain [DIR|CONFIG.toml] [--text ...]`."""
+"""Door: `python -m llm_jax.explain [DIR|CONFIG.toml]`."""
 
 import json
 import time
@@ -12,7 +12,6 @@ def explain(
     source: Path | None = None,
     /,
     *,
-    text: str | None = None,
     language: Literal["en", "zh"] = "en",
     out: Path | None = None,
 ) -> None:
@@ -20,14 +19,12 @@ def explain(
 
     Without a directory it shows a fresh, untrained model of the tutorial.
 
-    Example: python -m llm_jax.explain runs/tutorial --text "The salesperson listens."
+    Example: python -m llm_jax.explain runs/tutorial --language zh
 
     Parameters
     ----------
     source:
         A run directory, or one that `convert import` made, or a TOML file for an untrained model.
-    text:
-        What the x-ray looks at; without it, the beginning of the held-out text.
     language:
         Language of the sentences: en or zh.
     out:
@@ -57,7 +54,6 @@ def explain(
         words=words,
         language=language,
         about=about,
-        xray=None,
     )
     if out is None:
         out = (source if source is not None and source.is_dir() else Path()) / "explain.html"

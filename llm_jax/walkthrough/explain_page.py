@@ -79,7 +79,6 @@ def explain_page(
     words: Mapping[str, Any],
     language: str,
     about: str,
-    xray: Any,
 ) -> str:
     """The whole page's HTML.
 
@@ -90,7 +89,6 @@ def explain_page(
         words: the sentences of a language.
         language: its code, for the page's attribute.
         about: one sentence on the model that is shown.
-        xray: what the x-ray's template shows; None leaves it out.
     """
     config = lesson.config
     cards = [
@@ -117,7 +115,6 @@ def explain_page(
             for row, row_nats in zip(lesson.batch.targets, lesson.nats, strict=True)
         ],
         movements=[move for move in lesson.movements if move.layer in (None, 0)],
-        xray=xray,
     )
 
 
