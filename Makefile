@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 LOCK = $(shell "$(PYTHON)" -c 'import sys; print("requirements/py311" if sys.version_info < (3, 12) else "requirements/py312")' 2>/dev/null)
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help train test quick parity lint lock clean
+.PHONY: help train test quick parity browser lint lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -24,10 +24,13 @@ train: $(VENV)/.train ## trains the tutorial's model on the embedded handbook (a
 test: lint quick ## lint, types and all tests that need no torch
 
 quick: $(VENV)/.test ## the tests alone
-	$(BIN)/python -m pytest -n 2 --ignore=tests/parity $(ARGS)
+	$(BIN)/python -m pytest -n 2 --ignore=tests/parity --ignore=tests/browser $(ARGS)
 
 parity: $(VENV)/.parity ## the proof of numerical parity with torch
 	$(BIN)/python -m pytest tests/parity $(ARGS)
+
+browser: $(VENV)/.browser ## the pages in Chromium, which must be installed (Debian: apt-get install chromium)
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: $(VENV)/.test ## ruff and pyright
 	$(BIN)/ruff check .
@@ -62,4 +65,8 @@ $(VENV)/.test: $(VENV)/.train $(LOCK)-test.txt
 # Left out of the lock files, so that the machine's own build of torch (CPU or CUDA) serves.
 $(VENV)/.parity: $(VENV)/.test
 	$(PIP) torch==2.13.0 transformers==5.23.0
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.test
+	$(PIP) playwright==1.65.2 axe-playwright-python==0.1.8
 	@touch $@
