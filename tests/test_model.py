@@ -13,7 +13,14 @@ from llm_jax.config import ModelConfig
 from llm_jax.errors import DataError, UserError
 from llm_jax.model.cache import init_cache
 from llm_jax.model.checks import check_tokens
-from llm_jax.model.decoder import abstract_params, forward, hidden_states, init_params, sinusoidal_table
+from llm_jax.model.decoder import (
+    abstract_params,
+    forward,
+    hidden_states,
+    init_params,
+    read_out,
+    sinusoidal_table,
+)
 from llm_jax.model.layers import attention_weights, dropout
 from llm_jax.tree import Tree, count_parameters, flatten
 
@@ -215,3 +222,14 @@ def test_what_is_seen_is_what_was_computed(
     np.testing.assert_allclose(blocks.weights.sum(axis=-1), 1, rtol=1e-5)
     head = jax.device_get(tiny_params["head"])
     np.testing.assert_allclose(scores, seen.hidden @ head["kernel"] + head["bias"], atol=1e-5)
+
+
+def test_what_is_read_off_the_last_block_is_the_output(
+    model: tuple[Tree, ModelConfig], tokens_BT: np.ndarray
+) -> None:
+    params, config = model
+    scores_BTV, _, seen = run(params, config, tokens_BT)
+    last_BTD = seen.blocks.block_output[-1]
+    read = jax.jit(read_out, static_argnums=1)
+    np.testing.assert_allclose(read(params, config, last_BTD), scores_BTV, atol=1e-6)
+    np.testing.assert_array_equal(read(params, config, last_BTD[0]), read(params, config, last_BTD)[0])

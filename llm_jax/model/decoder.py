@@ -82,7 +82,7 @@ def hidden_states(
         dropout_key, embedding_key = jax.random.split(dropout_key)
         x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD)
     x_BTD, cache, seen = _run_blocks(params["blocks"], config, x_BTD, mask_BTS, cache, dropout_key)
-    hidden_BTD = apply(layer_norm(config, "final_norm"), params["final_norm"], x_BTD)
+    hidden_BTD = _final_norm(params, config, x_BTD)
     return hidden_BTD, cache, Seen(token_BTD, signal_BTD, mask_BTS, seen, hidden_BTD)
 
 
@@ -102,6 +102,11 @@ def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
         return rows
     shared = jnp.broadcast_to(rows[..., -1:], (*rows.shape[:-1], config.shared_ids))
     return jnp.concatenate([rows[..., :-1], shared], axis=-1)
+
+
+def read_out(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Array:
+    """Logits [..., V] off any residual stream [..., D], as if no block came after it (the logit lens)."""
+    return logits(params, config, _final_norm(params, config, stream))
 
 
 def forward(
@@ -133,6 +138,10 @@ def _embedding_rows(config: ModelConfig) -> int:
 
 def _init_table(key: jax.Array, config: ModelConfig, rows: int) -> jax.Array:
     return embedding_init(config)(key, (rows, config.d_model), config.param_dtype)
+
+
+def _final_norm(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Array:
+    return apply(layer_norm(config, "final_norm"), params["final_norm"], stream)
 
 
 def _embed(

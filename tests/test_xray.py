@@ -1,0 +1,358 @@
+"""The X-ray: its numbers against the model's own, and its page against hostile tokens."""
+
+import base64
+import dataclasses
+import json
+import math
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from llm_jax import materials
+from llm_jax.config import Config, ModelConfig, TrainConfig
+from llm_jax.model.decoder import forward, init_params, read_out
+from llm_jax.tree import Tree
+from llm_jax.walkthrough import page
+from llm_jax.walkthrough.xray import (
+    Attention,
+    Origin,
+    Overlap,
+    Passage,
+    XRay,
+    logit_lens,
+    make_xray,
+    mark_spans,
+    pack_weights,
+    token_rank,
+    token_surprisal,
+    token_text,
+    top_tokens,
+)
+
+WORDS = {
+    "surprise_title": "How surprised was the model?",
+    "surprise_text": "The model read the text from left to right and guessed each next token. The "
+    "deeper the colour, the less it expected what came. Point at a token, tap it, "
+    "or use the arrow keys.",
+    "scale_nats": "surprisal in nats",
+    "mean": "mean {nats}",
+    "blind": "blind guess {nats}",
+    "signs": "A box is one token. ↵ is a line's end, · a space, \\xNN a byte that is no whole character.",
+    "nats": "nats",
+    "probability": "probability",
+    "rank": "rank",
+    "expected": "it expected",
+    "first": "the first token: nothing comes before it, so it is not predicted",
+    "rare": "(a rare token)",
+    "lens_title": "When does the answer appear?",
+    "lens_text": "After every block the model could already answer. Each row reads its answer "
+    "off there: the likeliest next token and its probability in percent. The deeper"
+    " the colour, the more the row believes in the token that does come next; "
+    "framed answers are right.",
+    "scale_probability": "probability",
+    "lens_read": "it has read",
+    "lens_start": "before block 1",
+    "lens_block": "after block {layer}",
+    "lens_truth": "next came",
+    "lens_says": "would say",
+    "attention_title": "Where does each head look?",
+    "attention_text": "A head mixes what earlier tokens hold, each with a weight; the weights sum to "
+    "100 %. Rows of small maps are blocks, columns are heads: choose one, then "
+    "point at a token to see where it looks.",
+    "attention_choose": "attention head",
+    "attention_head": "block {layer}, head {head}",
+    "attention_map": "rows look at columns; nobody looks ahead",
+    "attention_tokens": "the token that looks",
+    "looks": "looks at",
+    "itself": "itself",
+    "origin_title": "Why did it say that?",
+    "origin_text": "A text that the model wrote. Coloured runs stand word for word in its training"
+    " text; the number is their length in tokens.",
+    "passages_title": "The nearest training passages",
+    "passage_once": "once in training",
+    "passage_count": "{count} times in training",
+    "meter_title": "Memorised or made up?",
+    "meter_text": "The longest piece of each sample that stands word for word in the training text.",
+    "meter_of": "{longest} of {length} tokens",
+}
+
+
+@pytest.fixture(params=[0, 9], ids=["all ids apart", "ids that share a row"])
+def config(request: pytest.FixtureRequest, tiny: ModelConfig) -> ModelConfig:
+    return dataclasses.replace(tiny, shared_ids=request.param)
+
+
+@pytest.fixture
+def params(config: ModelConfig) -> Tree:
+    return init_params(jax.random.key(2), config)
+
+
+@pytest.fixture
+def text(config: ModelConfig) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, config.vocab_size, config.context_length + 1).astype(np.int32)
+
+
+def look(params: Tree, config: ModelConfig, text: np.ndarray, **words: Any) -> tuple[XRay, np.ndarray]:
+    """The X-ray, and the model's own logits [T, V]."""
+    scores, _, seen = jax.device_get(jax.jit(forward, static_argnums=1)(params, config, text[None, :-1]))
+    read = jax.jit(read_out, static_argnums=1)
+    picture = make_xray(
+        text,
+        scores[0],
+        np.concatenate([seen.blocks.block_input[:1, 0], seen.blocks.block_output[:, 0]]),
+        seen.blocks.weights[:, 0],
+        read_out=lambda x_TD: np.asarray(read(params, config, x_TD)),
+        shared_ids=config.shared_ids,
+        **{"token_bytes": lambda token: f"{token} ".encode()} | words,
+    )
+    return picture, scores[0]
+
+
+def softmax(logits_TV: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.nn.softmax(logits_TV.astype(np.float32), axis=-1))
+
+
+def test_surprisal_is_minus_the_logarithm_of_softmax_however_large_the_logits() -> None:
+    logits_TV = np.random.default_rng(0).normal(scale=5, size=(7, 50)).astype(np.float32)
+    targets_T = np.arange(7) * 7
+    expected = -np.log(softmax(logits_TV)[np.arange(7), targets_T])
+    np.testing.assert_allclose(token_surprisal(logits_TV, targets_T), expected, rtol=1e-5)
+    np.testing.assert_allclose(token_surprisal(logits_TV + 1000, targets_T), expected, rtol=1e-3)
+
+
+def test_mean_surprisal_is_the_loss_that_evaluation_gives(
+    params: Tree, config: ModelConfig, text: np.ndarray
+) -> None:
+    picture, _ = look(params, config, text)
+    whole = Config(model=config, train=TrainConfig(eval_batch_size=1))
+    assert picture.mean_nats == pytest.approx(materials.score_tokens(whole, params, text, 100).loss, rel=1e-6)
+    assert picture.mean_nats == pytest.approx(np.mean([token.nats for token in picture.tokens[1:]]), abs=1e-6)
+    assert picture.tokens[0].nats is None
+
+
+def test_rank_and_guesses_are_those_of_sorted_probabilities() -> None:
+    logits_TV = np.random.default_rng(1).normal(size=(6, 30))
+    order = np.argsort(-logits_TV, axis=-1)
+    ids_TK, probability_TK = top_tokens(logits_TV, 3)
+    np.testing.assert_array_equal(ids_TK, order[:, :3])
+    np.testing.assert_allclose(probability_TK, -np.sort(-softmax(logits_TV))[:, :3], rtol=1e-5)
+    for place in (0, 4, 29):
+        assert token_rank(logits_TV, order[:, place]).tolist() == [place + 1] * 6
+
+
+def test_ids_that_share_a_row_are_one_guess_without_a_name() -> None:
+    logits_TV = np.array([[0.0, 1.0, 3.0, 3.0, 3.0]])
+    assert top_tokens(logits_TV, 3, shared_ids=3)[0].tolist() == [[2, 1, 0]]
+    assert top_tokens(logits_TV, 3)[0].tolist() == [[2, 3, 4]]
+    picture = make_xray(
+        np.array([0, 1]),
+        logits_TV,
+        np.zeros((1, 1, 1)),
+        np.ones((1, 1, 1, 1)),
+        read_out=lambda _: logits_TV,
+        token_bytes=lambda token: b"%d" % token,
+        shared_ids=3,
+    )
+    assert [guess.label for guess in picture.tokens[1].guesses] == [None, "1", "0"]
+    assert picture.lens[0][0].guess.label is None
+
+
+def test_the_last_row_of_the_lens_is_what_the_model_says(
+    params: Tree, config: ModelConfig, text: np.ndarray
+) -> None:
+    _, _, seen = jax.device_get(forward(params, config, text[None, :-1]))
+    read = jax.jit(read_out, static_argnums=1)
+    lens = logit_lens(
+        seen.blocks.block_output[:, 0], lambda x_TD: np.asarray(read(params, config, x_TD)), text[1:], 0
+    )
+    picture, scores_TV = look(params, config, text)
+    np.testing.assert_array_equal(lens.top[-1], scores_TV.argmax(-1))
+    np.testing.assert_allclose(lens.top_probability[-1], softmax(scores_TV).max(-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        lens.true_probability[-1], np.exp(-token_surprisal(scores_TV, text[1:])), rtol=1e-5
+    )
+    assert len(picture.lens) == config.num_layers + 1
+    assert [cell.right for cell in picture.lens[-1]] == (scores_TV.argmax(-1) == text[1:]).tolist()
+    for cell, token in zip(picture.lens[-1], picture.tokens[1:], strict=True):
+        assert cell.guess.label == token.guesses[0].label
+        assert cell.true_probability == pytest.approx(token.probability, abs=2e-6)
+
+
+def unpack(attention: Attention) -> np.ndarray:
+    flat = np.frombuffer(base64.b64decode(attention.weights), np.uint8)
+    return flat.reshape(attention.layers, attention.heads, attention.length, attention.length)
+
+
+@pytest.mark.parametrize("sharpness", [0, 0.01, 1, 30])
+def test_packed_attention_is_within_one_step_and_its_rows_sum_to_one(sharpness: float) -> None:
+    scores = np.random.default_rng(5).normal(scale=sharpness, size=(2, 3, 128, 128))
+    mask = np.tril(np.ones((128, 128), bool))
+    weights = np.asarray(jax.nn.softmax(np.where(mask, scores, -np.inf), axis=-1))
+    packed = unpack(pack_weights(weights))
+    assert np.abs(packed / 255 - weights).max() < 1 / 255 + 1e-6
+    np.testing.assert_array_equal(packed.sum(-1, dtype=int), 255)
+    assert np.all(packed[:, :, ~mask] == 0)
+
+
+def test_the_pages_attention_is_the_models(params: Tree, config: ModelConfig, text: np.ndarray) -> None:
+    picture, _ = look(params, config, text)
+    _, _, seen = jax.device_get(forward(params, config, text[None, :-1]))
+    assert np.abs(unpack(picture.attention) / 255 - seen.blocks.weights[:, 0]).max() < 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("piece", "shown"),
+    [
+        (b" the", " the"),
+        (b".\n\n", ".↵↵"),
+        (b"\t\r", "⇥\\x0d"),
+        ("é".encode()[:1], "\\xc3"),
+        ("你".encode()[1:] + b"a", "\\xbd\\xa0a"),
+        ("你好".encode(), "你好"),
+        ("\u202e".encode(), "\\xe2\\x80\\xae"),
+        (b"\x00", "\\x00"),
+        (b"", "∅"),
+    ],
+)
+def test_all_of_a_token_can_be_seen(piece: bytes, shown: str) -> None:
+    assert token_text(piece) == shown
+
+
+def test_a_token_has_its_longest_passage() -> None:
+    marked = mark_spans("abcdefg", [(0, 2), (1, 3), (5, 1)])
+    assert [token.text for token in marked] == list("abcdefg")
+    assert [token.span for token in marked] == [2, 3, 3, 3, 0, 1, 0]
+    assert [token.ends for token in marked] == [True, False, False, True, False, True, False]
+    assert [token.ends for token in mark_spans("abcd", [(0, 2), (2, 2)])] == [False, True, False, True]
+
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'\n",
+    "<!--",
+    "{{ 7 * 7 }}",
+]
+HOSTILE += ["&lt;", "\u2028", " ", "</style>", "</p>", "\\", "\x00"]
+ORIGIN = Origin(
+    mark_spans(HOSTILE, [(0, 3), (4, 2)]),
+    [Passage(HOSTILE[0], HOSTILE[1], HOSTILE[8], 1), Passage("a", "b", "c", 5)],
+    [Overlap(HOSTILE[1], 3, 12), Overlap("", 0, 0)],
+)
+
+
+class Elements(HTMLParser):
+    """Tags, attributes and texts of a page as a browser splits it."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture
+def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The templates, and one of a page that has nothing but an X-ray."""
+    folder = tmp_path / "templates"
+    shutil.copytree(page._TEMPLATES, folder)
+    (folder / "only.html.j2").write_text(
+        '{% extends "base.html.j2" %}{% from "xray.html.j2" import xray %}'
+        "{% block content %}{{ xray(x, words) }}{% endblock %}"
+    )
+    monkeypatch.setattr(page, "_TEMPLATES", folder)
+    return folder
+
+
+def show(picture: XRay, words: dict[str, str] = WORDS) -> str:
+    return page.render("only.html.j2", language="en", title="X-ray", x=picture, words=words)
+
+
+def test_hostile_tokens_stay_text(
+    templates: Path, params: Tree, config: ModelConfig, text: np.ndarray
+) -> None:
+    def pieces(token: int) -> bytes:
+        return HOSTILE[token % len(HOSTILE)].encode()
+
+    tame, _ = look(params, config, text, token_bytes=lambda _: b"x", origin=ORIGIN)
+    tame = tame._replace(
+        origin=Origin(
+            [token._replace(text="x") for token in ORIGIN.generated],
+            [passage._replace(before="x", matched="x", after="x") for passage in ORIGIN.passages],
+            [sample._replace(text="x") for sample in ORIGIN.samples],
+        )
+    )
+    hostile, _ = look(params, config, text, token_bytes=pieces, origin=ORIGIN)
+    expected, got = Elements(show(tame)), Elements(show(hostile))
+    # Tokens with a line's end bring a <br> each, and nothing else.
+    assert [tag for tag in got.tags if tag != "br"] == expected.tags
+    assert {name for name, _ in got.attributes} == {name for name, _ in expected.attributes}
+    data = next(json.loads(each) for each in got.texts if each.startswith('{"attention"'))
+    assert [token[0] for token in data["tokens"]] == [token_text(pieces(int(token))) for token in text]
+    for piece in HOSTILE[:2]:
+        assert piece in got.texts
+
+
+def test_the_page_asks_nothing_of_a_network(
+    templates: Path, params: Tree, config: ModelConfig, text: np.ndarray
+) -> None:
+    html = show(look(params, config, text, origin=ORIGIN._replace(generated=[], passages=[], samples=[]))[0])
+    forbidden = "http: https: src= href= url( @import fetch( import( XMLHttpRequest sendBeacon innerHTML"
+    kept = html.replace('<link rel="icon" href="data:,">', "")
+    assert [word for word in forbidden.split() if word in kept] == []
+
+
+class Recorded(dict[str, str]):
+    """A dict that knows which of its values were read."""
+
+    def __init__(self, words: dict[str, str]):
+        super().__init__(words)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+def test_every_word_is_read(templates: Path, params: Tree, config: ModelConfig, text: np.ndarray) -> None:
+    words = Recorded(WORDS)
+    show(look(params, config, text, origin=ORIGIN)[0], words)
+    assert words.read == set(WORDS)
+
+
+def test_a_text_that_was_not_generated_has_no_origin(
+    templates: Path, params: Tree, config: ModelConfig, text: np.ndarray
+) -> None:
+    picture, _ = look(params, config, text)
+    assert WORDS["origin_title"] not in show(picture)
+    assert WORDS["origin_title"] in show(picture._replace(origin=ORIGIN))
+
+
+def test_a_long_text_and_a_large_vocabulary_make_a_small_page(templates: Path) -> None:
+    length, vocab_size = 128, 100_256
+    generator = np.random.default_rng(0)
+    logits_TV = generator.normal(size=(length, vocab_size)).astype(np.float32)
+    weights = generator.dirichlet(np.ones(length), size=(4, 4, length))
+    picture = make_xray(
+        generator.integers(0, vocab_size, length + 1),
+        logits_TV,
+        np.zeros((5, length, 8), np.float32),
+        weights,
+        read_out=lambda _: logits_TV,
+        token_bytes=lambda token: b" token%d" % token,
+    )
+    assert picture.blind_nats == math.log(vocab_size)
+    assert len(show(picture)) < 1_500_000
