@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.explain [DIR|CONFIG.toml]`."""
+"""Door: `python -m llm_jax.explain [DIR|CONFIG.toml] [--text ...]`."""
 
 import json
 import time
@@ -12,6 +12,7 @@ def explain(
     source: Path | None = None,
     /,
     *,
+    text: str | None = None,
     language: Literal["en", "zh"] = "en",
     out: Path | None = None,
 ) -> None:
@@ -19,12 +20,14 @@ def explain(
 
     Without a directory it shows a fresh, untrained model of the tutorial.
 
-    Example: python -m llm_jax.explain runs/tutorial --language zh
+    Example: python -m llm_jax.explain runs/tutorial --text "The salesperson listens."
 
     Parameters
     ----------
     source:
         A run directory, or one that `convert import` made, or a TOML file for an untrained model.
+    text:
+        What the x-ray looks at, cut to the context; without it, the beginning of the held-out text.
     language:
         Language of the sentences: en or zh.
     out:
@@ -32,7 +35,7 @@ def explain(
     """
     from rich.console import Console
 
-    from llm_jax.inside import find_subject, label, make_lesson, next_batch
+    from llm_jax.inside import find_subject, label, make_lesson, next_batch, text_xray
     from llm_jax.training.losses import cross_entropy
     from llm_jax.walkthrough.explain_page import explain_page
     from llm_jax.walkthrough.page import write_page
@@ -54,6 +57,7 @@ def explain(
         words=words,
         language=language,
         about=about,
+        xray=text_xray(subject, text),
     )
     if out is None:
         out = (source if source is not None and source.is_dir() else Path()) / "explain.html"

@@ -10,16 +10,30 @@ import numpy as np
 
 from llm_jax import materials
 from llm_jax.batch import Batch
-from llm_jax.config import Config
+from llm_jax.config import Config, SamplingConfig
 from llm_jax.data.batches import batch_at
 from llm_jax.data.corpora import read_corpus
-from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
-from llm_jax.errors import CheckpointError
+from llm_jax.data.tokenizers import Tokenizer, decode, tokenizer_from_dict
+from llm_jax.errors import CheckpointError, DataError
+from llm_jax.inference.decode import generate_tokens
+from llm_jax.model.checks import check_tokens
+from llm_jax.model.decoder import read_out
 from llm_jax.settings import config_from_dict, read_config
 from llm_jax.training.checkpoint import read_about, read_params, read_restored
 from llm_jax.training.losses import token_nats
 from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, train_step
-from llm_jax.walkthrough.lesson import Lesson, look, movements, token_label
+from llm_jax.walkthrough import passages
+from llm_jax.walkthrough.lesson import Lesson, look, movements
+from llm_jax.walkthrough.xray import (
+    Origin,
+    Overlap,
+    Passage,
+    XRay,
+    make_xray,
+    mark_spans,
+    token_text,
+    visible,
+)
 
 
 class Subject(NamedTuple):
@@ -79,7 +93,78 @@ def make_lesson(subject: Subject, batch: Batch) -> Lesson:
 
 def label(tokenizer: Tokenizer, token: int) -> str:
     """A token id as text that can be seen."""
-    return token_label(tokenizer.token_bytes(token))
+    return visible(token_text(tokenizer.token_bytes(token)))
+
+
+def text_xray(subject: Subject, text: str | None) -> XRay:
+    """The x-ray of a text, cut to the context; without one, of the beginning of the held-out text.
+
+    Raises:
+        DataError: the text has fewer than two tokens.
+    """
+    model, params = subject.config.model, evaluated_params(subject.state)
+    held_out = subject.validation_tokens if len(subject.validation_tokens) else subject.train_tokens
+    tokens = np.asarray(held_out if text is None else subject.tokenizer.encode(text))
+    tokens = tokens[: model.context_length + 1].astype(np.int32)
+    if len(tokens) < 2:
+        raise DataError(f"the text to look at must have at least 2 tokens, got {len(tokens)}")
+    check_tokens(tokens[:-1], model, "the text")
+    check_tokens(tokens[-1:], model, "the text")
+    logits, seen = look(params, model, tokens[None, :-1])
+    blocks = seen.blocks
+    return make_xray(
+        tokens,
+        logits[0],
+        np.concatenate([blocks.block_input[:1, 0], blocks.block_output[:, 0]]),
+        blocks.weights[:, 0],
+        read_out=lambda stream: np.asarray(_read_out(params, model, stream)),
+        token_bytes=subject.tokenizer.token_bytes,
+        shared_ids=model.shared_ids,
+        origin=None if subject.step is None else _origin(subject),
+    )
+
+
+_read_out = jax.jit(read_out, static_argnums=1)
+
+
+def _origin(subject: Subject, samples: int = 3, context: int = 16) -> Origin:
+    """Where samples of the model have their words from: the first in detail, of each the longest overlap."""
+    settings, tokenizer = subject.config.train, subject.tokenizer
+    prompt = tokenizer.encode(settings.prompt or "The").tolist()
+    rows = generate_tokens(
+        evaluated_params(subject.state),
+        subject.config.model,
+        [prompt] * samples,
+        max_new_tokens=100,
+        sampling=SamplingConfig(),
+        seed=settings.seed,
+    )
+    texts = np.stack(list(rows), axis=1)
+    index = passages.build_index(subject.train_tokens)
+    spans = passages.verbatim_spans(index, texts[0], 3)
+    found = passages.nearest_passages(index, texts[0], 4, context)
+    return Origin(
+        mark_spans(
+            [token_text(tokenizer.token_bytes(int(token))) for token in texts[0]],
+            [(span.start, span.length) for span in spans],
+        ),
+        [_passage(subject, index, passage) for passage in found],
+        [
+            Overlap(decode(tokenizer, text), passages.longest_overlap(index, text).length, len(text))
+            for text in texts
+        ],
+    )
+
+
+def _passage(subject: Subject, index: passages.Index, passage: passages.Passage) -> Passage:
+    span = max(passage.spans, key=lambda span: span.length)
+    start, end = span.position, span.position + span.length
+    text = subject.train_tokens
+    before, matched, after = (
+        decode(subject.tokenizer, text[slice(*cut)])
+        for cut in ((passage.start, start), (start, end), (end, passage.end))
+    )
+    return Passage(before, matched, after, passages.occurrences(index, text[start:end]))
 
 
 def next_batch(subject: Subject) -> Batch:

@@ -18,6 +18,7 @@ from llm_jax.config import Config, ModelConfig, TrainConfig
 from llm_jax.model.decoder import forward, init_params, read_out
 from llm_jax.tree import Tree
 from llm_jax.walkthrough import page
+from llm_jax.walkthrough.words import read_words
 from llm_jax.walkthrough.xray import (
     Attention,
     Origin,
@@ -34,52 +35,7 @@ from llm_jax.walkthrough.xray import (
     top_tokens,
 )
 
-WORDS = {
-    "surprise_title": "How surprised was the model?",
-    "surprise_text": "The model read the text from left to right and guessed each next token. The "
-    "deeper the colour, the less it expected what came. Point at a token, tap it, "
-    "or use the arrow keys.",
-    "scale_nats": "surprisal in nats",
-    "mean": "mean {nats}",
-    "blind": "blind guess {nats}",
-    "signs": "A box is one token. ↵ is a line's end, · a space, \\xNN a byte that is no whole character.",
-    "nats": "nats",
-    "probability": "probability",
-    "rank": "rank",
-    "expected": "it expected",
-    "first": "the first token: nothing comes before it, so it is not predicted",
-    "rare": "(a rare token)",
-    "lens_title": "When does the answer appear?",
-    "lens_text": "After every block the model could already answer. Each row reads its answer "
-    "off there: the likeliest next token and its probability in percent. The deeper"
-    " the colour, the more the row believes in the token that does come next; "
-    "framed answers are right.",
-    "scale_probability": "probability",
-    "lens_read": "it has read",
-    "lens_start": "before block 1",
-    "lens_block": "after block {layer}",
-    "lens_truth": "next came",
-    "lens_says": "would say",
-    "attention_title": "Where does each head look?",
-    "attention_text": "A head mixes what earlier tokens hold, each with a weight; the weights sum to "
-    "100 %. Rows of small maps are blocks, columns are heads: choose one, then "
-    "point at a token to see where it looks.",
-    "attention_choose": "attention head",
-    "attention_head": "block {layer}, head {head}",
-    "attention_map": "rows look at columns; nobody looks ahead",
-    "attention_tokens": "the token that looks",
-    "looks": "looks at",
-    "itself": "itself",
-    "origin_title": "Why did it say that?",
-    "origin_text": "A text that the model wrote. Coloured runs stand word for word in its training"
-    " text; the number is their length in tokens.",
-    "passages_title": "The nearest training passages",
-    "passage_once": "once in training",
-    "passage_count": "{count} times in training",
-    "meter_title": "Memorised or made up?",
-    "meter_text": "The longest piece of each sample that stands word for word in the training text.",
-    "meter_of": "{longest} of {length} tokens",
-}
+WORDS = read_words("en")["xray"]
 
 
 @pytest.fixture(params=[0, 9], ids=["all ids apart", "ids that share a row"])

@@ -13,6 +13,7 @@ from llm_jax.walkthrough.lesson import Lesson
 from llm_jax.walkthrough.page import render
 from llm_jax.walkthrough.pictures import picture
 from llm_jax.walkthrough.stages import Stage, View
+from llm_jax.walkthrough.xray import XRay
 
 BEYOND = ("block", "layers", "losses", "step")
 
@@ -79,6 +80,7 @@ def explain_page(
     words: Mapping[str, Any],
     language: str,
     about: str,
+    xray: XRay | None,
 ) -> str:
     """The whole page's HTML.
 
@@ -89,6 +91,7 @@ def explain_page(
         words: the sentences of a language.
         language: its code, for the page's attribute.
         about: one sentence on the model that is shown.
+        xray: of a text, for the last part; None leaves it out.
     """
     config = lesson.config
     cards = [
@@ -114,6 +117,7 @@ def explain_page(
             [(lesson.labels[int(token)], float(nats)) for token, nats in zip(row, row_nats, strict=True)]
             for row, row_nats in zip(lesson.batch.targets, lesson.nats, strict=True)
         ],
+        xray=xray,
         movements=[move for move in lesson.movements if move.layer in (None, 0)],
     )
 

@@ -71,11 +71,3 @@ def movements(before: Tree, after: Tree) -> list[Movement]:
                 )
             )
     return found
-
-
-def token_label(piece: bytes) -> str:
-    """A token's bytes as text that can be seen: spaces as ·, line ends as ↵, bytes that are no character as
-    \\xNN.
-    """
-    text = piece.decode("utf-8", errors="backslashreplace")
-    return text.replace(" ", "·").replace("\n", "↵").replace("\t", "→").replace("\r", "␍") or "∅"

@@ -239,7 +239,7 @@ def _rest(lesson: Lesson, loss: Code) -> list[Stage]:
         Stage(
             "final_norm",
             r"z = \frac{h_L - \mu}{\sqrt{\sigma^2 + \epsilon}} \odot g + b",
-            [statement(decoder.hidden_states, "hidden_BTD")],
+            [statement(decoder._final_norm, "return")],
             [View("z", _WIDE, seen.hidden, rows=inputs)],
         ),
         Stage(

@@ -108,14 +108,14 @@ class XRay(NamedTuple):
 def token_text(piece: bytes) -> str:
     """A token's bytes so that all can be seen: ↵ for a line's end, \\xNN for bytes without a picture."""
 
-    def visible(character: str) -> str:
+    def sign(character: str) -> str:
         if character.isprintable():
             return character
         return {"\n": "↵", "\t": "⇥"}.get(character) or "".join(
             f"\\x{byte:02x}" for byte in character.encode()
         )
 
-    return "".join(map(visible, piece.decode("utf-8", errors="backslashreplace"))) or "∅"
+    return "".join(map(sign, piece.decode("utf-8", errors="backslashreplace"))) or "∅"
 
 
 def token_surprisal(logits_TV: np.ndarray, targets_T: np.ndarray) -> np.ndarray:
@@ -227,7 +227,7 @@ def make_xray(
 
     def guess(token: int, probability: float) -> Guess:
         told_apart = not shared_ids or token < vocab_size - shared_ids
-        label = _label(token_text(token_bytes(int(token)))) if told_apart else None
+        label = visible(token_text(token_bytes(int(token)))) if told_apart else None
         return Guess(label, _short(probability))
 
     nats_T, rank_T = token_surprisal(logits_TV, targets_T), token_rank(logits_TV, targets_T)
@@ -236,10 +236,10 @@ def make_xray(
         for ids, probabilities in zip(*top_tokens(logits_TV, NUM_GUESSES, shared_ids), strict=True)
     ]
     texts = [token_text(token_bytes(int(token))) for token in tokens]
-    scored = [ScoredToken(texts[0], _label(texts[0]), None, None, None, [])]
+    scored = [ScoredToken(texts[0], visible(texts[0]), None, None, None, [])]
     for text, nats, rank, guesses in zip(texts[1:], nats_T, rank_T, guesses_T, strict=True):
         probability = _short(math.exp(-nats))
-        scored.append(ScoredToken(text, _label(text), _short(nats), probability, int(rank), guesses))
+        scored.append(ScoredToken(text, visible(text), _short(nats), probability, int(rank), guesses))
     lens = logit_lens(streams_MTD, read_out, targets_T, shared_ids)
     rows = [
         [
@@ -251,7 +251,8 @@ def make_xray(
     return XRay(scored, float(nats_T.mean()), vocab_size, rows, pack_weights(weights_LNTT), origin)
 
 
-def _label(text: str) -> str:
+def visible(text: str) -> str:
+    """A token's text with a dot for each space."""
     return text.replace(" ", "·")
 
 

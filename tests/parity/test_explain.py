@@ -46,6 +46,7 @@ def shown_numbers(golden: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
         words=read_words("en"),
         language="en",
         about="",
+        xray=None,
     )
     found: dict[str, list[np.ndarray]] = {}
     for stage, table in re.findall(r'<table data-stage="(\w+)".*?<tbody>(.*?)</tbody>', page, re.DOTALL):
