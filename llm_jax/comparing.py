@@ -49,9 +49,13 @@ def write_comparison(
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """Names of runs on a page: the last part of each path where that tells them apart, else the whole."""
-    last = [run.name for run in runs]
-    return last if len(set(last)) == len(runs) and all(last) else [str(run) for run in runs]
+    """Names of runs on a page: as many last parts of their paths as tell them apart."""
+    parts = [run.resolve().parts for run in runs]
+    for count in range(1, max(map(len, parts))):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(set(parts)):
+            return names
+    return [str(run) for run in runs]
 
 
 def _pair(first_name: str, name: str, first: Scored | str, other: Scored | str) -> Pair | Refused:

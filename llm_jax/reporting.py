@@ -86,8 +86,9 @@ def gather_facts(run: Path, opened: Opened) -> RunFacts:
         passage=_passage(model, material) if model and material else [],
         tokenizer=_tokenizer_facts(model.tokenizer, config.train.prompt) if model else [],
         data=_data_facts(material) if material else [],
-        environment=_environment_facts(recorded),
-        command=shlex.join(recorded.get("command", [])),
+        machine=_machine_facts(recorded),
+        versions=list(recorded.get("versions", {}).items()),
+        command=_command(recorded.get("command", [])),
         changes=[line for line in differences(default, config) if not line.startswith("train.run:")],
         checkpoints=verify_steps(materials.checkpoint_directory(run)),
         missing=missing,
@@ -158,7 +159,7 @@ def _tokenizer_facts(tokenizer: Tokenizer, prompt: str) -> list[tuple[str, str]]
     return [
         *rows,
         ("the prompt in tokens", " | ".join(pieces)),
-        ("SHA-256", fingerprint(tokenizer)[:16] + " ..."),
+        ("SHA-256", fingerprint(tokenizer)[:12]),
     ]
 
 
@@ -167,7 +168,7 @@ def _data_facts(material: Materials) -> list[tuple[str, str]]:
     return [
         ("corpus", store.manifest["corpus"]),
         *label_facts(store_facts(store)),
-        ("SHA-256 of the text", store.manifest["settings"]["text_sha256"][:16] + " ..."),
+        ("SHA-256 of the text", store.manifest["settings"]["text_sha256"][:12]),
     ]
 
 
@@ -178,14 +179,23 @@ def _environment(run: Path) -> dict[str, Any]:
         return {}
 
 
-def _environment_facts(recorded: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _command(words: Sequence[str]) -> str:
+    """The command line of a process, our own doors as `python -m llm_jax.DOOR`; empty for none."""
+    if not words:
+        return ""
+    program = Path(words[0])
+    if program.parent.name == "llm_jax":
+        return shlex.join(["python", "-m", f"llm_jax.{program.stem}", *words[1:]])
+    return shlex.join(words)
+
+
+def _machine_facts(recorded: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [(name, str(recorded[name])) for name in ("platform", "processors") if recorded.get(name)]
     if devices := recorded.get("devices"):
         rows.append(
             ("devices", ", ".join(f"{devices.count(kind)} x {kind}" for kind in sorted(set(devices))))
         )
-    rows += [(name, version) for name, version in recorded.get("versions", {}).items()]
     if git := recorded.get("git"):
         changed = len(git["modified"])
-        rows.append(("git commit", git["commit"] + (f", {changed} files modified" if changed else "")))
+        rows.append(("git commit", git["commit"][:12] + (f", {changed} files modified" if changed else "")))
     return rows

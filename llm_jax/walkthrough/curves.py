@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from llm_jax.walkthrough.figures import (
     COLOURS,
@@ -25,7 +25,7 @@ from llm_jax.walkthrough.figures import (
 
 Entries = Sequence[Mapping[str, Any]]
 _SMALL = (4.5, 2.5)  # inches: two beside each other on a laptop, one on a phone, readable on both
-_WIDE = (5.6, 3.1)
+_WIDE = (5.2, 3.0)
 _MOST_COLUMNS = 160  # of a heat map; more lines than this are averaged
 
 
@@ -82,7 +82,8 @@ def loss_picture(entries: Entries, floors: Mapping[str, float]) -> Picture | Non
     caption has the others.
     """
     train_steps, train = series(entries, "train_loss")
-    steps, validation = series(entries, "validation_loss")
+    evaluations = [entry for entry in entries if entry.get("validation_loss") is not None]
+    steps, validation = series(evaluations, "validation_loss")
     if not len(train) and not len(validation):
         return None
     figure = new_figure(*_WIDE)
@@ -100,12 +101,14 @@ def loss_picture(entries: Entries, floors: Mapping[str, float]) -> Picture | Non
         axes.plot(train_steps, smoothed, color=COLOURS[0], linewidth=1.5)
         labels.append((smoothed[-1], f"training {smoothed[-1]:.3f}", COLOURS[0]))
     if len(validation):
+        error = 2 * np.array([entry.get("validation_standard_error") or 0 for entry in evaluations])
+        axes.fill_between(steps, validation - error, validation + error, color=COLOURS[1], alpha=0.18, lw=0)
         axes.plot(steps, validation, color=COLOURS[1], linewidth=1.8, marker="o", markersize=3)
         labels.append((validation[-1], f"validation {validation[-1]:.3f}", COLOURS[1]))
     axes.set_ylim(low, high)
     _step_axis(axes)
     label_heights(axes, labels)
-    return Picture("loss", "Loss", _loss_caption(window, floors, near), figure)
+    return Picture("loss", "Loss", _loss_caption(window, len(validation) > 0, floors, near), figure)
 
 
 def _loss_limits(train: np.ndarray, validation: np.ndarray) -> tuple[float, float]:
@@ -116,10 +119,14 @@ def _loss_limits(train: np.ndarray, validation: np.ndarray) -> tuple[float, floa
     return low - margin, high + margin
 
 
-def _loss_caption(window: int, floors: Mapping[str, float], near: Mapping[str, float]) -> str:
+def _loss_caption(
+    window: int, evaluated: bool, floors: Mapping[str, float], near: Mapping[str, float]
+) -> str:
     parts = ["Dashed: what counts of n-grams reach on the same targets."] if near else []
     if window > 1:
-        parts.append(f"Pale: each line of the record; bold: mean of the last {window}.")
+        parts.append(f"Training: each line of the record, and in bold the mean of the last {window}.")
+    if evaluated:
+        parts.append("Validation: the whole split, with two standard errors to both sides.")
     if outside := {name: nats for name, nats in floors.items() if name not in near}:
         named = ", ".join(f"{name} {nats:.3f}" for name, nats in outside.items())
         parts.append(f"Outside the picture: {named}.")
@@ -128,9 +135,9 @@ def _loss_caption(window: int, floors: Mapping[str, float], near: Mapping[str, f
 
 def curve(measure: Measure, runs: Mapping[str, Entries]) -> Picture | None:
     """One number over steps, a line for each run; names of runs where there are several."""
-    figure = new_figure(*_SMALL)
+    legend_rows = -(-len(runs) // 2)
+    figure, found = new_figure(_SMALL[0], _SMALL[1] + 0.17 * legend_rows), False
     axes = plain_axes(figure, 1, 1, 1, x="step", y=measure.axis)
-    found = False
     for number, (name, entries) in enumerate(runs.items()):
         steps, values = series(entries, measure.key)
         if measure in (SPEED, MFU):  # Zero stands for "not yet measured" there.
@@ -140,11 +147,12 @@ def curve(measure: Measure, runs: Mapping[str, Entries]) -> Picture | None:
         colour = COLOURS[number % len(COLOURS)]
         if len(runs) > 1 and measure is TRAIN_LOSS:
             values = smooth(values, max(1, len(values) // 25))
-        axes.plot(steps, values, color=colour, linewidth=1.4, marker=marker, markersize=3, label=name)
+        style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+        axes.plot(steps, values, style, color=colour, lw=1.4, marker=marker, ms=3, label=_elide(name))
     if not found:
         return None
     if measure.scale == "log":
-        axes.set_yscale("log")
+        _log_axis(axes)
     elif measure.scale in ("zero", "share"):
         axes.set_ylim(0)
     if measure.scale == "share":
@@ -218,18 +226,38 @@ def differences_picture(pairs: Mapping[str, tuple[float, float]], against: str) 
     """
     if not pairs:
         return None
-    figure = new_figure(_WIDE[0], 0.9 + 0.35 * len(pairs))
-    axes = plain_axes(figure, 1, 1, 1, x=f"bits per byte more than {against}: to the left is better")
+    figure = new_figure(_SMALL[0], 1.0 + 0.35 * len(pairs))
+    axes = plain_axes(
+        figure, 1, 1, 1, x=f"difference from {_elide(against)}, bits per byte\n(left of zero is better)"
+    )
     for row, (difference, error) in enumerate(pairs.values()):
         colour = COLOURS[(row + 1) % len(COLOURS)]
         axes.errorbar(
             difference, row, xerr=2 * error, fmt="o", color=colour, capsize=4, linewidth=1.6, markersize=5
         )
     axes.axvline(0, color=COLOURS[0], linewidth=1.6)
-    axes.set_yticks(range(len(pairs)), list(pairs))
+    axes.set_yticks(range(len(pairs)), [_elide(name) for name in pairs])
     axes.set_ylim(len(pairs) - 0.5, -0.5)
     caption = "Bars reach two standard errors to both sides: one that crosses zero is within the noise."
     return Picture("difference", "Differences", caption, figure)
+
+
+def _elide(name: str, most: int = 26) -> str:
+    """The name's end, as much as has room in a picture."""
+    return name if len(name) <= most else "..." + name[-most:]
+
+
+def _log_axis(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers; a range of less than a decade stays linear, where ticks are
+    plenty.
+    """
+    low, high = axes.dataLim.intervaly
+    if low <= 0 or high < 10 * low:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _step_axis(axes: Axes) -> None:

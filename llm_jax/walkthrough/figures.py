@@ -59,7 +59,8 @@ def to_svg(figure: Figure, label: str) -> Markup:
         matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "llm_jax"}),
         warnings.catch_warnings(action="ignore", category=UserWarning),
     ):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     attributes = Markup('<svg role="img" aria-label="{}" ').format(label)
@@ -75,7 +76,7 @@ def write_png(figure: Figure, path: Path) -> None:
 
 
 def _ink(axes: Axes) -> None:
-    axes.tick_params(colors=_INK, labelsize=8)
+    axes.tick_params(which="both", colors=_INK, labelsize=8)
     axes.spines[:].set_color(_INK)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
         text.set_color(_INK)
@@ -140,5 +141,4 @@ def add_colour_bar(figure: Figure, image: AxesImage, axes: Axes, label: str) -> 
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.04)
     bar.set_label(label)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(which="both", colors=_INK)
     _ink(bar.ax)

@@ -23,7 +23,8 @@ class RunFacts(NamedTuple):
     passage: Sequence[tuple[str, float]]  # (token's text, nats) of a held-out passage
     tokenizer: Sequence[tuple[str, str]]  # (label, value)
     data: Sequence[tuple[str, str]]
-    environment: Sequence[tuple[str, str]]
+    machine: Sequence[tuple[str, str]]
+    versions: Sequence[tuple[str, str]]
     command: str
     changes: Sequence[str]  # 'section.field: default -> value'
     checkpoints: Sequence[tuple[int, float | None, str]]  # (step, validation loss, fault or "")
@@ -64,7 +65,7 @@ def run_page(facts: RunFacts, pictures: Sequence[Picture]) -> str:
         loss=drawn.get("loss"),
         optimisation=[
             drawn[name]
-            for name in ("learning_rate", "grad_norm", "update_norm", "grad_norms", "update_norms")
+            for name in ("grad_norm", "update_norm", "grad_norms", "update_norms", "learning_rate")
             if name in drawn
         ],
         speed=[drawn[name] for name in ("tokens_per_second", "mfu") if name in drawn],
@@ -104,12 +105,12 @@ def run_cards(facts: RunFacts) -> list[Card]:
 
 def _loss_cards(last: Mapping[str, Any], best: Mapping[str, Any]) -> list[Card]:
     error = last.get("validation_standard_error")
-    note = "nats per token" + (f" ± {error:.3f}" if error is not None else "")
+    note = (f"± {error:.3f} " if error is not None else "") + "nats per token"
     cards = [Card("final validation loss", f"{last['validation_loss']:.4f}", note)]
     if last.get("validation_bits_per_byte") is not None:
         cards.append(Card("the same in bits", f"{last['validation_bits_per_byte']:.4f}", "bits per byte"))
     where = "the last step" if best["step"] == last["step"] else f"step {best['step']:,}"
-    note = f"nats per token, at {where}"
+    note = f"at {where}"
     if best.get("validation_bits_per_byte") is not None:
         note += f"; {best['validation_bits_per_byte']:.4f} bits per byte"
     return [*cards, Card("best validation loss", f"{best['validation_loss']:.4f}", note)]
