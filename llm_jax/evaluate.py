@@ -23,21 +23,15 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
     from rich.table import Table
 
     from llm_jax import materials
-    from llm_jax.errors import CheckpointError
     from llm_jax.settings import config_from_dict
     from llm_jax.trained import load
 
     model = load(directory)
-    config = config_from_dict(model.about["config"], str(directory))
     if text is None:
-        material = materials.gather(config, report=print)
-        if material.store.fingerprint != model.about["data_fingerprint"]:
-            raise CheckpointError(
-                f"{directory} was trained on other data than {config.data.corpus} holds now; "
-                "score a text with --text"
-            )
+        material = materials.gather_again(model.about, str(directory), report=print)
         score, floors = material.evaluate(model.params), material.floors()
     else:
+        config = config_from_dict(model.about["config"], str(directory))
         score, floors = materials.score_text(config, model.params, model.tokenizer, text), {}
     table = Table("measure", "value", title=f"{directory}, step {model.about['step']}")
     table.add_row("loss, nats per token", f"{score.loss:.4f} +- {score.standard_error:.4f}")

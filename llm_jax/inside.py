@@ -14,7 +14,7 @@ from llm_jax.config import Config, SamplingConfig
 from llm_jax.data.batches import batch_at
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.tokenizers import Tokenizer, decode, tokenizer_from_dict
-from llm_jax.errors import CheckpointError, DataError
+from llm_jax.errors import DataError
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import read_out
@@ -61,9 +61,7 @@ def find_subject(source: Path | None, report: Callable[[str], None]) -> Subject:
     config = config_from_dict(about["config"], str(source))
     if about["data_fingerprint"] is None:
         return _imported(directory, config, about, report)
-    material = materials.gather(config, report)
-    if material.store.fingerprint != about["data_fingerprint"]:
-        raise CheckpointError(f"{source} was trained on other data than {config.data.corpus} holds now")
+    material = materials.gather_again(about, str(source), report)
     restored = read_restored(directory, abstract_state(config))
     return _subject(material, restored.state, restored.step)
 

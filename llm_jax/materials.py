@@ -1,9 +1,9 @@
 """A run's materials, wired for the doors: data, resolved configuration, evaluation and floors."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.store import Store, prepare_store
 from llm_jax.data.tokenizers import Tokenizer
-from llm_jax.errors import DataError
+from llm_jax.errors import CheckpointError, DataError
 from llm_jax.evaluation.baselines import cached_floors
-from llm_jax.evaluation.metrics import Score, evaluate
+from llm_jax.evaluation.compare import Scored
+from llm_jax.evaluation.metrics import Score, summarise, target_nats
+from llm_jax.settings import config_from_dict
 from llm_jax.training.losses import token_nats
 from llm_jax.tree import Tree
 
@@ -42,7 +44,15 @@ class Materials(NamedTuple):
         """The score over the whole validation split."""
         tokens = self.store.tokens("validation")
         num_bytes = self.store.num_bytes("validation") - len(self.store.tokenizer.token_bytes(int(tokens[0])))
-        return score_tokens(self.config, params, tokens, num_bytes)
+        return summarise(score_tokens(self.config, params, tokens), num_bytes)
+
+    def scored(self, params: Tree) -> Scored:
+        """The nats of every target of the validation split, at its place in the text's bytes."""
+        tokens, manifest = self.store.tokens("validation"), self.store.manifest
+        size_N = np.array([len(self.store.tokenizer.token_bytes(int(token))) for token in tokens])
+        end_N = self.store.num_bytes("train") + np.cumsum(size_N)
+        nats = score_tokens(self.config, params, tokens)
+        return Scored(manifest["corpus"], manifest["settings"]["text_sha256"], int(end_N[0]), end_N[1:], nats)
 
     def floors(self) -> dict[str, float]:
         """Nats per token that n-gram counts reach on the validation split; counted once."""
@@ -80,15 +90,37 @@ def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
     return dataclasses.replace(config, model=model)
 
 
-def score_tokens(config: Config, params: Tree, tokens: np.ndarray, num_bytes: int) -> Score:
-    """The score over a text's tokens, each but the first a target once."""
+def gather_again(about: Mapping[str, Any], source: str, report: Callable[[str], None]) -> Materials:
+    """The materials that a checkpoint was trained on.
+
+    Args:
+        about: what the checkpoint says of itself.
+        source: names it in messages.
+        report: gets one line a remark.
+
+    Raises:
+        CheckpointError: its corpus holds another text now.
+        UserError: the configuration or the text cannot be used.
+    """
+    config = config_from_dict(about["config"], source)
+    material = gather(config, report)
+    if material.store.fingerprint != about["data_fingerprint"]:
+        raise CheckpointError(
+            f"{source} was trained on other data than {config.data.corpus} holds now; "
+            "evaluate --text scores any text"
+        )
+    return material
+
+
+def score_tokens(config: Config, params: Tree, tokens: np.ndarray) -> np.ndarray:
+    """The nats of a text's tokens [N], each but the first a target once, [N - 1]."""
     batches = evaluation_batches(
         tokens,
         context_length=config.model.context_length,
         batch_size=config.train.eval_batch_size,
         stride=config.train.eval_stride,
     )
-    return evaluate(lambda batch: token_nats(params, config.model, batch), batches, num_bytes)
+    return target_nats(lambda batch: token_nats(params, config.model, batch), batches)
 
 
 def checkpoint_directory(run: Path) -> Path:
@@ -107,4 +139,4 @@ def score_text(config: Config, params: Tree, tokenizer: Tokenizer, path: Path) -
     if tokens.size and tokens.max() >= config.model.vocab_size:
         raise DataError(f"{path} has token id {tokens.max()}; the model has {config.model.vocab_size} ids")
     num_bytes = sum(len(tokenizer.token_bytes(int(token))) for token in tokens[1:])
-    return score_tokens(config, params, tokens, num_bytes)
+    return summarise(score_tokens(config, params, tokens), num_bytes)

@@ -9,21 +9,6 @@ from cyclopts import Parameter
 from llm_jax import command
 from llm_jax.config import DataConfig
 
-_LABELS = {
-    "tokens": ("tokens", "{:,}"),
-    "distinct_tokens": ("distinct tokens", "{:,}"),
-    "largest_id": ("largest token id", "{:,}"),
-    "bytes": ("bytes", "{:,}"),
-    "bytes_per_token": ("bytes per token", "{:.2f}"),
-    "vocab_size": ("vocabulary of the model", "{:,}"),
-    "train_tokens": ("training tokens", "{:,}"),
-    "validation_tokens": ("validation tokens", "{:,}"),
-    "validation_bytes_per_token": ("bytes per validation token", "{:.2f}"),
-    "validation_tokens_never_seen": ("validation tokens never seen in training", "{:.2%}"),
-    "validation_overlap": ("validation 8-token sequences that training has", "{:.2%}"),
-    "repeated_sequences": ("training 8-token sequences that are repeats", "{:.2%}"),
-}
-
 
 def prepare(
     corpus: str | None = None,
@@ -44,14 +29,14 @@ def prepare(
     from rich.console import Console
     from rich.table import Table
 
-    from llm_jax.data.facts import store_facts
+    from llm_jax.data.facts import label_facts, store_facts
     from llm_jax.data.store import prepare_store
 
     store = prepare_store(data if corpus is None else dataclasses.replace(data, corpus=corpus), report=print)
     facts = store_facts(store)
     table = Table("fact", "value", title=f"{store.manifest['corpus']}, {store.tokenizer.name}")
-    for name, (label, form) in _LABELS.items():
-        table.add_row(label, form.format(facts[name]))
+    for label, value in label_facts(facts):
+        table.add_row(label, value)
     Console().print(table)
     print(f"store: {store.path}")
     print(json.dumps({"store": str(store.path), **facts}))

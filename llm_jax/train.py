@@ -50,6 +50,7 @@ def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
 
 
 def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_record: Any) -> None:
+    from llm_jax.reporting import leave_report
     from llm_jax.training import loop
     from llm_jax.training.progress import LiveLine
     from llm_jax.training.throughput import flops_per_token, measure_peak_flops
@@ -80,9 +81,15 @@ def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_r
         live.say(f"\n{text}\n")
         if start < settings.steps:
             run_record.write_sample(settings.steps, text)
+    seconds = round(time.perf_counter() - began, 1)
+    if start == 0:  # Of a run that was stopped, nobody knows the time as a whole.
+        run_record.write(settings.steps, seconds=seconds)
+    page = leave_report(material, loop.evaluated_params(state), lambda text: live.say(f"warning: {text}"))
+    if page:
+        live.say(f"report: {page}")
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
-    print(json.dumps(summary | {"seconds": round(time.perf_counter() - began, 1)}))
+    print(json.dumps(summary | {"seconds": seconds, "report": page}))
 
 
 def _surroundings(material: "Materials", live: "LiveLine", run_record: Any) -> Any:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "llm_jax"
 WORDS = {"errors", "batch", "tree", "config", "settings"}
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
-DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "explain"}
+DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "explain", "report"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
     "flax": ("model/",),

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.training import checkpoint, step_folder
-from llm_jax.training.checkpoint import Checkpoints, read_about, read_params, read_state
+from llm_jax.training.checkpoint import Checkpoints, read_about, read_params, read_state, verify_steps
 from llm_jax.training.integrity import checksums
 
 ABOUT = {"config": {"a": 1}, "tokenizer": {"kind": "bytes"}}
@@ -140,6 +140,16 @@ def test_a_damaged_step_is_set_aside_and_the_one_before_it_loads(saved: Path, na
     with Checkpoints(saved, keep=2, about=ABOUT) as checkpoints:  # and the step can be saved anew
         checkpoints.save(3, a_state(3), metrics={}, score=None)
     assert restored_step(saved) == 3
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_reading_every_step_back_names_the_damaged_ones_and_moves_nothing(saved: Path, name: str) -> None:
+    assert [(found.step, found.fault) for found in verify_steps(saved)] == [(1, ""), (2, ""), (3, "")]
+    assert verify_steps(saved)[0].score == 0.5
+    DAMAGES[name](saved / "2")
+    before = sorted(saved.rglob("*"))
+    assert [bool(found.fault) for found in verify_steps(saved)] == [False, True, False]
+    assert sorted(saved.rglob("*")) == before
 
 
 def test_a_folder_that_only_looks_like_a_step_does_not_win(saved: Path) -> None:

@@ -12,12 +12,12 @@ from llm_jax.batch import Batch
 from llm_jax.data.batches import evaluation_batches
 from llm_jax.data.tokenizers import named_tokenizer
 from llm_jax.evaluation.baselines import cached_floors, ngram_floors
-from llm_jax.evaluation.metrics import evaluate
+from llm_jax.evaluation.metrics import summarise, target_nats
 
 
 def test_a_score_is_the_mean_over_targets_that_count() -> None:
     batches = [Batch(np.zeros((2, 2)), np.zeros((2, 2)), np.array([[1, 1], [1, 0]]))]
-    score = evaluate(lambda _: np.array([[1.0, 2.0], [6.0, np.nan]]), batches, num_bytes=10)
+    score = summarise(target_nats(lambda _: np.array([[1.0, 2.0], [6.0, np.nan]]), batches), num_bytes=10)
     assert score.loss == 3
     assert score.perplexity == pytest.approx(math.exp(3))
     assert score.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
@@ -32,10 +32,17 @@ def test_a_score_does_not_depend_on_the_size_of_batches() -> None:
         return np.abs(np.sin(batch.targets * 3.0 + 1))
 
     scores = [
-        evaluate(nats, evaluation_batches(tokens, context_length=8, batch_size=size), 50)
+        summarise(target_nats(nats, evaluation_batches(tokens, context_length=8, batch_size=size)), 50)
         for size in (1, 3, 20)
     ]
     assert scores[0].loss == pytest.approx(scores[1].loss) == pytest.approx(scores[2].loss)
+
+
+@pytest.mark.parametrize("stride", [None, 3, 8])
+def test_nats_come_in_the_order_of_the_text_whatever_the_windows(stride: int | None) -> None:
+    tokens = np.arange(101)
+    batches = evaluation_batches(tokens, context_length=8, batch_size=4, stride=stride)
+    np.testing.assert_array_equal(target_nats(lambda batch: batch.targets, batches), tokens[1:])
 
 
 def witten_bell_by_definition(train: list[int], validation: list[int], vocab_size: int, order: int) -> float:

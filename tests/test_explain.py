@@ -162,11 +162,7 @@ class Sentences(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         kinds = (dict(attrs).get("class") or "").split()
-        if (
-            self.skipped
-            or tag in ("pre", "math", "style", "script", "metadata")
-            or _TOKENS & set(kinds)
-        ):
+        if self.skipped or tag in ("pre", "math", "style", "script", "metadata") or _TOKENS & set(kinds):
             self.skipped.append(tag)
 
     def handle_endtag(self, tag: str) -> None:

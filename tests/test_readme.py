@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command, convert, evaluate, explain, generate, prepare, train, verify
+from llm_jax import command, convert, evaluate, explain, generate, prepare, report, train, verify
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -19,6 +19,7 @@ DOORS = {
     "convert": convert.convert,
     "verify": verify.verify,
     "explain": explain.explain,
+    "report": report.report,
 }
 SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
 

@@ -1,10 +1,26 @@
 """What a token store says of its text."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from llm_jax.data.store import Store
+
+_LABELS = {
+    "tokens": ("tokens", "{:,}"),
+    "distinct_tokens": ("distinct tokens", "{:,}"),
+    "largest_id": ("largest token id", "{:,}"),
+    "bytes": ("bytes", "{:,}"),
+    "bytes_per_token": ("bytes per token", "{:.2f}"),
+    "vocab_size": ("vocabulary of the model", "{:,}"),
+    "train_tokens": ("training tokens", "{:,}"),
+    "validation_tokens": ("validation tokens", "{:,}"),
+    "validation_bytes_per_token": ("bytes per validation token", "{:.2f}"),
+    "validation_tokens_never_seen": ("validation tokens never seen in training", "{:.2%}"),
+    "validation_overlap": ("validation 8-token sequences that training has", "{:.2%}"),
+    "repeated_sequences": ("training 8-token sequences that are repeats", "{:.2%}"),
+}
 
 
 def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
@@ -31,6 +47,11 @@ def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
         "validation_overlap": _overlap(train, validation, overlap_length),
         "repeated_sequences": _repeated(train, overlap_length),
     }
+
+
+def label_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, value) of each of `store_facts`, in words."""
+    return [(label, form.format(facts[name])) for name, (label, form) in _LABELS.items()]
 
 
 def _sequences(tokens: np.ndarray, length: int) -> np.ndarray:

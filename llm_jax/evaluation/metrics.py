@@ -25,17 +25,20 @@ def bits_per_byte(total_nats: float, num_bytes: int) -> float:
     return total_nats / math.log(2) / num_bytes
 
 
-def evaluate(score_batch: Callable[[Batch], Any], batches: Iterable[Batch], num_bytes: int) -> Score:
-    """Scores every target with weight 1 in `batches`.
+def target_nats(score_batch: Callable[[Batch], Any], batches: Iterable[Batch]) -> np.ndarray:
+    """The nats of every target with weight 1, [N], in the order of the text.
 
     Args:
         score_batch: gives the nats of each target, [B, T].
         batches: a whole split, as `evaluation_batches` yields it.
-        num_bytes: UTF-8 bytes that the targets decode to.
     """
-    nats = np.concatenate(
+    return np.concatenate(
         [np.asarray(score_batch(batch), np.float64)[np.asarray(batch.weights) > 0] for batch in batches]
     )
+
+
+def summarise(nats: np.ndarray, num_bytes: int) -> Score:
+    """The score of targets [N] that decode to `num_bytes` UTF-8 bytes."""
     mean = float(nats.mean())
     return Score(
         loss=mean,

@@ -33,6 +33,16 @@ class Restored(NamedTuple):
     about: dict[str, Any]
 
 
+class Verified(NamedTuple):
+    """What reading a step back has shown."""
+
+    step: int
+    score: (
+        float | None
+    )  # validation loss when it was saved; None where it was not evaluated, or is unreadable
+    fault: str  # empty when every checksum agrees
+
+
 class Checkpoints:
     """The checkpoints of one run, open for writing by this process alone.
 
@@ -209,6 +219,22 @@ def read_state(directory: Path) -> State:
         CheckpointError: there is none, or it is damaged.
     """
     return _newest(directory, None, load_everything)
+
+
+def verify_steps(directory: Path) -> list[Verified]:
+    """Reads every leaf of every step back and computes its checksums anew, oldest step first; changes nothing
+    on disk.
+    """
+    return [_verify(directory.resolve() / str(step)) for step in sorted(_steps(directory))]
+
+
+def _verify(path: Path) -> Verified:
+    step, score = int(path.name), _score_of(path)
+    try:
+        load_everything(path)
+    except Damaged as damage:
+        return Verified(step, score, str(damage))
+    return Verified(step, score, "")
 
 
 def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> Any:

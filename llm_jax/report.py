@@ -1,0 +1,63 @@
+"""Door: `python -m llm_jax.report RUN [RUN ...]`."""
+
+import json
+from pathlib import Path
+
+from llm_jax import command
+from llm_jax.errors import UserError
+
+
+def report(*runs: Path, out: Path | None = None, png: Path | None = None) -> None:
+    """Makes the report of a run anew, or a page that compares several runs with the first.
+
+    A comparison says which model is better on the text that both held out, and whether the difference exceeds
+    its noise, also between tokenizers.
+
+    Example: python -m llm_jax.report runs/one runs/two --out one_and_two.html
+
+    Parameters
+    ----------
+    runs:
+        Run directories: one for its report, two or more for a comparison.
+    out:
+        The page to write; RUN/report.html, or comparison.html for several runs.
+    png:
+        A folder for the page's pictures as PNG files.
+    """
+    if len(runs) == 0:
+        raise UserError("report needs a run directory, or several to compare")
+    if len(runs) > 1:
+        _compare(runs, out or Path("comparison.html"), png)
+    else:
+        _report(runs[0], out or runs[0] / "report.html", png)
+
+
+def _report(run: Path, out: Path, png: Path | None) -> None:
+    from llm_jax.reporting import open_run, write_report
+    from llm_jax.walkthrough.report import last_score, run_cards
+
+    facts = write_report(run, open_run(run, print), out, png)
+    for card in run_cards(facts):
+        print(f"{card.label}: {card.number}" + (f" ({card.note})" if card.note else ""))
+    for line in facts.missing:
+        print(f"left out: {line}")
+    damaged = [step for step, _, fault in facts.checkpoints if fault]
+    print(f"page: {out}")
+    summary = {"page": str(out), "run": str(run), **last_score(facts.entries)}
+    print(json.dumps(summary | {"damaged_checkpoints": damaged}))
+
+
+def _compare(runs: tuple[Path, ...], out: Path, png: Path | None) -> None:
+    from llm_jax.comparing import short_names, write_comparison
+    from llm_jax.walkthrough.comparison import Refused, verdict
+
+    pairs, first = write_comparison(runs, out, png, print), short_names(runs)[0]
+    for pair in pairs:
+        refused = isinstance(pair, Refused)
+        print(f"{pair.name} is not compared: {pair.reason}" if refused else verdict(pair, first))
+    print(f"page: {out}")
+    print(json.dumps({"page": str(out), "first": first, "pairs": [pair._asdict() for pair in pairs]}))
+
+
+if __name__ == "__main__":
+    command.run(report)

@@ -1,0 +1,266 @@
+"""A run's curves: loss above its floors, rates, norms and speed over steps; and several runs in one picture.
+
+An entry is a line of metrics.jsonl: a dict with "step" and other numbers. A picture without data is None.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+
+from llm_jax.walkthrough.figures import (
+    COLOURS,
+    add_colour_bar,
+    add_legend,
+    bare_axes,
+    draw_level,
+    label_heights,
+    new_figure,
+    plain_axes,
+)
+
+Entries = Sequence[Mapping[str, Any]]
+_SMALL = (4.5, 2.5)  # inches: two beside each other on a laptop, one on a phone, readable on both
+_WIDE = (5.2, 3.0)
+_MOST_COLUMNS = 160  # of a heat map; more lines than this are averaged
+
+
+class Picture(NamedTuple):
+    """A figure and what is said about it."""
+
+    name: str  # of its file
+    title: str
+    caption: str
+    figure: Figure
+
+
+class Measure(NamedTuple):
+    """A number of the entries that makes a curve over steps."""
+
+    key: str
+    title: str
+    axis: str
+    scale: str = "linear"  # or "log", or "share" (a share of one, from zero), or "zero" (linear from zero)
+    caption: str = ""
+
+
+LEARNING_RATE = Measure("learning_rate", "Learning rate", "learning rate", "zero")
+GRADIENT = Measure("grad_norm", "Gradient norm", "Euclidean norm", "log", "Before clipping.")
+UPDATE = Measure("update_norm", "Update norm", "Euclidean norm", "log", "Of what is added to the parameters.")
+SPEED = Measure("tokens_per_second", "Tokens per second", "tokens per second", "zero")
+MFU = Measure(
+    "mfu",
+    "Model FLOPs utilisation (MFU)",
+    "share of the peak",
+    "share",
+    "Work of the matrix products over what the device does at its best.",
+)
+TRAIN_LOSS = Measure("train_loss", "Training loss", "nats per token")
+VALIDATION_BITS = Measure("validation_bits_per_byte", "Validation loss", "bits per byte")
+
+
+def series(entries: Entries, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values [N] of the entries that have a finite number under this key."""
+    pairs = [(entry["step"], entry[key]) for entry in entries if entry.get(key) is not None]
+    return np.array([step for step, _ in pairs]), np.array([value for _, value in pairs], float)
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of each value and the ones before it, `window` of them or as many as there are."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(last - window, 0)
+    return (total[last] - total[first]) / (last - first)
+
+
+def loss_picture(entries: Entries, floors: Mapping[str, float]) -> Picture | None:
+    """Training and validation loss over steps, with the floors that are near enough as level lines; the
+    caption has the others.
+    """
+    train_steps, train = series(entries, "train_loss")
+    evaluations = [entry for entry in entries if entry.get("validation_loss") is not None]
+    steps, validation = series(evaluations, "validation_loss")
+    if not len(train) and not len(validation):
+        return None
+    figure = new_figure(*_WIDE)
+    axes = plain_axes(figure, 1, 1, 1, x="step", y="nats per token")
+    window = max(1, len(train) // 25)
+    smoothed = smooth(train, window)
+    low, high = _loss_limits(smoothed, validation)
+    near = {name: nats for name, nats in floors.items() if low <= nats <= high}
+    labels: list[tuple[float, str, str | None]] = []
+    for name, nats in near.items():
+        draw_level(axes, nats)
+        labels.append((nats, f"{name} {nats:.3f}", None))
+    if len(train):
+        axes.plot(train_steps, train, color=COLOURS[0], linewidth=0.7, alpha=0.4)
+        axes.plot(train_steps, smoothed, color=COLOURS[0], linewidth=1.5)
+        labels.append((smoothed[-1], f"training {smoothed[-1]:.3f}", COLOURS[0]))
+    if len(validation):
+        error = 2 * np.array([entry.get("validation_standard_error") or 0 for entry in evaluations])
+        axes.fill_between(steps, validation - error, validation + error, color=COLOURS[1], alpha=0.18, lw=0)
+        axes.plot(steps, validation, color=COLOURS[1], linewidth=1.8, marker="o", markersize=3)
+        labels.append((validation[-1], f"validation {validation[-1]:.3f}", COLOURS[1]))
+    axes.set_ylim(low, high)
+    _step_axis(axes)
+    label_heights(axes, labels)
+    return Picture("loss", "Loss", _loss_caption(window, len(validation) > 0, floors, near), figure)
+
+
+def _loss_limits(train: np.ndarray, validation: np.ndarray) -> tuple[float, float]:
+    """Limits that show where the curves spend their time: the steep beginning may leave at the top."""
+    low = min([*train, *validation])
+    high = max([float(np.quantile(train, 0.9)) if len(train) else low, *validation])
+    margin = max(0.12 * (high - low), 0.02)
+    return low - margin, high + margin
+
+
+def _loss_caption(
+    window: int, evaluated: bool, floors: Mapping[str, float], near: Mapping[str, float]
+) -> str:
+    parts = ["Dashed: what counts of n-grams reach on the same targets."] if near else []
+    if window > 1:
+        parts.append(f"Training: each line of the record, and in bold the mean of the last {window}.")
+    if evaluated:
+        parts.append("Validation: the whole split, with two standard errors to both sides.")
+    if outside := {name: nats for name, nats in floors.items() if name not in near}:
+        named = ", ".join(f"{name} {nats:.3f}" for name, nats in outside.items())
+        parts.append(f"Outside the picture: {named}.")
+    return " ".join(parts)
+
+
+def curve(measure: Measure, runs: Mapping[str, Entries]) -> Picture | None:
+    """One number over steps, a line for each run; names of runs where there are several."""
+    legend_rows = -(-len(runs) // 2)
+    figure, found = new_figure(_SMALL[0], _SMALL[1] + 0.17 * legend_rows), False
+    axes = plain_axes(figure, 1, 1, 1, x="step", y=measure.axis)
+    for number, (name, entries) in enumerate(runs.items()):
+        steps, values = series(entries, measure.key)
+        if measure in (SPEED, MFU):  # Zero stands for "not yet measured" there.
+            steps, values = steps[values > 0], values[values > 0]
+        found |= len(values) > 0
+        marker = "o" if measure is VALIDATION_BITS else None
+        colour = COLOURS[number % len(COLOURS)]
+        if len(runs) > 1 and measure is TRAIN_LOSS:
+            values = smooth(values, max(1, len(values) // 25))
+        style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+        axes.plot(steps, values, style, color=colour, lw=1.4, marker=marker, ms=3, label=_elide(name))
+    if not found:
+        return None
+    if measure.scale == "log":
+        _log_axis(axes)
+    elif measure.scale in ("zero", "share"):
+        axes.set_ylim(0)
+    if measure.scale == "share":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if len(runs) > 1:
+        add_legend(axes)
+    _step_axis(axes)
+    return Picture(measure.key, measure.title, measure.caption, figure)
+
+
+def norms_by_layer(entries: Entries, key: str, title: str) -> Picture | None:
+    """Norms of each part of the parameters over steps, as a heat map on a log scale.
+
+    Args:
+        entries: whose `key` holds a number for each part, and a list of one for each layer under "blocks".
+        key: "grad_norms" or "update_norms".
+        title: says which.
+    """
+    lines = [entry for entry in entries if isinstance(entry.get(key), Mapping)]
+    if not lines:
+        return None
+    rows = _rows(lines, key)
+    sheet = np.array(list(rows.values()), float)
+    sheet[~(sheet > 0)] = np.nan
+    if np.isnan(sheet).all():
+        return None
+    columns = min(sheet.shape[1], _MOST_COLUMNS)
+    groups = np.array_split(np.arange(sheet.shape[1]), columns)
+    sheet = np.stack([sheet[:, group].mean(axis=1) for group in groups], axis=1)
+    figure = new_figure(_SMALL[0], min(6.5, 1.3 + 0.17 * len(rows)))
+    axes = bare_axes(figure, 1, 1, 1)
+    low, high = float(np.nanmin(sheet)), float(np.nanmax(sheet))
+    image = axes.imshow(
+        sheet,
+        aspect="auto",
+        interpolation="none",
+        cmap="viridis",
+        norm=LogNorm(low, max(high, low * 1.01)),
+        extent=(lines[0]["step"], max(lines[-1]["step"], lines[0]["step"] + 1), len(rows), 0),
+    )
+    every = -(-len(rows) // 30)
+    axes.set_yticks(np.arange(len(rows))[::every] + 0.5, list(rows)[::every])
+    axes.tick_params(length=0, labelsize=7)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    add_colour_bar(figure, image, axes, "Euclidean norm")
+    return Picture(key, title, "", figure)
+
+
+def _rows(lines: Entries, key: str) -> dict[str, list[float]]:
+    """Values over the lines by part, in the order of the forward pass."""
+    order = ["token_embedding", "position_embedding", "blocks", "final_norm", "head"]
+    names = sorted(lines[0][key], key=lambda name: order.index(name) if name in order else len(order))
+    rows: dict[str, list[float]] = {}
+    for name in names:
+        column = [line[key].get(name) for line in lines]
+        if isinstance(column[0], list):
+            for layer in range(len(column[0])):
+                rows[f"block {layer + 1}"] = [values[layer] for values in column]
+        else:
+            rows[name.replace("_", " ")] = column
+    return rows
+
+
+def differences_picture(pairs: Mapping[str, tuple[float, float]], against: str) -> Picture | None:
+    """Difference of each run from the first, with two standard errors to both sides.
+
+    Args:
+        pairs: (difference, standard error) in bits per byte, by the name of the run.
+        against: the first run's name.
+    """
+    if not pairs:
+        return None
+    figure = new_figure(_SMALL[0], 1.0 + 0.35 * len(pairs))
+    axes = plain_axes(
+        figure, 1, 1, 1, x=f"difference from {_elide(against)}, bits per byte\n(left of zero is better)"
+    )
+    for row, (difference, error) in enumerate(pairs.values()):
+        colour = COLOURS[(row + 1) % len(COLOURS)]
+        axes.errorbar(
+            difference, row, xerr=2 * error, fmt="o", color=colour, capsize=4, linewidth=1.6, markersize=5
+        )
+    axes.axvline(0, color=COLOURS[0], linewidth=1.6)
+    axes.set_yticks(range(len(pairs)), [_elide(name) for name in pairs])
+    axes.set_ylim(len(pairs) - 0.5, -0.5)
+    caption = "Bars reach two standard errors to both sides: one that crosses zero is within the noise."
+    return Picture("difference", "Differences", caption, figure)
+
+
+def _elide(name: str, most: int = 26) -> str:
+    """The name's end, as much as has room in a picture."""
+    return name if len(name) <= most else "..." + name[-most:]
+
+
+def _log_axis(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers; a range of less than a decade stays linear, where ticks are
+    plenty.
+    """
+    low, high = axes.dataLim.intervaly
+    if low <= 0 or high < 10 * low:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _step_axis(axes: Axes) -> None:
+    axes.set_xlim(0, max(axes.get_xlim()[1], 1))
+    axes.margins(x=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -1,0 +1,367 @@
+"""Reports of runs: their own numbers in every section, nothing fetched, and what a comparison is worth."""
+
+import contextlib
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llm_jax
+from llm_jax import materials, reporting
+from llm_jax.evaluate import evaluate
+from llm_jax.report import report
+from llm_jax.train import train
+from llm_jax.walkthrough.comparison import Pair, verdict
+from llm_jax.walkthrough.curves import GRADIENT, curve, loss_picture, norms_by_layer, series, smooth
+from llm_jax.walkthrough.report import RunFacts, duration, run_page, run_pictures
+from tests.test_checkpoint import flip_a_bit
+from tests.test_runs import metrics_of, run_door, words_for
+
+SECTIONS = {"loss", "optimisation", "speed", "samples", "surprisal", "data", "checkpoints", "again"}
+PICTURES = {
+    *("loss", "learning_rate", "grad_norm", "update_norm"),
+    *("grad_norms", "update_norms", "tokens_per_second", "mfu"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reports")
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, prose: Path) -> tuple[str, str]:
+    """What a run that has learned something printed, and the page it left."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        run_door(train, words_for(folder, prose, "--optim.learning_rate=0.01"), takes_files=True)
+    return printed.getvalue(), (folder / "run" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, finished: tuple[str, str]) -> Path:
+    """Its directory."""
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def idle(folder: Path, prose: Path, trained: Path) -> Path:
+    """A run on the same text with another tokenizer and split that has learned next to nothing."""
+    more = ["--optim.learning_rate=1e-7", "--data.tokenizer=bytes", "--data.validation_fraction=0.3"]
+    (folder / "beside").mkdir()
+    run_door(train, words_for(folder / "beside", prose, *more), takes_files=True)
+    return (folder / "beside" / "run").rename(folder / "idle")
+
+
+@pytest.fixture(scope="module")
+def facts(trained: Path) -> RunFacts:
+    return reporting.gather_facts(trained, reporting.open_run(trained, print))
+
+
+def copied(run: Path, to: Path) -> Path:
+    return Path(shutil.copytree(run, to / "copy"))
+
+
+def sections(page: str) -> set[str]:
+    return set(re.findall(r'<section id="(\w+)"', page))
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL).split())
+
+
+def test_train_leaves_its_report_and_names_it(trained: Path, finished: tuple[str, str]) -> None:
+    printed, page = finished
+    summary = json.loads(printed.splitlines()[-1])
+    assert summary["report"] == str(trained / "report.html")
+    assert "warning" not in printed
+    assert sections(page) == SECTIONS
+    assert f"{summary['validation_loss']:.4f}" in page
+    assert duration(summary["seconds"]) in page
+    assert page.count("<svg") == len(PICTURES)
+
+
+def test_a_report_that_cannot_be_written_is_a_warning(trained: Path) -> None:
+    model, warnings = llm_jax.load(trained), []
+    material = materials.gather_again(model.about, "it", print)
+    obstacle = trained / "report.html.part"
+    obstacle.mkdir()
+    try:
+        assert reporting.leave_report(material, model.params, warnings.append) is None
+    finally:
+        obstacle.rmdir()
+    assert "the report could not be written: the page" in warnings[0]
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_a_page_needs_nothing_beside_it(trained: Path, idle: Path, tmp_path: Path, compared: bool) -> None:
+    runs = [str(trained), str(idle)] if compared else [str(trained)]
+    run_door(report, [*runs, "--out", str(tmp_path / "page.html")])
+    page = (tmp_path / "page.html").read_text()
+    namespaces = r'xmlns(:xlink)?="http://www.w3.org/(2000/svg|1999/xlink)"'
+    assert "http" not in re.sub(namespaces, "", page)
+    links = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert "@import" not in page
+
+
+def test_numbers_on_the_page_are_those_of_the_record(trained: Path, facts: RunFacts) -> None:
+    page = text_of(run_page(facts, run_pictures(facts)))
+    entries = metrics_of(trained)
+    last = [entry for entry in entries if "validation_loss" in entry][-1]
+    (seconds,) = [entry["seconds"] for entry in entries if "seconds" in entry]
+    assert f"final validation loss {last['validation_loss']:.4f}" in page
+    assert f"± {last['validation_standard_error']:.3f} nats per token" in page
+    assert f"{last['validation_bits_per_byte']:.4f} bits per byte" in page
+    assert f"wall time {duration(seconds)}" in page
+    for name, nats in facts.floors.items():
+        assert f"{name} {nats:.4f}" in page
+    assert "steps 12" in page
+    for step, text in facts.samples:
+        assert f"step {step}" in page
+        assert " ".join(text.split()[:4]) in page
+    for key in ("train_loss", "learning_rate", "grad_norm", "tokens_per_second"):
+        steps, values = series(facts.entries, key)
+        wanted = {entry["step"]: entry[key] for entry in entries if key in entry}
+        assert dict(zip(steps.tolist(), values.tolist(), strict=True)) == wanted
+
+
+def test_curves_draw_the_numbers_that_they_are_given() -> None:
+    entries = [
+        {"step": 10 * n, "grad_norm": 1.5**n, "grad_norms": {"head": 2.0**n, "blocks": [1.0, 3.0]}}
+        for n in range(1, 9)
+    ]
+    picture = curve(GRADIENT, {"run": entries})
+    assert picture is not None
+    (axes,) = picture.figure.axes
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [(10 * n, 1.5**n) for n in range(1, 9)])
+    assert axes.get_yscale() == "log"
+    heat = norms_by_layer(entries, "grad_norms", "by layer")
+    assert heat is not None
+    (image,) = heat.figure.axes[0].images
+    np.testing.assert_array_equal(image.get_array(), [[1.0] * 8, [3.0] * 8, [2.0**n for n in range(1, 9)]])
+    labels = [label.get_text() for label in heat.figure.axes[0].get_yticklabels()]
+    assert labels == ["block 1", "block 2", "head"]
+
+
+def test_a_floor_far_away_stands_in_the_caption_and_does_not_squash_the_curves() -> None:
+    entries = [{"step": n, "train_loss": 3 - 0.1 * n, "validation_loss": 3 - 0.1 * n} for n in range(10)]
+    picture = loss_picture(entries, {"uniform": 11.5, "bigram": 2.5})
+    assert picture is not None
+    (axes,) = picture.figure.axes
+    assert axes.get_ylim()[1] < 3.5
+    texts = [text.get_text() for text in axes.texts]
+    assert "bigram 2.500" in texts
+    assert not any("uniform" in text for text in texts)
+    assert "uniform 11.500" in picture.caption
+
+
+def test_labels_beside_a_curve_do_not_touch() -> None:
+    entries = [{"step": n, "train_loss": 3 - 0.1 * n, "validation_loss": 3 - 0.1 * n} for n in range(10)]
+    near = {name: 2.1 + at / 1000 for at, name in enumerate(("one", "two", "three", "four"))}
+    picture = loss_picture(entries, near)
+    assert picture is not None
+    picture.figure.draw_without_rendering()
+    # Annotations have their arrows in their own extent: a label's place is that of its text.
+    heights = sorted(text.get_position()[1] for text in picture.figure.axes[0].texts)
+    axes_height = picture.figure.axes[0].bbox.height * 72 / picture.figure.dpi
+    assert len(heights) == 6
+    assert min(np.diff(heights)) * axes_height > 8  # points, the size of the letters
+    assert 0 <= heights[0] <= heights[-1] <= 1
+
+
+def test_a_running_mean_is_the_mean_of_what_there_is() -> None:
+    values = np.array([4.0, 2.0, 6.0, 8.0])
+    np.testing.assert_allclose(smooth(values, 3), [4, 3, 4, 16 / 3])
+    np.testing.assert_array_equal(smooth(values, 1), values)
+
+
+def test_surprisal_is_the_loss_of_the_first_targets(trained: Path, facts: RunFacts) -> None:
+    model = llm_jax.load(trained)
+    material = materials.gather_again(model.about, "it", print)
+    tokens = np.asarray(material.store.tokens("validation"))
+    whole = materials.score_tokens(material.config, model.params, tokens)
+    np.testing.assert_allclose([nats for _, nats in facts.passage], whole[:200], rtol=1e-5)
+    assert "".join(text for text, _ in facts.passage[:20]) in Path(material.config.data.corpus).read_text()
+
+
+def test_settings_and_command_say_how_to_make_the_run_again(facts: RunFacts) -> None:
+    page = text_of(run_page(facts, []))
+    assert "optim.learning_rate 0.001 0.01" in page
+    assert "model.vocab_size" not in page  # It follows from the tokenizer and was not asked for.
+    assert reporting._command(["/a/llm_jax/train.py", "--train.run", "my run"]) == (
+        "python -m llm_jax.train --train.run 'my run'"
+    )
+
+
+def test_text_from_outside_is_escaped(facts: RunFacts) -> None:
+    page = run_page(facts._replace(samples=[(1, "<script>alert(1)</script>")]), [])
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+def test_memorisation_is_shown_where_it_was_measured(facts: RunFacts) -> None:
+    assert "memorisation" not in sections(run_page(facts, []))
+    page = run_page(facts._replace(memorisation=[(500, 17, 90, "a copied sentence")]), [])
+    assert "500 17 90 a copied sentence" in text_of(page)
+
+
+def test_a_damaged_checkpoint_is_shown_as_damaged(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(trained, tmp_path)
+    flip_a_bit(run / "checkpoints" / "8")
+    run_door(report, [str(run)])
+    assert last_json(capsys)["damaged_checkpoints"] == [8]
+    page = text_of((run / "report.html").read_text())
+    assert re.search(r"8 not evaluated damaged : \w+", page)
+    assert re.search(r"12 [\d.]+ intact", page)
+    assert "damaged checkpoints 1" in page
+
+
+def test_without_any_sound_checkpoint_the_page_says_what_is_missing(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(trained, tmp_path)
+    for step in (run / "checkpoints").iterdir():
+        flip_a_bit(step)
+    run_door(report, [str(run)])
+    assert "left out: what needs the model" in capsys.readouterr().out
+    assert sections((run / "report.html").read_text()) == SECTIONS - {"surprisal", "data"}
+
+
+def test_an_old_or_bare_run_gives_a_page_without_what_it_lacks(trained: Path, tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    lines = metrics_of(run)
+    for line in lines:
+        for name in ("grad_norms", "update_norms", "learning_rate", "seconds"):
+            line.pop(name, None)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    facts = reporting.gather_facts(run, reporting.open_run(run, print))
+    without = {"grad_norms", "update_norms", "learning_rate"}
+    assert {picture.name for picture in run_pictures(facts)} == PICTURES - without
+    assert "wall time" not in run_page(facts, [])
+    for name in ("metrics.jsonl", "samples.jsonl", "environment.json"):
+        (run / name).unlink()
+    run_door(report, [str(run)])
+    missing = {"loss", "optimisation", "speed", "samples"}
+    assert sections((run / "report.html").read_text()) == SECTIONS - missing
+
+
+def test_a_run_whose_text_is_gone_gives_a_page_without_it(
+    trained: Path, prose: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = prose.read_text()
+    prose.unlink()
+    try:
+        run_door(report, [str(trained), "--out", str(tmp_path / "page.html")])
+    finally:
+        prose.write_text(text)
+    assert "left out: what needs the text" in capsys.readouterr().out
+    assert sections((tmp_path / "page.html").read_text()) == SECTIONS - {"surprisal"}
+
+
+def test_pictures_are_also_written_as_png(trained: Path, tmp_path: Path) -> None:
+    run_door(
+        report, [str(trained), "--out", str(tmp_path / "p.html"), "--png", str(tmp_path / "deep" / "png")]
+    )
+    found = {path.stem: path.read_bytes()[:8] for path in (tmp_path / "deep" / "png").iterdir()}
+    assert found == dict.fromkeys(PICTURES, b"\x89PNG\r\n\x1a\n")
+
+
+def test_two_runs_of_two_tokenizers_say_which_is_better_and_that_it_is_no_accident(
+    trained: Path, idle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_door(report, [str(trained), str(idle), "--out", str(tmp_path / "page.html")])
+    (pair,) = last_json(capsys)["pairs"]
+    assert pair["better"] == "run"
+    assert pair["exceeds_noise"]
+    assert pair["difference"] == pytest.approx(pair["second"] - pair["first"])
+    assert pair["difference"] > 2 * pair["standard_error"] > 0
+    run_door(evaluate, [str(trained)])
+    # All that the first run held out, the second did too.
+    score = last_json(capsys)
+    assert pair["first"] == pytest.approx(score["bits_per_byte"], rel=1e-9)
+    assert pair["bytes"] == score["bytes"]
+    page = (tmp_path / "page.html").read_text()
+    assert "run is better than idle by" in page
+    assert "data.tokenizer cl100k_base bytes" in text_of(page)
+    assert "The seed is not in this error." in page
+    run_door(report, [str(idle), str(trained), "--out", str(tmp_path / "page.html")])
+    (swapped,) = last_json(capsys)["pairs"]
+    assert swapped["difference"] == -pair["difference"]
+    assert swapped["better"] == "run"
+
+
+def test_a_run_beside_itself_has_no_winner(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_door(report, [str(trained), str(trained), "--out", str(tmp_path / "page.html")])
+    printed = capsys.readouterr().out.splitlines()
+    (pair,) = json.loads(printed[-1])["pairs"]
+    assert (pair["difference"], pair["better"], pair["exceeds_noise"]) == (0, None, False)
+    assert "have the same loss" in printed[0]
+
+
+def test_runs_on_different_texts_are_not_paired_and_the_page_says_why(
+    trained: Path,
+    idle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scored = materials.Materials.scored
+
+    def elsewhere(self: materials.Materials, params: Any) -> Any:
+        name = self.config.data.tokenizer
+        return scored(self, params)._replace(source=f"digest of {name}", corpus=f"the book in {name}")
+
+    monkeypatch.setattr(materials.Materials, "scored", elsewhere)
+    out = tmp_path / "page.html"
+    run_door(report, [str(trained), str(idle), "--out", str(out), "--png", str(tmp_path / "png")])
+    (pair,) = last_json(capsys)["pairs"]
+    assert "on the book in cl100k_base and on the book in bytes cannot be compared" in pair["reason"]
+    assert pair["reason"] in text_of(out.read_text())
+    assert "difference" not in sections(out.read_text())
+    assert (tmp_path / "png" / "validation_bits_per_byte.png").exists()
+
+
+def test_a_difference_within_the_noise_has_no_winner() -> None:
+    pair = Pair("b", 2.0, 1.99, -0.01, 0.02, 10_000, 39, "b", exceeds_noise=False)
+    assert verdict(pair, "a") == (
+        "b is ahead of a by 0.0100 ± 0.0200 bits per byte, which is within the noise: no winner."
+    )
+
+
+BAD_REQUESTS = [
+    ([], 2, "needs a run directory"),
+    (["{tmp}/nowhere"], 4, "must be a run directory"),
+    (["{run}", "{tmp}/nowhere"], 4, "must be a run directory"),
+    (["{run}", "--out", "{tmp}/no/folder.html"], 2, "cannot be written"),
+    (["{run}", "--png", "{run}/config.json"], 2, "cannot be made"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "named"), BAD_REQUESTS)
+def test_what_cannot_be_reported_is_one_line(
+    trained: Path,
+    tmp_path: Path,
+    words: list[str],
+    status: int,
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_door(report, [word.format(tmp=tmp_path, run=trained) for word in words], status=status)
+    errors = capsys.readouterr().err
+    assert named in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
