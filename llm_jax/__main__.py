@@ -11,6 +11,7 @@ DOORS = {
     "train": "a decoder on a text; goes on where it was stopped",
     "evaluate": "a trained model on held-out text",
     "generate": "text from a trained model",
+    "replay": "a training step again, token by token: what made the loss jump",
     "convert": "weights of the torch tutorial in and out",
     "verify": "proofs: parity with torch, exact resume",
 }

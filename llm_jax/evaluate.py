@@ -23,7 +23,6 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
     from rich.table import Table
 
     from llm_jax import materials
-    from llm_jax.errors import CheckpointError
     from llm_jax.settings import config_from_dict
     from llm_jax.trained import load
 
@@ -31,11 +30,7 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
     config = config_from_dict(model.about["config"], str(directory))
     if text is None:
         material = materials.gather(config, report=print)
-        if material.store.fingerprint != model.about["data_fingerprint"]:
-            raise CheckpointError(
-                f"{directory} was trained on other data than {config.data.corpus} holds now; "
-                "score a text with --text"
-            )
+        materials.require_same_data(material, model.about, directory)
         score, floors = material.evaluate(model.params), material.floors()
     else:
         score, floors = materials.score_text(config, model.params, model.tokenizer, text), {}

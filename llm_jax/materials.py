@@ -1,9 +1,9 @@
 """A run's materials, wired for the doors: data, resolved configuration, evaluation and floors."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.store import Store, prepare_store
 from llm_jax.data.tokenizers import Tokenizer
-from llm_jax.errors import DataError
+from llm_jax.errors import CheckpointError, DataError
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.metrics import Score, evaluate
 from llm_jax.training.losses import token_nats
@@ -69,6 +69,15 @@ def gather(config: Config, report: Callable[[str], None]) -> Materials:
             f"{largest}"
         )
     return Materials(config, store)
+
+
+def require_same_data(material: Materials, about: Mapping[str, Any], directory: Path) -> None:
+    """CheckpointError unless these are the data that the checkpoint in a run directory says it saw."""
+    if material.store.fingerprint != about["data_fingerprint"]:
+        raise CheckpointError(
+            f"{directory} was trained on other data than {material.config.data.corpus} holds now; "
+            "put that text back as it was (a text of its own is scored by evaluate --text)"
+        )
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:

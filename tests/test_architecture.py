@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "llm_jax"
 WORDS = {"errors", "batch", "tree", "config", "settings"}
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
-DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify"}
+DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
     "flax": ("model/",),
@@ -34,7 +34,7 @@ HOMES = {
         "model/",
         "training/",
         "inference/",
-        *(f"{name}.py" for name in ("trained", "proof", "resume", "convert", "verify")),
+        *(f"{name}.py" for name in ("trained", "proof", "resume", "rerun", "convert", "verify")),
     ),
     "torch": (),
     "transformers": (),
