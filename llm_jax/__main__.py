@@ -13,6 +13,7 @@ DOORS = {
     "generate": "text from a trained model",
     "report": "a run as a page; several runs compared",
     "explain": "a model tensor by tensor, as a page and in the terminal",
+    "replay": "a training step again, token by token: what made the loss jump",
     "convert": "weights of the torch tutorial in and out",
     "verify": "proofs: parity with torch, exact resume",
 }

@@ -24,9 +24,12 @@ from llm_jax.tree import Tree, count_parameters
 from llm_jax.walkthrough.curves import Picture
 from llm_jax.walkthrough.figures import write_png
 from llm_jax.walkthrough.page import write_page
+from llm_jax.walkthrough.passages import build_index, longest_overlap
 from llm_jax.walkthrough.report import RunFacts, run_page, run_pictures
 
 PASSAGE_TOKENS = 200
+# Training tokens up to which a report looks for verbatim overlaps: beyond, the index takes too long.
+INDEXED_TOKENS = 2_000_000
 
 
 class Opened(NamedTuple):
@@ -92,6 +95,7 @@ def gather_facts(run: Path, opened: Opened) -> RunFacts:
         changes=[line for line in differences(default, config) if not line.startswith("train.run:")],
         checkpoints=verify_steps(materials.checkpoint_directory(run)),
         missing=missing,
+        memorisation=_memorisation(material, samples(run)) if material else [],
     )
 
 
@@ -149,6 +153,18 @@ def _passage(model: Trained, material: Materials) -> list[tuple[str, float]]:
     nats = materials.score_tokens(material.config, model.params, tokens)
     texts = [decode(model.tokenizer, [int(token)]) for token in tokens[1:]]
     return list(zip(texts, nats.tolist(), strict=True))
+
+
+def _memorisation(material: Materials, texts: list[tuple[int, str]]) -> list[tuple[int, int, int, str]]:
+    """(step, tokens of the longest part that stands verbatim in training, tokens in all, text) of samples."""
+    tokens = material.store.tokens("train")
+    if not texts or len(tokens) > INDEXED_TOKENS:
+        return []
+    index, found = build_index(tokens), []
+    for step, text in texts:
+        ids = material.store.tokenizer.encode(text)
+        found.append((step, longest_overlap(index, ids).length, len(ids), text))
+    return found
 
 
 def _tokenizer_facts(tokenizer: Tokenizer, prompt: str) -> list[tuple[str, str]]:

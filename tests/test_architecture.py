@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "llm_jax"
 WORDS = {"errors", "batch", "tree", "config", "settings"}
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
-DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "explain", "report"}
+DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
     "flax": ("model/",),
@@ -35,7 +35,7 @@ HOMES = {
         "training/",
         "inference/",
         "walkthrough/lesson.py",
-        *(f"{name}.py" for name in ("inside", "trained", "proof", "resume", "convert", "verify")),
+        *(f"{name}.py" for name in ("inside", "trained", "rerun", "proof", "resume", "convert", "verify")),
     ),
     "torch": (),
     "transformers": (),

@@ -19,7 +19,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.training import checkpoint, step_folder
-from llm_jax.training.checkpoint import Checkpoints, read_about, read_params, read_state, verify_steps
+from llm_jax.training.checkpoint import (
+    Checkpoints,
+    read_about,
+    read_before,
+    read_params,
+    read_state,
+    verify_steps,
+)
 from llm_jax.training.integrity import checksums
 
 ABOUT = {"config": {"a": 1}, "tokenizer": {"kind": "bytes"}}
@@ -301,3 +308,18 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_last_reported_step(tmp_path: 
 def test_the_manifest_is_plain_json(saved: Path) -> None:
     sealed = json.loads((saved / "3" / "manifest" / "_strings.json").read_text())
     assert json.loads(sealed["text"])["leaves"]["counters"]["step"][:2] == ["int32", []]
+
+
+def test_the_newest_sound_step_up_to_a_limit_is_read_and_nothing_changes(saved: Path) -> None:
+    remarks: list[str] = []
+    read = [read_before(saved, abstract(a_state()), last, remarks.append) for last in (0, 1, 2, 9)]
+    assert [restored and restored.step for restored in read] == [None, 1, 2, 3]
+    assert same_bits(read[2].state, a_state(2))  # type: ignore[union-attr]
+    assert not remarks
+    shutil.rmtree(saved / "2" / "params")
+    before = sorted(saved.rglob("*"))
+    restored = read_before(saved, abstract(a_state()), 2, remarks.append)
+    assert restored is not None
+    assert restored.step == 1
+    assert "checkpoint 2 is damaged" in remarks[0]
+    assert sorted(saved.rglob("*")) == before

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command, convert, evaluate, explain, generate, prepare, report, train, verify
+from llm_jax import command, convert, evaluate, explain, generate, prepare, replay, report, train, verify
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -16,6 +16,7 @@ DOORS = {
     "train": train.train,
     "evaluate": evaluate.evaluate,
     "generate": generate.generate,
+    "replay": replay.replay,
     "convert": convert.convert,
     "verify": verify.verify,
     "explain": explain.explain,
@@ -44,6 +45,8 @@ def test_its_commands_run(
         if door == "train":
             words = [word for word in words if word not in ("--train.steps", "2000")]
             words += [*SHORT, "--train.steps=4", "--model.num_layers=2"]
+        if door == "replay":
+            words = ["3" if word == "1234" else word for word in words]
         with pytest.raises(SystemExit) as stop:
             command.run(DOORS[door], words, takes_files=door == "train")
         assert stop.value.code == 0, (door, words, capsys.readouterr().err)

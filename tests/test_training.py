@@ -14,7 +14,7 @@ from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.training.losses import cross_entropy, next_token_loss, token_nats, weighted_sum
 from llm_jax.training.optimizer import decay_mask, make_optimizer, make_schedule, scale_by_adam
-from llm_jax.training.step import evaluated_params, init_state, part_norms, train_step
+from llm_jax.training.step import evaluated_params, init_state, part_norms, step_nats, train_step
 from llm_jax.tree import Tree, flatten
 
 
@@ -94,6 +94,17 @@ def test_accumulation_gives_the_same_step_also_with_unequal_masks(tiny: ModelCon
         np.testing.assert_allclose(metrics["loss_sum"], results[0][0]["loss_sum"], rtol=1e-6)
         for (path, leaf), (_, one) in zip(flatten(mu), flatten(results[0][1]), strict=True):
             np.testing.assert_allclose(leaf, one, atol=1e-7, err_msg=path)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_step_nats_are_the_terms_of_the_steps_loss_under_its_dropout(tiny: ModelConfig, parts: int) -> None:
+    config = a_config(dataclasses.replace(tiny, dropout=0.3), accumulation_steps=parts)
+    state, _ = train_step(config, init_state(config), a_batch(config))
+    batch = a_batch(config, 1)
+    nats, dry = step_nats(config, state, batch), token_nats(state["params"], config.model, batch)
+    _, metrics = train_step(config, state, batch)
+    np.testing.assert_allclose(jnp.sum(nats), metrics["loss_sum"], rtol=1e-6)
+    assert abs(jnp.sum(dry) - metrics["loss_sum"]) > 1e-3
 
 
 def test_train_step_compiles_once(tiny: ModelConfig) -> None:

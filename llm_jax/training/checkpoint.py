@@ -237,6 +237,29 @@ def _verify(path: Path) -> Verified:
     return Verified(step, score, "")
 
 
+def read_before(
+    directory: Path, abstract_state: State, last: int, report: Callable[[str], None]
+) -> Restored | None:
+    """The newest state of step `last` or earlier that verifies, None where there is none; changes nothing on
+    disk.
+
+    Args:
+        directory: as given to `Checkpoints`.
+        abstract_state: shape structs, as for `Checkpoints.restore`.
+        last: a step.
+        report: gets a line for each damaged step that was passed over.
+
+    Raises:
+        CheckpointError: a sound step holds another model or optimizer.
+    """
+    for step in sorted((step for step in _steps(directory) if step <= last), reverse=True):
+        try:
+            return Restored(step, *load_step(directory.resolve() / str(step), abstract_state))
+        except Damaged as damage:
+            report(f"warning: checkpoint {step} is damaged ({damage}); passed over")
+    return None
+
+
 def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> Any:
     steps = sorted(_steps(directory), reverse=True)
     if not steps or (step is not None and step not in steps):

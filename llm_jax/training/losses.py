@@ -35,19 +35,22 @@ def weighted_sum(nats_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, 
     return jnp.sum(jnp.where(weights_BT > 0, nats_BT * weights_BT, 0)), jnp.sum(weights_BT)
 
 
+def next_token_nats(
+    params: Tree, config: ModelConfig, batch: Batch, dropout_key: jax.Array | None
+) -> jax.Array:
+    """Cross-entropy of each next token, [B, T], without weights; dropout with a key."""
+    hidden_BTD, _, _ = hidden_states(params, config, batch.tokens, dropout_key=dropout_key)
+    return cross_entropy(row_logits(params, config, hidden_BTD), batch.targets, config.shared_ids)
+
+
 def next_token_loss(
     params: Tree, config: ModelConfig, batch: Batch, dropout_key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """(sum, weight) of the cross-entropy of each next token; dropout with a key."""
-    return weighted_sum(_next_token_nats(params, config, batch, dropout_key), batch.weights)
+    return weighted_sum(next_token_nats(params, config, batch, dropout_key), batch.weights)
 
 
 @partial(jax.jit, static_argnums=1)
 def token_nats(params: Tree, config: ModelConfig, batch: Batch) -> jax.Array:
     """Nats of each target, [B, T], without dropout and without weights: what evaluation adds up."""
-    return _next_token_nats(params, config, batch, None)
-
-
-def _next_token_nats(params: Tree, config: ModelConfig, batch: Batch, key: jax.Array | None) -> jax.Array:
-    hidden_BTD, _, _ = hidden_states(params, config, batch.tokens, dropout_key=key)
-    return cross_entropy(row_logits(params, config, hidden_BTD), batch.targets, config.shared_ids)
+    return next_token_nats(params, config, batch, None)

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -104,20 +104,22 @@ class RunRecord:
         """One line of metrics.jsonl: numbers, and nested lists and dicts of them; one that is not finite is
         written as null.
         """
-        self._metrics.write(json.dumps({"step": step, **_finite(values)}) + "\n")
+        self._metrics.write(json.dumps({"step": step, **finite(values)}) + "\n")
         self._metrics.flush()
         if self._tensorboard is not None:
-            for name, value in _scalars(values):
+            for name, value in scalars(values):
                 self._tensorboard.add_scalar(name, value, step)
 
     def add_step(self, step: int, metrics: dict[str, Any], speed: dict[str, float] | None) -> None:
-        """Takes in a step's metrics; with a speed, writes a line with the mean loss since the last one."""
+        """Takes in a step's metrics; with a speed, writes a line with the mean loss since the last one
+        and of how many steps it is.
+        """
         self._since_line.append((metrics["loss_sum"], metrics["weight"]))
         if speed is None:
             return
-        loss_sum, weight = (sum(column) for column in zip(*self._since_line, strict=True))
         others = {name: value for name, value in metrics.items() if name not in ("loss_sum", "weight")}
-        self.write(step, train_loss=loss_sum / weight if weight else math.nan, **others, **speed)
+        mean = {"train_loss": mean_loss(self._since_line), "averaged_steps": len(self._since_line)}
+        self.write(step, **mean, **others, **speed)
         self._since_line.clear()
 
     def write_sample(self, step: int, text: str) -> None:
@@ -133,6 +135,12 @@ class RunRecord:
         self._samples.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+def mean_loss(steps: Sequence[tuple[float, float]]) -> float:
+    """Nats per target over steps given as (sum, weight); NaN where there is no target."""
+    loss_sum, weight = (sum(column) for column in zip(*steps, strict=True))
+    return loss_sum / weight if weight else math.nan
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -154,19 +162,20 @@ def _open_lines(path: Path, step: int) -> TextIO:
     return path.open("a", encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Nested values as JSON can hold them: a number that is not finite becomes None."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value if math.isfinite(value) else None
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _scalars(values: dict[str, Any] | list[Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def scalars(values: dict[str, Any] | list[Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """Every number in nested values under its path, as 'grad_norms/blocks/0'."""
     for name, value in values.items() if isinstance(values, dict) else enumerate(values):
         if isinstance(value, dict | list):
-            yield from _scalars(value, f"{prefix}{name}/")
+            yield from scalars(value, f"{prefix}{name}/")
         else:
             yield f"{prefix}{name}", value
 

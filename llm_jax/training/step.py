@@ -15,7 +15,7 @@ import optax
 from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig
 from llm_jax.model.decoder import init_params
-from llm_jax.training.losses import next_token_loss
+from llm_jax.training.losses import next_token_loss, next_token_nats
 from llm_jax.training.optimizer import learning_rate, make_optimizer
 from llm_jax.tree import Tree
 
@@ -69,9 +69,8 @@ def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[
         `part_norms` gives them.
     """
     counters = state["counters"]
-    key = _key(config, 1, counters["step"])
     grads, loss_sum, weight = _gradient(
-        state["params"], config.model, batch, key, config.train.accumulation_steps
+        state["params"], config.model, batch, _dropout_key(config, state), config.train.accumulation_steps
     )
     grad_norms = part_norms(grads)
     grad_norm = optax.tree.norm(grad_norms)
@@ -104,6 +103,14 @@ def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[
     }
 
 
+@partial(jax.jit, static_argnums=0)
+def step_nats(config: Config, state: State, batch: Batch) -> jax.Array:
+    """Nats of each target, [B, T], under the dropout of the step that `train_step` would do from here."""
+    parts = _in_parts(batch, _dropout_key(config, state), config.train.accumulation_steps)
+    nats = jax.lax.map(lambda part: next_token_nats(state["params"], config.model, *part), parts)
+    return nats.reshape(batch.targets.shape)
+
+
 def part_norms(tree: Any) -> dict[str, jax.Array]:
     """Euclidean norm of each top-level part of a parameter tree, []; that of "blocks" by layer, [L]."""
 
@@ -114,6 +121,16 @@ def part_norms(tree: Any) -> dict[str, jax.Array]:
         return jnp.sqrt(sum(squares))
 
     return {name: norm(part, 1 if name == "blocks" else 0) for name, part in tree.items()}
+
+
+def _dropout_key(config: Config, state: State) -> jax.Array:
+    return _key(config, 1, state["counters"]["step"])
+
+
+def _in_parts(batch: Batch, key: jax.Array, parts: int) -> tuple[Batch, jax.Array]:
+    """The batch cut along B, [parts, B / parts, T], with a dropout key for each part."""
+    keys = jax.random.split(key, parts) if parts > 1 else key[None]
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch), keys
 
 
 def _gradient(
@@ -135,8 +152,7 @@ def _gradient(
             (loss_sum, weight), grads = differentiate(params, *part)
             return jax.tree.map(jnp.add, total, (grads, loss_sum, weight)), None
 
-        cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
-        part_keys = jax.random.split(key, parts)
+        cut, part_keys = _in_parts(batch, key, parts)
         shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], cut), key)
         (sum_shape, weight_shape), grad_shapes = shapes
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad_shapes, sum_shape, weight_shape))

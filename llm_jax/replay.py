@@ -1,0 +1,150 @@
+"""Door: `python -m llm_jax.replay RUN --step N`."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from llm_jax import command
+from llm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from llm_jax.data.tokenizers import Tokenizer
+    from llm_jax.rerun import Comparison, Replayed, Target
+
+# From which loss in nats a token has which colour: on a dark and on a light terminal, and with 16 colours.
+_COLOURS = (
+    (8.0, "bold #ffffff on #b2182b"),
+    (6.0, "black on #ef8a62"),
+    (4.0, "black on #e6c84c"),
+    (2.0, "black on #60d060"),
+    (0.0, "black on #4fc3c7"),
+)
+_STANDS_OUT = 3.0  # times the median
+
+
+def replay(directory: Path, /, *, step: int, before: int = 20, rows: int = 4, hardest: int = 10) -> None:
+    """Does one training step again and shows what was in it: why the loss jumped there.
+
+    Batch and dropout follow from the seed and the step, so nothing needs to have been logged: the run is
+    recomputed from a checkpoint, to the same bits on the same machine. Shown are the batch, each token
+    coloured by its loss, the targets that were hardest, and the norms of gradient and update beside their
+    medians over the steps just before. The last line is JSON.
+
+    Example: the loss in runs/tutorial/metrics.jsonl is odd at step 1234. To see what the model read then:
+
+    python -m llm_jax.replay runs/tutorial --step 1234
+
+    Parameters
+    ----------
+    directory:
+        A run directory.
+    step:
+        The optimizer step, numbered from 1 as in metrics.jsonl.
+    before:
+        Fewest steps recomputed before it, for the medians; 0 starts at the nearest checkpoint.
+    rows:
+        How many rows of the batch are shown, those with the highest loss first.
+    hardest:
+        How many of the hardest targets are shown.
+    """
+    numbers = {"before": before, "rows": rows, "hardest": hardest}
+    if broken := [f"{name} ({n}) must be at least 0" for name, n in numbers.items() if n < 0]:
+        raise UserError("; ".join(broken))
+    from llm_jax import rerun
+
+    console = Console(highlight=False)
+
+    def tracked(steps: range) -> Iterable[int]:
+        return track(steps, "recomputing", console=console, transient=True, disable=not console.is_terminal)
+
+    material = rerun.open_run(directory, step, report=print)
+    tokenizer = material.store.tokenizer
+    replayed = rerun.replay(directory, material, step, before, report=print, track=tracked)
+    compared = rerun.compare(replayed, directory)
+    targets = rerun.hardest_targets(replayed, tokenizer, hardest)
+    _show_rows(console, replayed, tokenizer, rows)
+    _show_targets(console, targets)
+    _show_norms(console, replayed)
+    _show_summary(console, replayed, compared)
+    print(json.dumps({"run": str(directory), **rerun.summary(replayed, compared, targets)}))
+
+
+def _style(nats: float | None) -> str:
+    if nats is None:
+        return "dim"
+    return next((style for least, style in _COLOURS if nats >= least), _COLOURS[0][1])  # NaN is the worst
+
+
+def _show_rows(console: Console, replayed: "Replayed", tokenizer: "Tokenizer", count: int) -> None:
+    from llm_jax.rerun import row_pieces
+
+    losses = replayed.row_losses()
+    scale = [(f" {least:g}+ ", style) for least, style in reversed(_COLOURS)]
+    console.print(Text.assemble("\nbatch by loss in nats: ", *scale))
+    for row in sorted(range(len(losses)), key=lambda row: (not math.isnan(losses[row]), -losses[row]))[
+        :count
+    ]:
+        pieces = row_pieces(replayed, tokenizer, row)
+        shown = [(piece.replace("\n", "\u21b5"), _style(nats)) for piece, nats in pieces]
+        console.print(Text.assemble((f"row {row}, mean {losses[row]:.3f}: ", "bold"), *shown))
+
+
+def _show_targets(console: Console, targets: "list[Target]") -> None:
+    table = Table("row", "position", "context", "target", "nats", "probability", title="hardest targets")
+    for row, position, context, target, nats, probability in targets:
+        texts = (Text(repr(context)[1:-1]), Text(repr(target)[1:-1], _style(nats)))
+        table.add_row(str(row), str(position), *texts, f"{nats:.2f}", f"{probability:.1e}")
+    console.print(table)
+
+
+def _show_norms(console: Console, replayed: "Replayed") -> None:
+    from llm_jax.rerun import beside_median
+
+    kinds = {name: beside_median(replayed, name) for name in ("grad_norms", "update_norms")}
+    titles = [
+        title for kind in ("gradient", "update") for title in (f"{kind} norm", "median before", "times")
+    ]
+    table = Table("part", *titles, title="norms by part and layer")
+    for path in kinds["grad_norms"]:
+        cells: list[str | Text] = []
+        for norms in kinds.values():
+            norm, median = norms[path]
+            times = norm / median if median else None
+            style = "bold red" if times and not times < _STANDS_OUT else ""
+            cells += [f"{norm:.3g}", f"{median:.3g}" if median is not None else "-"]
+            cells.append(Text(f"{times:.2f}" if times is not None else "-", style))
+        table.add_row(path, *cells)
+    console.print(table)
+
+
+def _show_summary(console: Console, replayed: "Replayed", compared: "Comparison") -> None:
+    verdict = {
+        True: "equal to the bit",
+        False: "NOT equal (another machine or version?)",
+        None: "not compared",
+    }
+    metrics = replayed.metrics
+    table = Table("measure", "value", title=f"step {replayed.step}, batch {replayed.batch_index}")
+    table.add_row("loss, nats per token", f"{replayed.loss:.6f}")
+    if compared.logged_loss is not None or compared.loss_equal is not None:
+        over = f"mean of {compared.averaged_steps} steps, " if compared.averaged_steps != 1 else ""
+        table.add_row("logged loss", f"{compared.logged_loss} ({over}{verdict[compared.loss_equal]})")
+        table.add_row(
+            "logged gradient norm", f"{compared.logged_grad_norm} ({verdict[compared.grad_norm_equal]})"
+        )
+    table.add_row("gradient norm", f"{metrics['grad_norm']:.4g}")
+    table.add_row("update norm", f"{metrics['update_norm']:.4g}")
+    table.add_row("learning rate", f"{metrics['learning_rate']:.4g}")
+    table.add_row("skipped as not finite", "yes" if metrics["skipped"] else "no")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    command.run(replay)
