@@ -2,12 +2,17 @@
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import DataConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from llm_jax.data.store import Store
 
 
 def prepare(
@@ -37,9 +42,24 @@ def prepare(
     table = Table("fact", "value", title=f"{store.manifest['corpus']}, {store.tokenizer.name}")
     for label, value in label_facts(facts):
         table.add_row(label, value)
-    Console().print(table)
+    Console().print(table, _first_tokens(store))
     print(f"store: {store.path}")
     print(json.dumps({"store": str(store.path), **facts}))
+
+
+def _first_tokens(store: "Store", count: int = 8) -> "Table":
+    """The beginning of the text as pieces and, below them, their ids."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from llm_jax.walkthrough.xray import token_text, visible
+
+    tokens = [int(token) for token in store.tokens("train")[:count]]
+    table = Table(title="the first tokens and their ids")
+    for token in tokens:
+        table.add_column(Text(visible(token_text(store.tokenizer.token_bytes(token)))))
+    table.add_row(*map(str, tokens))
+    return table
 
 
 if __name__ == "__main__":

@@ -156,14 +156,18 @@ def _passage(model: Trained, material: Materials) -> list[tuple[str, float]]:
 
 
 def _memorisation(material: Materials, texts: list[tuple[int, str]]) -> list[tuple[int, int, int, str]]:
-    """(step, tokens of the longest part that stands verbatim in training, tokens in all, text) of samples."""
+    """(step, tokens of the longest part that stands verbatim in training, tokens in all, that part) of each
+    sample.
+    """
     tokens = material.store.tokens("train")
     if not texts or len(tokens) > INDEXED_TOKENS:
         return []
     index, found = build_index(tokens), []
     for step, text in texts:
         ids = material.store.tokenizer.encode(text)
-        found.append((step, longest_overlap(index, ids).length, len(ids), text))
+        span = longest_overlap(index, ids)
+        copied = decode(material.store.tokenizer, ids[span.start : span.start + span.length])
+        found.append((step, span.length, len(ids), copied))
     return found
 
 

@@ -22,7 +22,17 @@ from llm_jax.walkthrough.report import RunFacts, duration, run_page, run_picture
 from tests.test_checkpoint import flip_a_bit
 from tests.test_runs import metrics_of, run_door, words_for
 
-SECTIONS = {"loss", "optimisation", "speed", "samples", "surprisal", "data", "checkpoints", "again"}
+SECTIONS = {
+    "loss",
+    "optimisation",
+    "speed",
+    "samples",
+    "surprisal",
+    "data",
+    "checkpoints",
+    "again",
+    "memorisation",
+}
 PICTURES = {
     *("loss", "learning_rate", "grad_norm", "update_norm"),
     *("grad_norms", "update_norms", "tokens_per_second", "mfu"),
@@ -210,7 +220,7 @@ def test_text_from_outside_is_escaped(facts: RunFacts) -> None:
 
 
 def test_memorisation_is_shown_where_it_was_measured(facts: RunFacts) -> None:
-    assert "memorisation" not in sections(run_page(facts, []))
+    assert "memorisation" not in sections(run_page(facts._replace(memorisation=[]), []))
     page = run_page(facts._replace(memorisation=[(500, 17, 90, "a copied sentence")]), [])
     assert "500 17 90 a copied sentence" in text_of(page)
 
@@ -236,7 +246,7 @@ def test_without_any_sound_checkpoint_the_page_says_what_is_missing(
         flip_a_bit(step)
     run_door(report, [str(run)])
     assert "left out: what needs the model" in capsys.readouterr().out
-    assert sections((run / "report.html").read_text()) == SECTIONS - {"surprisal", "data"}
+    assert sections((run / "report.html").read_text()) == SECTIONS - {"surprisal", "data", "memorisation"}
 
 
 def test_an_old_or_bare_run_gives_a_page_without_what_it_lacks(trained: Path, tmp_path: Path) -> None:
@@ -254,7 +264,7 @@ def test_an_old_or_bare_run_gives_a_page_without_what_it_lacks(trained: Path, tm
         (run / name).unlink()
     run_door(report, [str(run)])
     missing = {"loss", "optimisation", "speed", "samples"}
-    assert sections((run / "report.html").read_text()) == SECTIONS - missing
+    assert sections((run / "report.html").read_text()) == SECTIONS - missing - {"memorisation"}
 
 
 def test_a_run_whose_text_is_gone_gives_a_page_without_it(
@@ -267,7 +277,7 @@ def test_a_run_whose_text_is_gone_gives_a_page_without_it(
     finally:
         prose.write_text(text)
     assert "left out: what needs the text" in capsys.readouterr().out
-    assert sections((tmp_path / "page.html").read_text()) == SECTIONS - {"surprisal"}
+    assert sections((tmp_path / "page.html").read_text()) == SECTIONS - {"surprisal", "memorisation"}
 
 
 def test_pictures_are_also_written_as_png(trained: Path, tmp_path: Path) -> None:
@@ -365,3 +375,19 @@ def test_what_cannot_be_reported_is_one_line(
     assert named in errors
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
+
+
+def test_memorisation_of_a_run_is_the_overlap_of_its_samples_with_its_training_text(
+    trained: Path, facts: RunFacts
+) -> None:
+    material = materials.gather_again(llm_jax.load(trained).about, "it", print)
+    tokens = list(map(int, material.store.tokens("train")))
+    assert [step for step, *_ in facts.memorisation] == [step for step, _ in facts.samples]
+    for (_, overlap, size, copied), (_, text) in zip(facts.memorisation, facts.samples, strict=True):
+        assert copied in text
+        ids = material.store.tokenizer.encode(text).tolist()
+        windows = {tuple(tokens[at : at + overlap]) for at in range(len(tokens))}
+        assert len(ids) == size
+        assert any(tuple(ids[at : at + overlap]) in windows for at in range(size))
+        longer = {tuple(tokens[at : at + overlap + 1]) for at in range(len(tokens) - overlap)}
+        assert not any(tuple(ids[at : at + overlap + 1]) in longer for at in range(size - overlap))

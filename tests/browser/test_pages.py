@@ -6,6 +6,7 @@ Needs Chromium on the PATH (Debian: `apt-get install chromium`); without it the 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -13,6 +14,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from llm_jax import command
 from llm_jax.explain import explain
+from llm_jax.report import report
+from llm_jax.train import train
 
 LAPTOP, PHONE = 1280, 390
 
@@ -29,17 +32,31 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="module")
-def explained(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> Path:
-    """The walkthrough of a small untrained model."""
-    folder = tmp_path_factory.mktemp("page")
-    places = f'[data]\ncorpus = "{prose}"\nprepared = "{folder / "prepared"}"\n'
-    (folder / "small.toml").write_text(places + "[model]\nnum_layers = 2\n")
-    out = folder / "explain.html"
+def run_door(door: Any, *words: str, **options: bool) -> None:
     with pytest.raises(SystemExit) as stop:
-        command.run(explain, [str(folder / "small.toml"), "--out", str(out)])
+        command.run(door, list(words), **options)
     assert stop.value.code == 0
-    return out
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> dict[str, Path]:
+    """The walkthrough and the report of a small run, and a comparison of two."""
+    folder = tmp_path_factory.mktemp("pages")
+    runs = [folder / "one", folder / "two"]
+    for seed, run in enumerate(runs):
+        run_door(
+            train,
+            *(f"--data.corpus={prose}", f"--data.prepared={folder / 'prepared'}", f"--train.run={run}"),
+            *("--model.num_layers=2", "--train.steps=40", "--train.eval_interval=20", f"--train.seed={seed}"),
+            takes_files=True,
+        )
+    run_door(explain, str(runs[0]))
+    run_door(report, *map(str, runs), "--out", str(folder / "both.html"))
+    return {
+        "explain": runs[0] / "explain.html",
+        "report": runs[0] / "report.html",
+        "comparison": folder / "both.html",
+    }
 
 
 class Opened:
@@ -58,12 +75,13 @@ class Opened:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [LAPTOP, PHONE])
+@pytest.mark.parametrize("name", ["explain", "report", "comparison"])
 def test_a_page_loads_alone_fits_and_is_readable(
-    browser: Browser, explained: Path, width: int, scheme: str
+    browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: str
 ) -> None:
-    opened = Opened(browser, explained, width, scheme)
+    opened = Opened(browser, pages[name], width, scheme)
     assert opened.complaints == []
-    assert [url for url in opened.fetched if not url.startswith("data:")] == [explained.as_uri()]
+    assert [url for url in opened.fetched if not url.startswith("data:")] == [pages[name].as_uri()]
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     found = Axe().run(opened.page, options={"runOnly": ["color-contrast", "scrollable-region-focusable"]})
     assert found.response["violations"] == []
@@ -71,17 +89,31 @@ def test_a_page_loads_alone_fits_and_is_readable(
     opened.page.close()
 
 
-def test_faint_text_would_be_noticed(browser: Browser, explained: Path, tmp_path: Path) -> None:
+def test_faint_text_would_be_noticed(browser: Browser, pages: dict[str, Path], tmp_path: Path) -> None:
     faint = tmp_path / "faint.html"
-    faint.write_text(explained.read_text().replace("--soft: #4c5a6b", "--soft: #c9c9c9"))
+    faint.write_text(pages["report"].read_text().replace("--soft: #4c5a6b", "--soft: #c9c9c9"))
     opened = Opened(browser, faint, LAPTOP, "light")
     found = Axe().run(opened.page, options={"runOnly": ["color-contrast"]})
     assert found.response["violations"]
     opened.page.close()
 
 
-def test_tables_fold(browser: Browser, explained: Path) -> None:
-    page = Opened(browser, explained, LAPTOP, "light").page
+def test_pointing_at_a_token_shows_where_a_head_looks(browser: Browser, pages: dict[str, Path]) -> None:
+    page = Opened(browser, pages["explain"], LAPTOP, "light").page
+    readout, tokens = page.locator(".attention .readout"), page.locator(".looks .token")
+    seen = set()
+    for place in (3, 7):
+        tokens.nth(place).hover()
+        seen.add(readout.inner_text())
+    page.locator(".grid button").nth(5).click()
+    seen.add(readout.inner_text())
+    assert len(seen) == 3
+    assert all("%" in text for text in seen)
+    page.close()
+
+
+def test_tables_fold(browser: Browser, pages: dict[str, Path]) -> None:
+    page = Opened(browser, pages["explain"], LAPTOP, "light").page
     section = page.locator("#projections details")
     assert section.count() == 3
     assert section.nth(0).locator("table").is_visible()
