@@ -80,3 +80,11 @@ def test_its_tree_names_every_file() -> None:
 def test_make_targets_that_it_names_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z]+)", README)) - {"it"} <= targets
+
+
+def test_its_pictures_are_there_and_small() -> None:
+    pictures = [ROOT / path for path in re.findall(r"!\[[^]]*\]\(([^)]*)\)", README)]
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size < 300_000
