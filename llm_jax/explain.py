@@ -49,7 +49,8 @@ def explain(
     all_stages = stages(lesson, cross_entropy)
     kind = "untrained" if subject.step is None else "trained"
     about = words["page"][kind].format(directory=source, step=subject.step)
-    tell(Console(highlight=False), lesson, all_stages, words)
+    xray = text_xray(subject, text)
+    tell(Console(highlight=False), lesson, all_stages, xray, words)
     html = explain_page(
         lesson,
         all_stages,
@@ -57,7 +58,7 @@ def explain(
         words=words,
         language=language,
         about=about,
-        xray=text_xray(subject, text),
+        xray=xray,
     )
     if out is None:
         out = (source if source is not None and source.is_dir() else Path()) / "explain.html"

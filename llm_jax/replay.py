@@ -13,19 +13,12 @@ from rich.text import Text
 
 from llm_jax import command
 from llm_jax.errors import UserError
+from llm_jax.walkthrough.shades import legend, shade
 
 if TYPE_CHECKING:
     from llm_jax.data.tokenizers import Tokenizer
     from llm_jax.rerun import Comparison, Replayed, Target
 
-# From which loss in nats a token has which colour: on a dark and on a light terminal, and with 16 colours.
-_COLOURS = (
-    (8.0, "bold #ffffff on #b2182b"),
-    (6.0, "black on #ef8a62"),
-    (4.0, "black on #e6c84c"),
-    (2.0, "black on #60d060"),
-    (0.0, "black on #4fc3c7"),
-)
 _STANDS_OUT = 3.0  # times the median
 
 
@@ -76,30 +69,23 @@ def replay(directory: Path, /, *, step: int, before: int = 20, rows: int = 4, ha
     print(json.dumps({"run": str(directory), **rerun.summary(replayed, compared, targets)}))
 
 
-def _style(nats: float | None) -> str:
-    if nats is None:
-        return "dim"
-    return next((style for least, style in _COLOURS if nats >= least), _COLOURS[0][1])  # NaN is the worst
-
-
 def _show_rows(console: Console, replayed: "Replayed", tokenizer: "Tokenizer", count: int) -> None:
     from llm_jax.rerun import row_pieces
 
     losses = replayed.row_losses()
-    scale = [(f" {least:g}+ ", style) for least, style in reversed(_COLOURS)]
-    console.print(Text.assemble("\nbatch by loss in nats: ", *scale))
+    console.print(Text.assemble("\nbatch by loss in nats: ", *legend()))
     for row in sorted(range(len(losses)), key=lambda row: (not math.isnan(losses[row]), -losses[row]))[
         :count
     ]:
         pieces = row_pieces(replayed, tokenizer, row)
-        shown = [(piece.replace("\n", "\u21b5"), _style(nats)) for piece, nats in pieces]
+        shown = [(piece.replace("\n", "\u21b5"), shade(nats)) for piece, nats in pieces]
         console.print(Text.assemble((f"row {row}, mean {losses[row]:.3f}: ", "bold"), *shown))
 
 
 def _show_targets(console: Console, targets: "list[Target]") -> None:
     table = Table("row", "position", "context", "target", "nats", "probability", title="hardest targets")
     for row, position, context, target, nats, probability in targets:
-        texts = (Text(repr(context)[1:-1]), Text(repr(target)[1:-1], _style(nats)))
+        texts = (Text(repr(context)[1:-1]), Text(repr(target)[1:-1], shade(nats)))
         table.add_row(str(row), str(position), *texts, f"{nats:.2f}", f"{probability:.1e}")
     console.print(table)
 

@@ -214,4 +214,5 @@ def test_the_last_line_says_where_the_page_is(
     summary = json.loads(shown.splitlines()[-1])
     assert Path(summary["page"]).stat().st_size == summary["bytes"]
     assert all(f"{number}. " in shown for number in range(1, 22))
+    assert read_words("en")["xray"]["surprise_title"] in shown
     assert summary["loss"] == pytest.approx(np.log(1000), abs=1)

@@ -1,6 +1,6 @@
 """The walkthrough in a terminal: the page's story with rich."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -9,11 +9,17 @@ from rich.text import Text
 
 from llm_jax.walkthrough.explain_page import ShownView, show_view
 from llm_jax.walkthrough.lesson import Lesson
+from llm_jax.walkthrough.shades import legend, shade
 from llm_jax.walkthrough.stages import Stage
+from llm_jax.walkthrough.xray import XRay
 
 
-def tell(console: Console, lesson: Lesson, all_stages: list[Stage], words: Mapping[str, Any]) -> None:
-    """Prints every stage: its name, why it is there, our code, and its first numbers."""
+def tell(
+    console: Console, lesson: Lesson, all_stages: list[Stage], xray: XRay | None, words: Mapping[str, Any]
+) -> None:
+    """Prints every stage (its name, why it is there, our code, its first numbers), then the losses of the
+    batch and of the text under the x-ray, token by token.
+    """
     for number, stage in enumerate(all_stages, start=1):
         sentences = words["stage"][stage.name]
         console.rule(Text(f"{number}. {sentences['title']}", style="bold"), align="left")
@@ -28,7 +34,19 @@ def tell(console: Console, lesson: Lesson, all_stages: list[Stage], words: Mappi
             console.print(_table(shown))
         console.print()
     loss = f"{words['table']['loss']}: {lesson.nats.mean():.4f}"
-    console.print(Text(loss, style="bold"))
+    console.rule(Text(words["beyond"]["losses"]["title"], style="bold"), align="left")
+    console.print(Text.assemble((f"{loss}  ", "bold"), *legend()))
+    for row, nats in zip(lesson.batch.targets, lesson.nats, strict=True):
+        labels = [lesson.labels[int(token)] for token in row]
+        console.print(Text.assemble(*_shaded(zip(labels, map(float, nats), strict=True))))
+    if xray is not None:
+        console.rule(Text(words["xray"]["surprise_title"], style="bold"), align="left")
+        console.print(Text.assemble(*_shaded(xray.surprisals)))
+        console.print(Text(words["xray"]["mean"].format(nats=f"{xray.mean_nats:.4f}"), style="bold"))
+
+
+def _shaded(tokens: Iterable[tuple[str, float | None]]) -> list[tuple[str, str]]:
+    return [(text, shade(nats)) for text, nats in tokens]
 
 
 def _table(shown: ShownView) -> Table:
