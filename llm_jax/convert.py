@@ -54,6 +54,11 @@ def import_(
             f"{source} must hold float32 tensors, but {odd[0]} is {state_dict[odd[0]].dtype}"
         )
     chosen = ByteTokenizer() if tokenizer == "bytes" else named_tokenizer(tokenizer)
+    if chosen.vocab_size < model.vocab_size:
+        raise UserError(
+            f"the tokenizer must have the model's {model.vocab_size:,} ids, but {tokenizer} has "
+            f"{chosen.vocab_size:,}; give another --tokenizer"
+        )
     about = {
         "config": to_dict(Config(model=model)),
         "tokenizer": chosen.to_dict(),

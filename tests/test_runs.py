@@ -212,7 +212,7 @@ def test_export_and_import_give_back_every_bit(tmp_path: Path, prose: Path) -> N
     run_door(train, words_for(tmp_path, prose, "--model.spare_embedding_rows=1"), takes_files=True)
     run_door(convert, ["export", str(tmp_path / "run"), str(tmp_path / "out.safetensors")])
     back = tmp_path / "back"
-    run_door(convert, ["import", str(tmp_path / "out.safetensors"), str(back), "--tokenizer", "bytes"])
+    run_door(convert, ["import", str(tmp_path / "out.safetensors"), str(back)])
     one, two = llm_jax.load(tmp_path / "run"), llm_jax.load(back)
     assert jax.tree.all(jax.tree.map(np.array_equal, one.params, two.params))
     assert dataclasses.replace(two.config, d_ff=0) == one.config
@@ -223,7 +223,13 @@ def test_convert_refuses_what_it_cannot_do(
 ) -> None:
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     (tmp_path / "there").mkdir()
+    run_door(convert, ["export", str(trained), str(tmp_path / "more_than_256.safetensors")])
     cases = [
+        (
+            ["import", str(tmp_path / "more_than_256.safetensors"), str(tmp_path / "o"), "--tokenizer=bytes"],
+            2,
+            "give another --tokenizer",
+        ),
         (
             ["import", str(tmp_path / "absent.pt"), str(tmp_path / "o")],
             4,
