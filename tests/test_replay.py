@@ -241,7 +241,7 @@ def test_what_cannot_be_replayed_is_one_line_and_a_status(
     run = str(runs["plain"])
     exported = str(tmp_path / "out.safetensors")
     run_door(convert, ["export", run, exported])
-    run_door(convert, ["import", exported, str(tmp_path / "imported"), "--tokenizer", "bytes"])
+    run_door(convert, ["import", exported, str(tmp_path / "imported")])
     other = str(tmp_path / "other")
     shutil.copytree(copied, other)
     rewrite_checkpoint(Path(other), 12, lambda state: state, data_fingerprint="of another text")
