@@ -12,7 +12,16 @@ from flax import linen as nn
 
 from llm_jax.config import ModelConfig
 from llm_jax.model.cache import KVCache
-from llm_jax.model.layers import Block, Head, LayerCache, apply, dropout, embedding_init, layer_norm, wide
+from llm_jax.model.layers import (
+    Block,
+    Head,
+    LayerCache,
+    apply,
+    dropout,
+    embedding_init,
+    head_scores,
+    layer_norm,
+)
 from llm_jax.model.seen import Seen, SeenInBlock
 from llm_jax.tree import Tree
 
@@ -35,7 +44,7 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
         table_TD = _init_table(jax.random.fold_in(keys[0], 1), config, config.context_length)
         params["position_embedding"] = {"embedding": table_TD}
     if not config.tied_head:
-        params["head"] = Head(config).init(keys[3], x_BTD)["params"]
+        params["head"] = Head(config).init(keys[3])["params"]
     return params
 
 
@@ -86,13 +95,16 @@ def hidden_states(
     return hidden_BTD, cache, Seen(token_BTD, signal_BTD, mask_BTS, seen, hidden_BTD)
 
 
+def head_weights(params: Tree, config: ModelConfig) -> tuple[jax.Array, jax.Array | None]:
+    """The output head's kernel [D, R] in the compute type and its bias [R], if it has one."""
+    if not config.tied_head:
+        return apply(Head(config), params["head"])
+    return params["token_embedding"]["embedding"].astype(config.dtype).T, None
+
+
 def row_logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
     """Scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
-    hidden = hidden.astype(config.dtype)
-    if not config.tied_head:
-        return apply(Head(config), params["head"], hidden)
-    table_RD = params["token_embedding"]["embedding"].astype(config.dtype)
-    return jnp.einsum("...D,RD->...R", hidden, table_RD, preferred_element_type=wide(config.dtype))
+    return head_scores(hidden.astype(config.dtype), *head_weights(params, config))
 
 
 def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:

@@ -188,19 +188,24 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """The untied output head: hidden states [..., D] to scores of its rows [..., R], in at least float32."""
+    """The untied output head: its kernel [D, R] in the compute type and its bias [R], or None."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
         c = self.config
         shape = (c.d_model, c.num_rows)
         kernel_DR = self.param("kernel", kernel_init(c, c.d_model), shape, c.param_dtype)
-        logits = jnp.einsum(
-            "...D,DR->...R", hidden, kernel_DR.astype(c.dtype), preferred_element_type=wide(c.dtype)
-        )
+        bias_R = None
         if c.head_bias:
             bias_R = self.param("bias", bias_init(c, c.d_model), shape[1:], c.param_dtype)
-            logits = logits + bias_R.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (-1,))
+        return kernel_DR.astype(c.dtype), bias_R
+
+
+def head_scores(hidden: jax.Array, kernel_DR: jax.Array, bias_R: jax.Array | None) -> jax.Array:
+    """Scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
+    logits = jnp.einsum("...D,DR->...R", hidden, kernel_DR, preferred_element_type=wide(hidden.dtype))
+    if bias_R is None:
         return logits
+    return logits + bias_R.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (-1,))

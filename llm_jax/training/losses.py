@@ -1,33 +1,115 @@
 """Losses as (sum, weight), so that masks, accumulation and data parallelism add both and divide once.
 
-Legend: B batch, T tokens, R rows of the head. Unit: nats.
+Legend: B batch, T tokens, N tokens of a flattened batch, D d_model, R rows of the head. Unit: nats.
 """
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from llm_jax.batch import Batch
 from llm_jax.config import ModelConfig
-from llm_jax.model.decoder import hidden_states, row_logits
+from llm_jax.model.decoder import head_weights, hidden_states
+from llm_jax.model.layers import head_scores
 from llm_jax.tree import Tree
 
 
-def cross_entropy(row_logits_BTR: jax.Array, targets_BT: jax.Array, shared_ids: int = 0) -> jax.Array:
-    """Nats of each target, [B, T]; the last `shared_ids` ids have the last row's score each."""
-    if not shared_ids:
-        return optax.losses.softmax_cross_entropy_with_integer_labels(row_logits_BTR, targets_BT)
-    # The row stands for all of them in the sum of exponentials, and its probability is split evenly.
-    nats_of_one = math.log(shared_ids)
-    last = row_logits_BTR.shape[-1] - 1
-    together_BTR = row_logits_BTR.at[..., last].add(nats_of_one)
-    nats_BT = optax.losses.softmax_cross_entropy_with_integer_labels(
-        together_BTR, jnp.minimum(targets_BT, last)
+class _Softmax(NamedTuple):
+    """Cross-entropy and what its gradient needs: a row's probability is exponential / total."""
+
+    nats: jax.Array  # [...]
+    exponentials: jax.Array  # [..., R], of the scores less the largest
+    total: jax.Array  # [...]
+
+
+def cross_entropy(row_logits: jax.Array, targets: jax.Array, shared_ids: int = 0) -> jax.Array:
+    """Nats of each target [...] under scores [..., R]; the last `shared_ids` ids have the last row's score
+    each.
+    """
+    return _softmax(row_logits, targets, shared_ids).nats
+
+
+def _softmax(row_logits: jax.Array, targets: jax.Array, shared_ids: int) -> _Softmax:
+    last, ids = row_logits.shape[-1] - 1, targets[..., None]
+    if shared_ids:
+        # The row stands for all of them in the sum of exponentials, and its probability is split evenly.
+        row_logits = row_logits.at[..., last].add(math.log(shared_ids))
+        ids = jnp.minimum(ids, last)
+    largest = jnp.max(row_logits, axis=-1, keepdims=True)
+    exponentials = jnp.exp(row_logits - largest)
+    total = jnp.sum(exponentials, axis=-1)
+    nats = jnp.log(total) - jnp.squeeze(jnp.take_along_axis(row_logits, ids, axis=-1) - largest, axis=-1)
+    if shared_ids:
+        nats += jnp.where(targets >= last, math.log(shared_ids), 0).astype(nats.dtype)
+    return _Softmax(nats, exponentials, total)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def head_nats(
+    hidden_ND: jax.Array,
+    kernel_DR: jax.Array,
+    bias_R: jax.Array | None,
+    targets_N: jax.Array,
+    shared_ids: int,
+) -> jax.Array:
+    """Nats of each target, [N], from hidden states through the head, with a gradient of its own.
+
+    Softmax's gradient (probability less one at the target) goes through both products in two parts: the
+    probabilities as exponentials, which are the only [N, R] array that is kept, with each token's factor on
+    the hidden state's side; and the targets as a gather and a scatter of N columns.
+    """
+    return _head_softmax(hidden_ND, kernel_DR, bias_R, targets_N, shared_ids).nats
+
+
+def _head_softmax(
+    hidden_ND: jax.Array,
+    kernel_DR: jax.Array,
+    bias_R: jax.Array | None,
+    targets_N: jax.Array,
+    shared_ids: int,
+) -> _Softmax:
+    return _softmax(head_scores(hidden_ND, kernel_DR, bias_R), targets_N, shared_ids)
+
+
+def _head_nats_forward(
+    hidden_ND: jax.Array,
+    kernel_DR: jax.Array,
+    bias_R: jax.Array | None,
+    targets_N: jax.Array,
+    shared_ids: int,
+) -> tuple[jax.Array, tuple]:
+    nats_N, exponentials_NR, total_N = _head_softmax(hidden_ND, kernel_DR, bias_R, targets_N, shared_ids)
+    return nats_N, (hidden_ND, kernel_DR, bias_R, targets_N, exponentials_NR, total_N)
+
+
+def _head_nats_backward(shared_ids: int, kept: tuple, slope_N: jax.Array) -> tuple:
+    hidden_ND, kernel_DR, bias_R, targets_N, exponentials_NR, total_N = kept
+    row_N = jnp.minimum(targets_N, kernel_DR.shape[1] - 1) if shared_ids else targets_N
+    kind, factor_N = exponentials_NR.dtype, slope_N / total_N
+    product = partial(jnp.einsum, preferred_element_type=kind)
+    narrow_NR = exponentials_NR.astype(kernel_DR.dtype)
+
+    scaled_ND = (hidden_ND * factor_N[:, None]).astype(hidden_ND.dtype)
+    kernel_slope_DR = product("ND,NR->DR", scaled_ND, narrow_NR)
+    kernel_slope_DR = kernel_slope_DR.at[:, row_N].add(-(hidden_ND * slope_N[:, None]).T)
+    hidden_slope_ND = product("NR,DR->ND", narrow_NR, kernel_DR) * factor_N[:, None]
+    hidden_slope_ND -= kernel_DR[:, row_N].T * slope_N[:, None]
+    bias_slope_R = None
+    if bias_R is not None:
+        bias_slope_R = product("N,NR->R", factor_N, exponentials_NR, precision="highest")
+        bias_slope_R = bias_slope_R.at[row_N].add(-slope_N).astype(bias_R.dtype)
+    return (
+        hidden_slope_ND.astype(hidden_ND.dtype),
+        kernel_slope_DR.astype(kernel_DR.dtype),
+        bias_slope_R,
+        None,
     )
-    return nats_BT + jnp.where(targets_BT >= last, nats_of_one, 0).astype(nats_BT.dtype)
+
+
+head_nats.defvjp(_head_nats_forward, _head_nats_backward)
 
 
 def weighted_sum(nats_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -40,7 +122,10 @@ def next_token_nats(
 ) -> jax.Array:
     """Cross-entropy of each next token, [B, T], without weights; dropout with a key."""
     hidden_BTD, _, _ = hidden_states(params, config, batch.tokens, dropout_key=dropout_key)
-    return cross_entropy(row_logits(params, config, hidden_BTD), batch.targets, config.shared_ids)
+    kernel_DR, bias_R = head_weights(params, config)
+    hidden_ND = hidden_BTD.reshape(-1, config.d_model).astype(config.dtype)
+    nats_N = head_nats(hidden_ND, kernel_DR, bias_R, batch.targets.reshape(-1), config.shared_ids)
+    return nats_N.reshape(batch.targets.shape)
 
 
 def next_token_loss(

@@ -245,11 +245,7 @@ def _rest(lesson: Lesson, loss: Code) -> list[Stage]:
         Stage(
             "logits",
             r"\ell = z E^{\top}" if tied else r"\ell = z W + b",
-            [
-                statement(decoder.row_logits, "return", 1)
-                if tied
-                else statement(layers.Head.__call__, "logits")
-            ],
+            [statement(layers.head_scores, "logits")],
             [View("ℓ", ("batch", "time", "vocabulary"), lesson.logits, rows=inputs, columns=ids)],
         ),
         Stage(
