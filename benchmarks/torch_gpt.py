@@ -1,9 +1,12 @@
-"""A GPT in torch as its users run it: fused attention, one projection for queries, keys and values, a tied head.
+"""A GPT in torch as its users run it: fused attention, one product for queries, keys and values, a tied head.
 
 The shapes and the recipe are those of nanoGPT's CPU configuration and of GPT-2; what our train step is timed
 beside. Legend: B batch, T tokens, D width.
 """
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -61,3 +64,37 @@ def adamw(model: nn.Module, *, rate: float, beta2: float, decay: float) -> torch
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2))
+
+
+def as_ours(named: dict[str, torch.Tensor], heads: int) -> dict[str, Any]:
+    """Weights (or gradients) by torch's names as the tree of arrays that our decoder takes."""
+    weights = {name: tensor.detach().numpy() for name, tensor in named.items()}
+    width = weights["norm.weight"].shape[0]
+    layers = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+
+    def stack(name: str) -> np.ndarray:
+        return np.stack([weights[f"blocks.{layer}.{name}"] for layer in range(layers)])
+
+    def norm(name: str) -> dict[str, np.ndarray]:
+        return {"scale": stack(f"{name}.weight"), "bias": stack(f"{name}.bias")}
+
+    def dense(name: str) -> dict[str, np.ndarray]:
+        return {"kernel": stack(f"{name}.weight").swapaxes(1, 2), "bias": stack(f"{name}.bias")}
+
+    joined, per_head = dense("qkv"), (heads, width // heads)
+    blocks = {"norm_1": norm("norm_1"), "norm_2": norm("norm_2")}
+    blocks |= {"mlp_up": dense("up"), "mlp_down": dense("down"), "attention_output": dense("out")}
+    output = blocks["attention_output"]
+    output["kernel"] = output["kernel"].reshape(layers, *per_head, width)
+    for number, name in enumerate(("query", "key", "value")):
+        part = slice(number * width, (number + 1) * width)
+        blocks[name] = {
+            "kernel": joined["kernel"][:, :, part].reshape(layers, width, *per_head),
+            "bias": joined["bias"][:, part].reshape(layers, *per_head),
+        }
+    return {
+        "token_embedding": {"embedding": weights["tokens.weight"]},
+        "position_embedding": {"embedding": weights["positions.weight"]},
+        "blocks": blocks,
+        "final_norm": {"scale": weights["norm.weight"], "bias": weights["norm.bias"]},
+    }

@@ -11,6 +11,7 @@ import cyclopts
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from llm_jax.compilation import keep_compiled_programs
 from llm_jax.errors import UserError
 from llm_jax.settings import file_layers
 
@@ -28,6 +29,7 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
         takes_files: whether words before the first option are TOML files whose values stand below the
             options.
     """
+    keep_compiled_programs()
     short_name = door.name[0] if isinstance(door, App) else door.__name__
     name = f"python -m llm_jax.{short_name}"
     words = sys.argv[1:] if words is None else words

@@ -5,41 +5,10 @@ The string below a field is its documentation, which `--help` shows; rules are c
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-import cyclopts
-from cyclopts import Parameter
-
-from llm_jax.errors import UserError
-
-
-def _whole_number(_: type, tokens: Sequence[cyclopts.Token]) -> int:
-    text = tokens[0].value
-    if not text.strip().lstrip("+-").replace("_", "").isdigit():
-        raise ValueError(f'must be a whole number, got "{text}"')
-    return int(text)
-
-
-Whole = Annotated[int, Parameter(converter=_whole_number)]
-
-
-def _require(rules: Mapping[str, bool]) -> None:
-    """Raises one UserError with every broken rule (message -> whether it holds)."""
-    broken = [message for message, holds in rules.items() if not holds]
-    if broken:
-        raise UserError("; ".join(broken))
-
-
-def _at_least(section: Any, least: float, *names: str) -> dict[str, bool]:
-    values = {name: getattr(section, name) for name in names}
-    return {f"{n} ({v}) must be at least {least}": v >= least and math.isfinite(v) for n, v in values.items()}
-
-
-def _fractions(section: Any, *names: str) -> dict[str, bool]:
-    values = {name: getattr(section, name) for name in names}
-    return {f"{name} ({v}) must be at least 0 and below 1": 0 <= v < 1 for name, v in values.items()}
+from llm_jax.rules import Whole, at_least, fractions, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,15 +59,15 @@ class ModelConfig:
     """Recompute each block in the backward pass instead of keeping its activations."""
 
     def __post_init__(self) -> None:
-        _require(
-            _at_least(self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff")
-            | _at_least(self, 1, "context_length", "d_model", "num_layers", "num_heads")
-            | _fractions(self, "dropout", "embedding_dropout")
+        require(
+            at_least(self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff")
+            | at_least(self, 1, "context_length", "d_model", "num_layers", "num_heads")
+            | fractions(self, "dropout", "embedding_dropout")
             | {f"norm_eps ({self.norm_eps}) must be positive": 0 < self.norm_eps < math.inf}
         )
         width, heads, ids, shared = self.d_model, self.num_heads, self.vocab_size, self.shared_ids
         spare, even = self.spare_embedding_rows, self.positions == "learned" or not width % 2
-        _require(
+        require(
             {
                 f"d_model ({width}) must be divisible by num_heads ({heads})": not width % heads,
                 f"d_model ({width}) must be even for sinusoidal positions": even,
@@ -147,9 +116,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         share = self.validation_fraction
-        _require(
-            _at_least(self, 1, "compact_min_count")
-            | _at_least(self, 257, "bpe_vocab_size")
+        require(
+            at_least(self, 1, "compact_min_count")
+            | at_least(self, 257, "bpe_vocab_size")
             | {
                 f"validation_fraction ({share}) must be above 0 and below 1": 0 < share < 1,
                 "corpus must not be empty": bool(self.corpus.strip()),
@@ -187,9 +156,9 @@ class OptimConfig:
     """Decay of the moving average of the parameters that evaluation uses; 0 keeps none."""
 
     def __post_init__(self) -> None:
-        _require(
-            _at_least(self, 0, "weight_decay", "clip_norm", "warmup_steps")
-            | _fractions(self, "beta1", "beta2", "ema_decay")
+        require(
+            at_least(self, 0, "weight_decay", "clip_norm", "warmup_steps")
+            | fractions(self, "beta1", "beta2", "ema_decay")
             | {
                 f"learning_rate ({self.learning_rate}) must be positive": 0 < self.learning_rate < math.inf,
                 f"eps ({self.eps}) must be positive": 0 < self.eps < math.inf,
@@ -215,6 +184,8 @@ class TrainConfig:
     """Sequences per optimizer step."""
     accumulation_steps: Whole = 1
     """Parts into which a batch is cut to save memory; the result is the same."""
+    steps_per_dispatch: Whole = 10
+    """Optimizer steps in one call of the compiled program (same result); a signal waits for its end."""
     eval_interval: Whole = 500
     """Steps between evaluations of the whole validation split (each also prints a sample)."""
     eval_batch_size: Whole = 64
@@ -236,15 +207,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         size, parts = self.batch_size, max(1, self.accumulation_steps)
-        _require(
-            _at_least(self, 0, "seed", "sample_tokens", "eval_stride")
-            | _at_least(
+        require(
+            at_least(self, 0, "seed", "sample_tokens", "eval_stride")
+            | at_least(
                 self,
                 1,
-                *("steps", "batch_size", "accumulation_steps", "eval_interval", "eval_batch_size"),
-                *("save_interval", "log_interval", "max_skipped"),
+                *("steps", "batch_size", "accumulation_steps", "steps_per_dispatch"),
+                *("eval_interval", "eval_batch_size", "save_interval", "log_interval", "max_skipped"),
             )
-            | _at_least(self, 2, "keep")
+            | at_least(self, 2, "keep")
             | {
                 f"seed ({self.seed}) must be below 2**32": self.seed < 2**32,
                 f"batch_size ({size}) must be divisible by accumulation_steps ({parts})": not size % parts,
@@ -264,7 +235,7 @@ class Config:
     def __post_init__(self) -> None:
         warmup, steps = self.optim.warmup_steps, self.train.steps
         stride, context = self.train.eval_stride, self.model.context_length
-        _require(
+        require(
             {
                 f"warmup_steps ({warmup}) must not exceed steps ({steps})": warmup <= steps,
                 f"eval_stride ({stride}) must not exceed context_length ({context})": stride <= context,
@@ -288,8 +259,8 @@ class SamplingConfig:
     """Keeps tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024)."""
 
     def __post_init__(self) -> None:
-        _require(
-            _at_least(self, 0, "temperature", "top_k")
+        require(
+            at_least(self, 0, "temperature", "top_k")
             | {
                 f"repetition_penalty ({self.repetition_penalty}) must be positive": 0
                 < self.repetition_penalty

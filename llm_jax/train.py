@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from llm_jax import command
+from llm_jax.compilation import CompileTime, compile_time
 from llm_jax.config import Config, SamplingConfig
 from llm_jax.settings import to_dict
 
@@ -45,11 +46,18 @@ def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
         if checkpoints.latest_step() is not None:
             record.refuse_other_run(read_about(directory), config, material.store.fingerprint)
         state = loop.start_state(config, checkpoints)
-        with record.RunRecord(run, to_dict(config), int(state["counters"]["step"])) as run_record:
-            _train(material, checkpoints, state, run_record)
+        start = int(state["counters"]["step"])
+        with record.RunRecord(run, to_dict(config), start) as run_record, compile_time() as compiling:
+            _train(material, checkpoints, state, run_record, compiling)
 
 
-def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_record: Any) -> None:
+def _train(
+    material: "Materials",
+    checkpoints: Any,
+    state: dict[str, Any],
+    run_record: Any,
+    compiling: CompileTime,
+) -> None:
     from llm_jax.reporting import leave_report
     from llm_jax.training import loop
     from llm_jax.training.progress import LiveLine
@@ -89,19 +97,19 @@ def _train(material: "Materials", checkpoints: Any, state: dict[str, Any], run_r
         live.say(f"report: {page}")
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
-    print(json.dumps(summary | {"seconds": seconds, "report": page}))
+    times = {"seconds": seconds, "compile_seconds": round(compiling.seconds, 1)}
+    print(json.dumps(summary | times | {"report": page}))
 
 
 def _surroundings(material: "Materials", live: "LiveLine", run_record: Any) -> Any:
-    from llm_jax.training.loop import Surroundings
+    from llm_jax.training.loop import Surroundings, is_logged
 
     settings, floors = material.config.train, material.floors()
 
     def on_step(step: int, metrics: dict[str, Any]) -> None:
         loss = metrics["loss_sum"] / metrics["weight"] if metrics["weight"] else float("nan")
         speed = live.step(step, loss)
-        logged = step % settings.log_interval == 0 or step == settings.steps
-        run_record.add_step(step, metrics, speed if logged else None)
+        run_record.add_step(step, metrics, speed if is_logged(settings, step) else None)
 
     def evaluate(params: "Tree") -> dict[str, float]:
         return {f"validation_{name}": value for name, value in material.evaluate(params)._asdict().items()}

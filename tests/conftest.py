@@ -9,6 +9,10 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+from llm_jax.compilation import keep_compiled_programs
+
+keep_compiled_programs()
+
 import jax
 import numpy as np
 import pytest

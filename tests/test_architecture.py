@@ -10,7 +10,7 @@ import pytest
 from llm_jax.config import Config
 
 PACKAGE = Path(__file__).parents[1] / "llm_jax"
-WORDS = {"errors", "batch", "tree", "config", "settings"}
+WORDS = {"errors", "batch", "tree", "rules", "config", "settings"}
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
 DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
@@ -29,13 +29,16 @@ HOMES = {
     "pickle": ("interop/pickle_reader.py",),
     "safetensors": ("convert.py", "interop/"),
     "tensorboardX": ("training/record.py",),
-    "cyclopts": ("config.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
+    "cyclopts": ("rules.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (
         "model/",
         "training/",
         "inference/",
         "walkthrough/lesson.py",
-        *(f"{name}.py" for name in ("inside", "trained", "rerun", "proof", "resume", "convert", "verify")),
+        *(
+            f"{name}.py"
+            for name in ("compilation", "inside", "trained", "rerun", "proof", "resume", "convert", "verify")
+        ),
     ),
     "torch": (),
     "transformers": (),

@@ -21,7 +21,7 @@ from llm_jax.model.decoder import (
     read_out,
     sinusoidal_table,
 )
-from llm_jax.model.layers import attention_weights, dropout
+from llm_jax.model.layers import attention_weights, dropout, hashed_bits
 from llm_jax.tree import Tree, count_parameters, flatten
 
 run = jax.jit(forward, static_argnums=1)
@@ -118,6 +118,31 @@ def test_scanned_program_does_not_grow_with_depth(tiny: ModelConfig) -> None:
 
     assert size(num_layers=9) == size(num_layers=3)
     assert size(num_layers=9, layers="unroll") > size(num_layers=3, layers="unroll")
+
+
+def test_hashed_bits_are_uniform_and_independent_of_their_neighbours() -> None:
+    draws = np.stack([np.asarray(hashed_bits(jax.random.key(seed), (64, 512))) for seed in range(8)])
+    bits = (draws[..., None] >> np.arange(32, dtype=np.uint32)) & 1
+    number = draws.size
+    # Each of 32 bits is set half the time, and agrees half the time with that of every neighbour: in 5
+    # standard deviations.
+    assert np.all(abs(bits.mean((0, 1, 2)) - 0.5) < 5 * 0.5 / number**0.5)
+    neighbours = {"key": bits[1:] ^ bits[:-1], "row": bits[:, 1:] ^ bits[:, :-1]}
+    neighbours["column"] = bits[..., 1:, :] ^ bits[..., :-1, :]
+    for name, differs in neighbours.items():
+        share = differs.mean((0, 1, 2))
+        assert np.all(abs(share - 0.5) < 5 * 0.5 / (differs.size / 32) ** 0.5), name
+    counts = np.bincount((draws >> 24).ravel(), minlength=256)
+    chi_square = np.sum((counts - number / 256) ** 2 / (number / 256))
+    assert abs(chi_square - 255) < 5 * (2 * 255) ** 0.5
+
+
+def test_hashed_bits_do_not_depend_on_how_an_array_is_cut_up() -> None:
+    mesh = jax.make_mesh((4, 2), ("a", "b"))
+    cut = jax.NamedSharding(mesh, jax.P("a", "b"))
+    whole, parts = (jax.jit(hashed_bits, static_argnums=1, out_shardings=s) for s in (None, cut))
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(whole(key, (8, 6)), parts(key, (8, 6)))
 
 
 def test_dropout_keeps_the_mean_and_needs_a_key(

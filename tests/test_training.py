@@ -12,9 +12,17 @@ import pytest
 from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from llm_jax.model.decoder import forward, init_params
-from llm_jax.training.losses import cross_entropy, next_token_loss, token_nats, weighted_sum
+from llm_jax.training.losses import cross_entropy, head_nats, next_token_loss, token_nats, weighted_sum
 from llm_jax.training.optimizer import decay_mask, make_optimizer, make_schedule, scale_by_adam
-from llm_jax.training.step import evaluated_params, init_state, part_norms, step_nats, train_step
+from llm_jax.training.step import (
+    evaluated_params,
+    init_state,
+    part_norms,
+    run_steps,
+    step_nats,
+    train_step,
+    train_steps,
+)
 from llm_jax.tree import Tree, flatten
 
 
@@ -107,13 +115,61 @@ def test_step_nats_are_the_terms_of_the_steps_loss_under_its_dropout(tiny: Model
     assert abs(jnp.sum(dry) - metrics["loss_sum"]) > 1e-3
 
 
-def test_train_step_compiles_once(tiny: ModelConfig) -> None:
+def test_a_run_compiles_one_program_however_many_steps_a_call_does(tiny: ModelConfig) -> None:
     config = a_config(tiny, seed=77)
     state = init_state(config)
-    before = train_step._cache_size()
-    for step in range(4):
-        state, _ = train_step(config, state, a_batch(config, step))
-    assert train_step._cache_size() == before + 1
+    before = train_steps._cache_size()
+    for count in (1, 3, config.train.steps_per_dispatch, 2):
+        batches = [a_batch(config, step) for step in range(count)]
+        state, _ = run_steps(config, state, batches, [step == 1 for step in range(count)])
+    assert train_steps._cache_size() == before + 1
+
+
+def test_steps_in_one_call_are_the_steps_one_by_one(tiny: ModelConfig) -> None:
+    config = dataclasses.replace(a_config(tiny), optim=OptimConfig(ema_decay=0.9, clip_norm=1.0))
+    batches = [a_batch(config, step) for step in range(5)]
+    batches[2] = batches[2]._replace(weights=batches[2].weights * np.inf)  # a step that must change nothing
+    measured = [False, True, True, True, False]
+    together, lists = run_steps(config, init_state(config), batches, measured)
+    alone, rows = init_state(config), []
+    for batch, look in zip(batches, measured, strict=True):
+        alone, metrics = train_step(config, alone, batch, measured=look)
+        rows.append(metrics)
+    assert leaves_equal(together, alone)
+    stacked = jax.tree.map(lambda *row: np.stack(row), *rows)
+    for (path, ours), (_, wanted) in zip(flatten(lists), flatten(stacked), strict=True):
+        np.testing.assert_array_equal(ours[:5], wanted, err_msg=path)
+    seen = np.isfinite(lists["update_norm"][:5])
+    np.testing.assert_array_equal(seen, [False, True, False, True, False])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("bias", "shared"), [(True, 0), (False, 0), (True, 4), (False, 4)])
+def test_gradient_through_the_head_is_that_of_differentiating_each_step(
+    dtype: str, bias: bool, shared: int
+) -> None:
+    with jax.enable_x64(True):
+        generator = np.random.default_rng(5)
+        hidden, kernel, offset = (
+            jnp.asarray(generator.normal(size=shape), dtype) for shape in ((11, 6), (6, 23), (23,))
+        )
+        targets = jnp.asarray(generator.integers(0, 22 + max(1, shared), 11), jnp.int32)
+        weights = jnp.asarray(generator.uniform(size=11), dtype)
+
+        def reference(hidden: Any, kernel: Any, offset: Any) -> jax.Array:
+            scores = hidden @ kernel + (offset[None] if bias else 0)
+            return jnp.sum(weights * cross_entropy(scores, targets, shared))
+
+        def ours(hidden: Any, kernel: Any, offset: Any) -> jax.Array:
+            return jnp.sum(weights * head_nats(hidden, kernel, offset if bias else None, targets, shared))
+
+        wanted, got = (
+            jax.value_and_grad(f, argnums=(0, 1, 2))(hidden, kernel, offset) for f in (reference, ours)
+        )
+        tolerance = 1e-5 if dtype == "float32" else 1e-13
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+            assert a.dtype == dtype
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 def test_train_step_donates_its_state(tiny: ModelConfig) -> None:

@@ -183,14 +183,14 @@ def _run_blocks(
     key: jax.Array | None,
 ) -> tuple[jax.Array, KVCache | None, SeenInBlock]:
     def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
-        block_params, block_key, keys, values = layer
+        block_params, dropout_keys, keys, values = layer
         slots = None if cache is None else LayerCache(keys, values, cache.length)
-        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, mask_BTS, slots, block_key)
+        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, mask_BTS, slots, dropout_keys)
         return x_BTD, (None if slots is None else (slots.keys, slots.values), seen)
 
     if config.remat:
         run_block = jax.checkpoint(run_block)
-    layer_keys = None if key is None else jax.random.split(key, config.num_layers)
+    layer_keys = None if key is None else jax.random.split(key, (config.num_layers, 3))
     layers = (blocks, layer_keys, *((None, None) if cache is None else (cache.keys, cache.values)))
     if config.layers == "scan":
         x_BTD, (written, seen) = jax.lax.scan(run_block, x_BTD, layers)

@@ -29,8 +29,28 @@ def dropout(key: jax.Array | None, rate: float, x: jax.Array) -> jax.Array:
     """
     if key is None or rate == 0:
         return x
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+    least = jnp.uint32(int(rate * 2**32))
+    return jnp.where(hashed_bits(key, x.shape) >= least, x / (1 - rate), 0).astype(x.dtype)
+
+
+def hashed_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A uniform uint32 for each place of an array: its index and the key, hashed.
+
+    Unlike a generator's stream it is pure arithmetic on an index, so it is fused into what uses it and does
+    not depend on how the array is cut up. Each round is PCG's output permutation (Jarzynski and Olano 2020).
+    """
+    index = sum(
+        (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(math.prod(shape[axis + 1 :]) % 2**32))
+        for axis in range(len(shape))
+    )
+    first, second = jax.random.key_data(key)
+    return _pcg(_pcg(index + first) + second)
+
+
+def _pcg(word: jax.Array) -> jax.Array:
+    state = word * jnp.uint32(747796405) + jnp.uint32(2891336453)
+    word = ((state >> ((state >> 28) + 4)) ^ state) * jnp.uint32(277803737)
+    return (word >> 22) ^ word
 
 
 def attention_weights(
@@ -117,10 +137,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, mask_BTS: jax.Array, cache: LayerCache | None, key: jax.Array | None
+        self, x_BTD: jax.Array, mask_BTS: jax.Array, cache: LayerCache | None, keys: jax.Array | None
     ) -> tuple[jax.Array, LayerCache | None, SeenInBlock]:
         c = self.config
-        keys = (None, None, None) if key is None else jax.random.split(key, 3)
+        weights_key, attention_key, mlp_key = (None, None, None) if keys is None else keys
 
         attention_input_BTD = layer_norm(c, "norm_1")(x_BTD).astype(c.dtype)
         q_BTNH, k_BSNH, v_BSNH = (
@@ -130,16 +150,16 @@ class Block(nn.Module):
             cache = cache.write(k_BSNH, v_BSNH)
             k_BSNH, v_BSNH = cache.keys, cache.values
         weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(q_BTNH, k_BSNH, mask_BTS)
-        kept_BNTS = dropout(keys[0], c.dropout, weights_BNTS.astype(c.dtype))
+        kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype))
         mixed_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
         attention_output_BTD = self._project("attention_output", c.d_model, mixed_BTNH, True)
-        after_attention_BTD = x_BTD + dropout(keys[1], c.dropout, attention_output_BTD)
+        after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD)
 
         mlp_input_BTD = layer_norm(c, "norm_2")(after_attention_BTD).astype(c.dtype)
         hidden_BTF = self._project("mlp_up", c.mlp_width, mlp_input_BTD)
         active_BTF = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[c.activation](hidden_BTF)
         mlp_output_BTD = self._project("mlp_down", c.d_model, active_BTF, True)
-        output_BTD = after_attention_BTD + dropout(keys[2], c.dropout, mlp_output_BTD)
+        output_BTD = after_attention_BTD + dropout(mlp_key, c.dropout, mlp_output_BTD)
         seen = SeenInBlock(
             block_input=x_BTD,
             attention_input=attention_input_BTD,

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import jax
 
 from llm_jax.batch import Batch
-from llm_jax.config import Config
+from llm_jax.config import Config, TrainConfig
 from llm_jax.errors import DivergedError, InterruptedAndSaved
 from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.interrupt import stop_requests
-from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, train_step
+from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, run_steps
 from llm_jax.tree import Tree
 
 
@@ -25,7 +25,7 @@ class Surroundings(NamedTuple):
     evaluate: Callable[[Tree], dict[str, float]]  # must give "validation_loss" (nats per token)
     on_step: Callable[
         [int, dict[str, Any]], None
-    ]  # after each step: step, metrics of `train_step` as numbers
+    ]  # after each step: step, metrics of `train_steps` as numbers
     on_evaluation: Callable[[int, Tree, dict[str, float]], None]
     warn: Callable[[str], None]
 
@@ -50,20 +50,22 @@ def train(
     """
     settings = config.train
     score: dict[str, float] = {}
-    pending: list[tuple[int, dict[str, Any]]] = []
+    pending: list[tuple[range, dict[str, Any]]] = []
     step, batch_index = int(state["counters"]["step"]), int(state["counters"]["batch"])
     if checkpoints.latest_step() is None:
         checkpoints.save(step, state, metrics={}, score=None)
     with stop_requests() as stop_requested:
         while step < settings.steps:
-            state, metrics = train_step(config, state, around.batch_at(batch_index))
-            step, batch_index = step + 1, batch_index + 1
+            steps = range(step + 1, _next_pause(settings, step) + 1)
+            batches = [around.batch_at(batch_index + number) for number in range(len(steps))]
+            state, metrics = run_steps(config, state, batches, [is_logged(settings, n) for n in steps])
+            step, batch_index = steps[-1], batch_index + len(steps)
             stopping = stop_requested()
             evaluating = step == settings.steps or not step % settings.eval_interval
             saving = evaluating or stopping or not step % settings.save_interval
-            pending.append((step, metrics))
-            # Reading the step before this one keeps the device busy while the host looks; a save needs this
-            # one, too.
+            pending.append((steps, metrics))
+            # Reading the steps before these keeps the device busy while the host looks; a save needs these,
+            # too.
             if _report(pending, 0 if saving else 1, around) > settings.max_skipped:
                 state = _roll_back(config, checkpoints, batch_index, around)
                 step = int(state["counters"]["step"])
@@ -90,17 +92,30 @@ def start_state(config: Config, checkpoints: Checkpoints) -> State:
     return init_state(config) if restored is None else restored.state
 
 
-def _report(pending: list[tuple[int, dict[str, Any]]], keep: int, around: Surroundings) -> int:
-    """Hands over all but the last `keep` steps' metrics; gives the newest number of non-finite steps in a
-    row.
+def is_logged(settings: TrainConfig, step: int) -> bool:
+    """Whether metrics.jsonl gets a line of this step."""
+    return not step % settings.log_interval or step == settings.steps
+
+
+def _next_pause(settings: TrainConfig, step: int) -> int:
+    """The step after which the host acts, or the compiled call is full, wherever the run began."""
+    intervals = (settings.steps_per_dispatch, settings.eval_interval, settings.save_interval)
+    return min(settings.steps, *(step + interval - step % interval for interval in intervals))
+
+
+def _report(pending: list[tuple[range, dict[str, Any]]], keep: int, around: Surroundings) -> int:
+    """Hands over the metrics of all but the last `keep` calls; gives the most non-finite steps in a row among
+    them.
     """
-    skipped = 0
+    most_skipped = 0
     while len(pending) > keep:
-        step, on_device = pending.pop(0)
-        metrics = jax.tree.map(lambda array: array.tolist(), jax.device_get(on_device))
-        around.on_step(step, metrics)
-        skipped = metrics["skipped"]
-    return skipped
+        steps, on_device = pending.pop(0)
+        lists = jax.device_get(on_device)
+        for index, step in enumerate(steps):
+            metrics = jax.tree.map(lambda x_K, index=index: x_K[index].tolist(), lists)
+            around.on_step(step, metrics)
+            most_skipped = max(most_skipped, metrics["skipped"])
+    return most_skipped
 
 
 def _roll_back(config: Config, checkpoints: Checkpoints, batch_index: int, around: Surroundings) -> State:

@@ -47,8 +47,7 @@ def _softmax(row_logits: jax.Array, targets: jax.Array, shared_ids: int) -> _Sof
     return _Softmax(nats, exponentials, total)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def head_nats(
+def _head_nats(
     hidden_ND: jax.Array,
     kernel_DR: jax.Array,
     bias_R: jax.Array | None,
@@ -109,6 +108,7 @@ def _head_nats_backward(shared_ids: int, kept: tuple, slope_N: jax.Array) -> tup
     )
 
 
+head_nats = jax.custom_vjp(_head_nats, nondiff_argnums=(4,))
 head_nats.defvjp(_head_nats_forward, _head_nats_backward)
 
 

@@ -66,10 +66,11 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
         mu = optax.tree.update_moment(updates, state.mu, beta1, 1)
         nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, beta2, 2)
         count = optax.safe_increment(state.count)
-        correction1, correction2 = _bias_correction(beta1, count), _bias_correction(beta2, count)
+        # As factors, since a division by a scalar would be one at every entry.
+        factor1, factor2 = (1 / _bias_correction(beta, count) for beta in (beta1, beta2))
 
         def scaled(m: jax.Array, v: jax.Array) -> jax.Array:
-            return (m / correction1 / (jnp.sqrt(v / correction2) + eps)).astype(m.dtype)
+            return (m * factor1 / (jnp.sqrt(v * factor2) + eps)).astype(m.dtype)
 
         return jax.tree.map(scaled, mu, nu), optax.ScaleByAdamState(count, mu, nu)
 

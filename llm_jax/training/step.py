@@ -1,15 +1,17 @@
-"""The train step: one pure, jitted function from (state, batch) to (state, metrics).
+"""The train step: a pure function from (state, batch) to (state, metrics), many in one compiled call.
 
 The state is a dict of what the next step needs: "params", "opt_state", "ema" (when kept) and "counters". Keys
 derive from (seed, step). A step whose loss or gradient is not finite leaves parameters, optimizer and average
-as they were.
+as they were. K steps of a call.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from llm_jax.batch import Batch
@@ -55,43 +57,81 @@ def evaluated_params(state: State) -> Tree:
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[str, Any]]:
-    """One optimizer step.
+def train_steps(
+    config: Config, state: State, batches: Batch, count: jax.Array, measured_K: jax.Array
+) -> tuple[State, dict[str, Any]]:
+    """Several optimizer steps in one call, so that memory is taken once for all and the host looks on.
 
     Args:
         config: static; a new value compiles anew.
         state: donated.
-        batch: [B, T] arrays, ids already checked on the host.
+        batches: [K, B, T] arrays, ids already checked on the host.
+        count: [] int32, how many of the K steps to do; a smaller count runs the same program.
+        measured_K: bool, whether a step's updates are measured, which costs a pass over the parameters.
 
     Returns:
-        The next state, and metrics: scalars "loss_sum" (nats), "weight", "learning_rate", "grad_norm",
-        "update_norm" and "skipped" (non-finite steps in a row); "grad_norms" and "update_norms" as
-        `part_norms` gives them.
+        The next state, and metrics with a leading axis of K, of which the first `count` are filled: scalars
+        "loss_sum" (nats), "weight", "learning_rate", "grad_norm", "update_norm" and "skipped" (non-finite
+        steps in a row); "grad_norms" and "update_norms" as `part_norms` gives them. Those of updates are NaN
+        in steps that are not measured or had no effect.
     """
+
+    def pick(index: jax.Array) -> tuple[Batch, jax.Array]:
+        return jax.tree.map(lambda x: x[index], (batches, measured_K))
+
+    def step(index: jax.Array, so_far: tuple) -> tuple:
+        state, lists = so_far
+        state, metrics = _step(config, state, *pick(index))
+        return state, jax.tree.map(lambda x_K, x: x_K.at[index].set(x), lists, metrics)
+
+    _, shapes = jax.eval_shape(partial(_step, config), state, *pick(jnp.int32(0)))
+    lists = jax.tree.map(lambda x: jnp.zeros((*measured_K.shape, *x.shape), x.dtype), shapes)
+    return jax.lax.fori_loop(0, count, step, (state, lists))
+
+
+def run_steps(
+    config: Config, state: State, batches: Sequence[Batch], measured: Sequence[bool]
+) -> tuple[State, dict[str, Any]]:
+    """`train_steps` on at most `steps_per_dispatch` batches, which are stacked and filled up to one shape."""
+    most = config.train.steps_per_dispatch
+    full = [*batches, *[batches[-1]] * (most - len(batches))]
+    stacked = Batch(*(np.stack(arrays) for arrays in zip(*full, strict=True)))
+    measured_K = np.array([*measured, *[False] * (most - len(measured))])
+    return train_steps(config, state, stacked, np.int32(len(batches)), measured_K)
+
+
+def train_step(
+    config: Config, state: State, batch: Batch, *, measured: bool = True
+) -> tuple[State, dict[str, Any]]:
+    """One step by the program that training runs: the next state, and `train_steps`' metrics of this step."""
+    state, lists = run_steps(config, state, [batch], [measured])
+    return state, jax.tree.map(lambda x_K: x_K[0], lists)
+
+
+def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tuple[State, dict[str, Any]]:
     counters = state["counters"]
+    rest = {name: value for name, value in state.items() if name != "counters"}
     grads, loss_sum, weight = _gradient(
         state["params"], config.model, batch, _dropout_key(config, state), config.train.accumulation_steps
     )
     grad_norms = part_norms(grads)
     grad_norm = optax.tree.norm(grad_norms)
-    optimizer = make_optimizer(config.optim, config.train.steps)
-    updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-    new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
-    if "ema" in state:
-        new["ema"] = _average(config.optim.ema_decay, counters["step"], state["ema"], new["params"])
-
     finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
-    old = {name: state[name] for name in new}
-    new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, old)
+    # Branches rather than a choice between two trees: memory is then written once, in place.
+    after, update_norms = jax.lax.switch(
+        jnp.where(finite, 1 + measured, 0),
+        [_leave, partial(_update, config, measured=False), partial(_update, config, measured=True)],
+        rest,
+        grads,
+        counters["step"],
+    )
     skipped = jnp.where(finite, 0, counters["skipped"] + 1)
-    new["counters"] = {
+    after["counters"] = counters | {
         "step": counters["step"] + 1,
         "batch": counters["batch"] + 1,
         "skipped": skipped,
-        "rollbacks": counters["rollbacks"],
     }
-    update_norms = part_norms(updates)
-    return new, {
+    return after, {
         "loss_sum": loss_sum,
         "weight": weight,
         "learning_rate": learning_rate(config.optim, config.train.steps, state["opt_state"]),
@@ -101,6 +141,27 @@ def train_step(config: Config, state: State, batch: Batch) -> tuple[State, dict[
         "grad_norms": grad_norms,
         "update_norms": update_norms,
     }
+
+
+def _update(
+    config: Config, rest: State, grads: Tree, step: jax.Array, *, measured: bool
+) -> tuple[State, dict[str, jax.Array]]:
+    """Parameters, optimizer state and average after the gradient, and the norms of what changed."""
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    updates, opt_state = optimizer.update(grads, rest["opt_state"], rest["params"])
+    after = {"params": optax.apply_updates(rest["params"], updates), "opt_state": opt_state}
+    if "ema" in rest:
+        after["ema"] = _average(config.optim.ema_decay, step, rest["ema"], after["params"])
+    return after, part_norms(updates) if measured else _no_norms(grads)
+
+
+def _leave(rest: State, grads: Tree, step: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    del step
+    return rest, _no_norms(grads)
+
+
+def _no_norms(tree: Tree) -> dict[str, jax.Array]:
+    return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(part_norms, tree))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,0 +1,39 @@
+"""Rules that a section of the configuration states about its fields, and the type of a whole number."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+
+from llm_jax.errors import UserError
+
+
+def _whole_number(_: type, tokens: Sequence[cyclopts.Token]) -> int:
+    text = tokens[0].value
+    if not text.strip().lstrip("+-").replace("_", "").isdigit():
+        raise ValueError(f'must be a whole number, got "{text}"')
+    return int(text)
+
+
+Whole = Annotated[int, Parameter(converter=_whole_number)]
+
+
+def require(rules: Mapping[str, bool]) -> None:
+    """Raises one UserError with every broken rule (message -> whether it holds)."""
+    broken = [message for message, holds in rules.items() if not holds]
+    if broken:
+        raise UserError("; ".join(broken))
+
+
+def at_least(section: Any, least: float, *names: str) -> dict[str, bool]:
+    """The rules that these fields are finite numbers of at least `least`."""
+    values = {name: getattr(section, name) for name in names}
+    return {f"{n} ({v}) must be at least {least}": v >= least and math.isfinite(v) for n, v in values.items()}
+
+
+def fractions(section: Any, *names: str) -> dict[str, bool]:
+    """The rules that these fields are at least 0 and below 1."""
+    values = {name: getattr(section, name) for name in names}
+    return {f"{name} ({v}) must be at least 0 and below 1": 0 <= v < 1 for name, v in values.items()}

@@ -1,0 +1,73 @@
+"""Compiled programs are found again by the next process, and only where nobody else can have put them."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm_jax.compilation import keep_compiled_programs
+
+PROGRAM = """
+from llm_jax.compilation import compile_time, keep_compiled_programs
+keep_compiled_programs()
+import jax, jax.numpy as jnp
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event.endswith("/cache_hits")))
+with compile_time() as compiling:
+    answer = jax.jit(lambda x: jnp.linalg.norm(jnp.tanh(x @ x.T) @ x))(jnp.arange(64.0).reshape(8, 8) / 64)
+print(sum(hits), compiling.programs, compiling.seconds > 0, float(answer))
+"""
+
+
+def run_program(home: Path) -> list[str]:
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    surroundings |= {"XDG_CACHE_HOME": str(home), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM], capture_output=True, text=True, env=surroundings
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_second_process_finds_the_program_and_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
+    hits, programs, counted, answer = run_program(tmp_path)
+    assert (hits, counted) == ("0", "True")
+    assert int(programs) > 0
+    again = run_program(tmp_path)
+    assert int(again[0]) > 0
+    assert again[3] == answer
+    for entry in tmp_path.rglob("*-cache"):
+        entry.write_bytes(b"damaged")
+    assert run_program(tmp_path)[::3] == ["0", answer]
+
+
+def test_the_folder_is_private_and_another_choice_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    keep_compiled_programs()
+    folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    assert folder.is_relative_to(tmp_path)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+    folder.chmod(0o777)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_a_home_that_cannot_be_written_to_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
