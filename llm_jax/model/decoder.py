@@ -5,6 +5,9 @@ batch, T query tokens, S key/value slots, D d_model, N heads, H head_dim, V voca
 unless ids share one), L layers.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +56,33 @@ def abstract_params(config: ModelConfig) -> Tree:
     return jax.eval_shape(lambda: init_params(jax.random.key(0), config))
 
 
+def unstack_blocks(tree: Any) -> Any:
+    """The tree (of parameters, or a whole train state) with each "blocks" in it, stacked on a leading L, as a
+    tuple of L trees, which unrolled layers read without a copy.
+    """
+
+    def apart(blocks: Tree) -> tuple[Tree, ...]:
+        leaves, structure = jax.tree.flatten(blocks)
+        layers = zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True)
+        return tuple(jax.tree.unflatten(structure, layer) for layer in layers)
+
+    return _map_blocks(apart, tree)
+
+
+def stack_blocks(tree: Any) -> Any:
+    """The inverse of `unstack_blocks`."""
+    return _map_blocks(lambda layers: jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers), tree)
+
+
+def _map_blocks(change: Callable[[Any], Any], tree: Any) -> Any:
+    has_blocks = lambda node: isinstance(node, dict) and "blocks" in node  # noqa: E731
+    return jax.tree.map(
+        lambda node: {**node, "blocks": change(node["blocks"])} if has_blocks(node) else node,
+        tree,
+        is_leaf=has_blocks,
+    )
+
+
 def hidden_states(
     params: Tree,
     config: ModelConfig,
@@ -66,7 +96,7 @@ def hidden_states(
     was computed on the way.
 
     Args:
-        params: as `init_params` makes them.
+        params: as `init_params` makes them, or with their blocks unstacked.
         config: the decoder's shape.
         tokens_BT: int32 ids, already checked on the host.
         dropout_key: switches dropout on.
@@ -175,7 +205,7 @@ def _embed(
 
 
 def _run_blocks(
-    blocks: Tree,
+    blocks: Tree | tuple[Tree, ...],
     config: ModelConfig,
     x_BTD: jax.Array,
     mask_BTS: jax.Array,
@@ -191,15 +221,17 @@ def _run_blocks(
     if config.remat:
         run_block = jax.checkpoint(run_block)
     layer_keys = None if key is None else jax.random.split(key, (config.num_layers, 3))
-    layers = (blocks, layer_keys, *((None, None) if cache is None else (cache.keys, cache.values)))
+    rest = (layer_keys, *((None, None) if cache is None else (cache.keys, cache.values)))
     if config.layers == "scan":
-        x_BTD, (written, seen) = jax.lax.scan(run_block, x_BTD, layers)
+        x_BTD, (written, seen) = jax.lax.scan(run_block, x_BTD, (blocks, *rest))
     else:
         outputs = []
         # Unstacked once: indexing the stack in each layer costs a copy there and a scatter in its gradient.
-        leaves, structure = jax.tree.flatten(layers)
-        for layer in zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True):
-            x_BTD, output = run_block(x_BTD, jax.tree.unflatten(structure, layer))
+        if not isinstance(blocks, tuple):
+            blocks = unstack_blocks({"blocks": blocks})["blocks"]
+        for number, block_params in enumerate(blocks):
+            layer = jax.tree.map(lambda stacked, number=number: stacked[number], rest)
+            x_BTD, output = run_block(x_BTD, (block_params, *layer))
             outputs.append(output)
         written, seen = jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
     if cache is None or written is None:

@@ -144,7 +144,7 @@ class Block(nn.Module):
 
         attention_input_BTD = layer_norm(c, "norm_1")(x_BTD).astype(c.dtype)
         q_BTNH, k_BSNH, v_BSNH = (
-            self._heads(name)(attention_input_BTD) for name in ("query", "key", "value")
+            self._heads(name, attention_input_BTD) for name in ("query", "key", "value")
         )
         if cache is not None:
             cache = cache.write(k_BSNH, v_BSNH)
@@ -180,31 +180,38 @@ class Block(nn.Module):
         )
         return output_BTD, cache, seen
 
-    def _heads(self, name: str) -> nn.DenseGeneral:
+    def _heads(self, name: str, x_BTD: jax.Array) -> jax.Array:
         c = self.config
-        return nn.DenseGeneral(
-            (c.num_heads, c.head_dim),
-            use_bias=c.qkv_bias,
-            dtype=c.dtype,
-            param_dtype=c.param_dtype,
-            kernel_init=kernel_init(c, c.d_model),
-            bias_init=bias_init(c, c.d_model),
-            name=name,
-        )
+        return Projection(c, (c.num_heads, c.head_dim), use_bias=c.qkv_bias, name=name)(x_BTD)
 
     def _project(self, name: str, features: int, x: jax.Array, residual: bool = False) -> jax.Array:
-        c = self.config
-        axis = tuple(range(2, x.ndim))  # Everything after [B, T]: the MLP's width, or heads and their width.
-        fan_in = math.prod(x.shape[2:])
-        return nn.DenseGeneral(
-            features,
-            axis=axis,
-            dtype=c.dtype,
-            param_dtype=c.param_dtype,
-            kernel_init=kernel_init(c, fan_in, residual=residual),
-            bias_init=bias_init(c, fan_in),
-            name=name,
-        )(x)
+        return Projection(self.config, (features,), residual=residual, name=name)(x)
+
+
+class Projection(nn.Module):
+    """A linear layer on everything after [B, T] (a width, or heads and their width), [B, T, *features].
+
+    It is one product of two matrices, as its gradient is then too: contracting over B and T apart would make
+    XLA copy what it contracts.
+    """
+
+    config: ModelConfig
+    features: tuple[int, ...]
+    use_bias: bool = True
+    residual: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c, (batch_size, num_tokens, *inputs) = self.config, x.shape
+        fan_in = math.prod(inputs)
+        init = kernel_init(c, fan_in, residual=self.residual)
+        kernel = self.param("kernel", init, (*inputs, *self.features), c.param_dtype).astype(c.dtype)
+        y = x.reshape(batch_size * num_tokens, fan_in) @ kernel.reshape(fan_in, -1)
+        y = y.reshape(batch_size, num_tokens, *self.features)
+        if self.use_bias:
+            bias = self.param("bias", bias_init(c, fan_in), self.features, c.param_dtype)
+            y += bias.astype(c.dtype)[None, None]
+        return y
 
 
 class Head(nn.Module):

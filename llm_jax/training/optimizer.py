@@ -1,4 +1,4 @@
-"""AdamW from optax with its schedule, clipping and decay mask; the defaults are torch's."""
+"""AdamW from optax with its schedule and decay mask; the defaults are torch's."""
 
 import math
 from typing import Any
@@ -45,13 +45,12 @@ def decay_mask(params: Tree) -> Tree:
 
 
 def make_optimizer(optim: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Clipping (if any), then AdamW under the schedule."""
-    adamw = optax.chain(
+    """AdamW under the schedule, for gradients that are already clipped."""
+    return optax.chain(
         scale_by_adam(optim.beta1, optim.beta2, optim.eps),
         optax.add_decayed_weights(optim.weight_decay, decay_mask if optim.decay == "matrices" else None),
         optax.scale_by_learning_rate(make_schedule(optim, steps)),
     )
-    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), adamw) if optim.clip_norm else adamw
 
 
 def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:

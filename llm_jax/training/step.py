@@ -16,7 +16,7 @@ import optax
 
 from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig
-from llm_jax.model.decoder import init_params
+from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
 from llm_jax.training.losses import next_token_loss, next_token_nats
 from llm_jax.training.optimizer import learning_rate, make_optimizer
 from llm_jax.tree import Tree
@@ -84,9 +84,12 @@ def train_steps(
         state, metrics = _step(config, state, *pick(index))
         return state, jax.tree.map(lambda x_K, x: x_K.at[index].set(x), lists, metrics)
 
+    unrolled = config.model.layers == "unroll"
+    state = unstack_blocks(state) if unrolled else state
     _, shapes = jax.eval_shape(partial(_step, config), state, *pick(jnp.int32(0)))
     lists = jax.tree.map(lambda x: jnp.zeros((*measured_K.shape, *x.shape), x.dtype), shapes)
-    return jax.lax.fori_loop(0, count, step, (state, lists))
+    state, lists = jax.lax.fori_loop(0, count, step, (state, lists))
+    return stack_blocks(state) if unrolled else state, lists
 
 
 def run_steps(
@@ -111,18 +114,23 @@ def train_step(
 def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tuple[State, dict[str, Any]]:
     counters = state["counters"]
     rest = {name: value for name, value in state.items() if name != "counters"}
-    grads, loss_sum, weight = _gradient(
+    sums, loss_sum, weight = _gradient(
         state["params"], config.model, batch, _dropout_key(config, state), config.train.accumulation_steps
     )
-    grad_norms = part_norms(grads)
+    # The mean's gradient and clipping are factors that the update multiplies by, not passes over memory.
+    scale = 1 / jnp.maximum(weight, 1e-9)
+    grad_norms = jax.tree.map(lambda norm: norm * scale, part_norms(sums))
     grad_norm = optax.tree.norm(grad_norms)
+    if config.optim.clip_norm:
+        scale *= jnp.minimum(1, config.optim.clip_norm / grad_norm)
     finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
     # Branches rather than a choice between two trees: memory is then written once, in place.
     after, update_norms = jax.lax.switch(
         jnp.where(finite, 1 + measured, 0),
         [_leave, partial(_update, config, measured=False), partial(_update, config, measured=True)],
         rest,
-        grads,
+        sums,
+        scale,
         counters["step"],
     )
     skipped = jnp.where(finite, 0, counters["skipped"] + 1)
@@ -144,9 +152,12 @@ def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tu
 
 
 def _update(
-    config: Config, rest: State, grads: Tree, step: jax.Array, *, measured: bool
+    config: Config, rest: State, sums: Tree, scale: jax.Array, step: jax.Array, *, measured: bool
 ) -> tuple[State, dict[str, jax.Array]]:
-    """Parameters, optimizer state and average after the gradient, and the norms of what changed."""
+    """Parameters, optimizer state and average after the gradient `sums` x `scale`, and the norms of what
+    changed.
+    """
+    grads = jax.tree.map(lambda g: (g * scale).astype(g.dtype), sums)
     optimizer = make_optimizer(config.optim, config.train.steps)
     updates, opt_state = optimizer.update(grads, rest["opt_state"], rest["params"])
     after = {"params": optax.apply_updates(rest["params"], updates), "opt_state": opt_state}
@@ -155,9 +166,9 @@ def _update(
     return after, part_norms(updates) if measured else _no_norms(grads)
 
 
-def _leave(rest: State, grads: Tree, step: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-    del step
-    return rest, _no_norms(grads)
+def _leave(rest: State, sums: Tree, scale: jax.Array, step: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    del scale, step
+    return rest, _no_norms(sums)
 
 
 def _no_norms(tree: Tree) -> dict[str, jax.Array]:
@@ -181,7 +192,12 @@ def part_norms(tree: Any) -> dict[str, jax.Array]:
         ]
         return jnp.sqrt(sum(squares))
 
-    return {name: norm(part, 1 if name == "blocks" else 0) for name, part in tree.items()}
+    def norm_of(name: str, part: Any) -> jax.Array:
+        if isinstance(part, tuple):
+            return jnp.stack([norm(layer, 0) for layer in part])
+        return norm(part, 1 if name == "blocks" else 0)
+
+    return {name: norm_of(name, part) for name, part in tree.items()}
 
 
 def _dropout_key(config: Config, state: State) -> jax.Array:
@@ -197,8 +213,8 @@ def _in_parts(batch: Batch, key: jax.Array, parts: int) -> tuple[Batch, jax.Arra
 def _gradient(
     params: Tree, config: ModelConfig, batch: Batch, key: jax.Array, parts: int
 ) -> tuple[Tree, jax.Array, jax.Array]:
-    """Gradient of the mean loss over the whole batch, however many parts it is computed in; with (sum,
-    weight).
+    """Gradient of the loss's sum over the whole batch, however many parts it is computed in, and (sum,
+    weight) of the loss.
     """
 
     @partial(jax.value_and_grad, has_aux=True)
@@ -218,8 +234,7 @@ def _gradient(
         (sum_shape, weight_shape), grad_shapes = shapes
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad_shapes, sum_shape, weight_shape))
         (grads, loss_sum, weight), _ = jax.lax.scan(add_part, zeros, (cut, part_keys))
-    scale = 1 / jnp.maximum(weight, 1e-9)
-    return jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads), loss_sum, weight
+    return grads, loss_sum, weight
 
 
 def _average(decay: float, step: jax.Array, ema: Tree, params: Any) -> Tree:
