@@ -206,8 +206,8 @@ class Projection(nn.Module):
         fan_in = math.prod(inputs)
         init = kernel_init(c, fan_in, residual=self.residual)
         kernel = self.param("kernel", init, (*inputs, *self.features), c.param_dtype).astype(c.dtype)
-        y = x.reshape(batch_size * num_tokens, fan_in) @ kernel.reshape(fan_in, -1)
-        y = y.reshape(batch_size, num_tokens, *self.features)
+        joined = x.reshape(batch_size * num_tokens, fan_in)
+        y = (joined @ kernel.reshape(fan_in, -1)).reshape(batch_size, num_tokens, *self.features)
         if self.use_bias:
             bias = self.param("bias", bias_init(c, fan_in), self.features, c.param_dtype)
             y += bias.astype(c.dtype)[None, None]

@@ -2,10 +2,10 @@
 
 The state is a dict of what the next step needs: "params", "opt_state", "ema" (when kept) and "counters". Keys
 derive from (seed, step). A step whose loss or gradient is not finite leaves parameters, optimizer and average
-as they were. K steps of a call.
+as they were. Legend: K steps that one call can do, B batch, T tokens, L layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -124,15 +124,16 @@ def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tu
     if config.optim.clip_norm:
         scale *= jnp.minimum(1, config.optim.clip_norm / grad_norm)
     finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
-    # Branches rather than a choice between two trees: memory is then written once, in place.
-    after, update_norms = jax.lax.switch(
-        jnp.where(finite, 1 + measured, 0),
-        [_leave, partial(_update, config, measured=False), partial(_update, config, measured=True)],
-        rest,
-        sums,
-        scale,
-        counters["step"],
+    update = partial(_updates, config, sums=sums, scale=scale)
+    # Updates are computed anew where they are measured, so that otherwise nothing has to keep them.
+    update_norms = jax.lax.cond(
+        finite & measured, lambda rest: part_norms(update(rest)[0]), lambda _: _no_norms(sums), rest
     )
+    # A norm is never negative: the branch waits for it, so XLA need not copy the state that both read.
+    update_norm = optax.tree.norm(update_norms)
+    finite &= update_norm != -1
+    # A branch rather than a choice between two trees: memory is then written once, in place.
+    after = jax.lax.cond(finite, partial(_apply, config, update, counters["step"]), lambda rest: rest, rest)
     skipped = jnp.where(finite, 0, counters["skipped"] + 1)
     after["counters"] = counters | {
         "step": counters["step"] + 1,
@@ -144,31 +145,26 @@ def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tu
         "weight": weight,
         "learning_rate": learning_rate(config.optim, config.train.steps, state["opt_state"]),
         "grad_norm": grad_norm,
-        "update_norm": optax.tree.norm(update_norms),
+        "update_norm": update_norm,
         "skipped": skipped,
         "grad_norms": grad_norms,
         "update_norms": update_norms,
     }
 
 
-def _update(
-    config: Config, rest: State, sums: Tree, scale: jax.Array, step: jax.Array, *, measured: bool
-) -> tuple[State, dict[str, jax.Array]]:
-    """Parameters, optimizer state and average after the gradient `sums` x `scale`, and the norms of what
-    changed.
-    """
+def _updates(config: Config, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
+    """What the gradient `sums` x `scale` adds to the parameters, and the next optimizer state."""
     grads = jax.tree.map(lambda g: (g * scale).astype(g.dtype), sums)
     optimizer = make_optimizer(config.optim, config.train.steps)
-    updates, opt_state = optimizer.update(grads, rest["opt_state"], rest["params"])
+    return optimizer.update(grads, rest["opt_state"], rest["params"])
+
+
+def _apply(config: Config, update: Callable[[State], tuple[Any, Any]], step: jax.Array, rest: State) -> State:
+    updates, opt_state = update(rest)
     after = {"params": optax.apply_updates(rest["params"], updates), "opt_state": opt_state}
     if "ema" in rest:
         after["ema"] = _average(config.optim.ema_decay, step, rest["ema"], after["params"])
-    return after, part_norms(updates) if measured else _no_norms(grads)
-
-
-def _leave(rest: State, sums: Tree, scale: jax.Array, step: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-    del scale, step
-    return rest, _no_norms(sums)
+    return after
 
 
 def _no_norms(tree: Tree) -> dict[str, jax.Array]:
