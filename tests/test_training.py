@@ -291,7 +291,9 @@ def test_clipping_bounds_what_adam_sees(tiny: ModelConfig) -> None:
     config = dataclasses.replace(a_config(tiny), optim=OptimConfig(clip_norm=0.01))
     state, metrics = train_step(config, init_state(config), a_batch(config))
     assert metrics["grad_norm"] > 0.1
-    np.testing.assert_allclose(optax.tree.norm(optax.tree.get(state["opt_state"], "mu")), 0.1 * 0.01, rtol=1e-4)
+    np.testing.assert_allclose(
+        optax.tree.norm(optax.tree.get(state["opt_state"], "mu")), 0.1 * 0.01, rtol=1e-4
+    )
 
 
 def test_the_learning_rate_in_the_metrics_is_the_one_applied(tiny: ModelConfig) -> None:
