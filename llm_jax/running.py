@@ -15,7 +15,7 @@ from llm_jax.trained import Trained
 from llm_jax.training import loop, record
 from llm_jax.training.checkpoint import Checkpoints, read_about
 from llm_jax.training.progress import LiveLine
-from llm_jax.training.step import compile_steps
+from llm_jax.training.step import lower_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 from llm_jax.tree import Tree, count_parameters
 
@@ -47,7 +47,7 @@ def run(config: Config) -> None:
         if latest is not None:
             record.refuse_other_run(read_about(directory), config, material.store.fingerprint)
         # Beside the making and saving of the first state; nothing else is refused from here on.
-        ready = worker.submit(compile_steps, config) if latest != config.train.steps else None
+        ready = worker.submit(lambda: lower_steps(config).compile()) if latest != config.train.steps else None
         state = loop.start_state(config, checkpoints)
         with record.RunRecord(
             config.train.run, to_dict(config), int(state["counters"]["step"])

@@ -104,15 +104,15 @@ def run_steps(
     return train_steps(config, state, stacked, np.int32(len(batches)), measured_K)
 
 
-def compile_steps(config: Config) -> None:
-    """Compiles `train_steps`, or fetches what was compiled before, so that the first call finds it ready."""
+def lower_steps(config: Config) -> jax.stages.Lowered:
+    """`train_steps` for the shapes of a run, not compiled yet; once it is, the run's calls find it ready."""
     settings, device = config.train, jax.sharding.SingleDeviceSharding(jax.devices()[0])
     most, shape = settings.steps_per_dispatch, (settings.batch_size, config.model.context_length)
     state = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_state(config)
     )
     batches = Batch(*(np.zeros((most, *shape), kind) for kind in (np.int32, np.int32, np.float32)))
-    train_steps.lower(config, state, batches, np.int32(0), np.zeros(most, bool)).compile()
+    return train_steps.lower(config, state, batches, np.int32(0), np.zeros(most, bool))
 
 
 def train_step(
