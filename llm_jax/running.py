@@ -20,8 +20,12 @@ from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 from llm_jax.tree import Tree, count_parameters
 
 
-def run(config: Config) -> None:
+def run(config: Config, wanted_seconds: float | None = None) -> None:
     """Begins a run, or goes on with the one in its directory, to its last step.
+
+    Args:
+        config: the run.
+        wanted_seconds: the time it was planned for; at the end it stands beside the time it took.
 
     Raises:
         UserError: the directory is in use, or holds a run of another configuration.
@@ -54,7 +58,12 @@ def run(config: Config) -> None:
         ) as run_record:
             if ready:
                 ready.result()
-            _train(material, checkpoints, state, run_record, compiling)
+            summary = _train(material, checkpoints, state, run_record, compiling)
+    if wanted_seconds is not None:
+        took = round(seconds_since_start(), 1)
+        print(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
+        summary["time"] = {"wanted": wanted_seconds, "took": took}
+    print(json.dumps(summary))
 
 
 def _train(
@@ -63,7 +72,8 @@ def _train(
     state: dict[str, Any],
     run_record: record.RunRecord,
     compiling: CompileTime,
-) -> None:
+) -> dict[str, Any]:
+    """Trains to the end and leaves sample and report; gives what the run's last line says."""
     config, began, start = material.config, time.perf_counter(), int(state["counters"]["step"])
     settings, floors = config.train, material.floors()
     live = LiveLine(
@@ -101,7 +111,7 @@ def _train(
         live.say(f"report: {page}")
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
-    print(json.dumps(summary | times | {"report": page}))
+    return summary | times | {"report": page}
 
 
 def _surroundings(

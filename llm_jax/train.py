@@ -6,9 +6,10 @@ from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import Config
+from llm_jax.training.budget import parse_time
 
 
-def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
+def train(*, time: str | None = None, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
     """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was
     stopped.
 
@@ -17,10 +18,21 @@ def train(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
     Ctrl-C and SIGTERM save first (exit status 75).
 
     Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
-    """
-    from llm_jax import running
 
-    running.run(config)
+    Parameters
+    ----------
+    time:
+        How long the whole command shall take, such as 90s, 3m or 1h30m: a few steps are timed, then steps,
+        evaluations, saves, warm-up and decay are set to end then, in place of their settings. Model and batch
+        are sized too, unless one of d_model, num_layers, num_heads, d_ff, context_length and batch_size
+        is another than the default. A run that exists goes on with the plan that it was begun with.
+    """
+    seconds = None if time is None else parse_time(time)
+    from llm_jax import running, timing
+
+    if seconds is not None:
+        config = timing.planned_config(config, seconds, report=print)
+    running.run(config, seconds)
 
 
 if __name__ == "__main__":
