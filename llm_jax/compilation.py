@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ def keep_compiled_programs() -> None:
             return  # Somebody else could have put a program there.
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_LARGEST_CACHE))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _processor() -> str:
@@ -49,12 +50,14 @@ class CompileTime:
     def __init__(self) -> None:
         self.seconds = 0.0
         self.programs = 0
+        self._lock = threading.Lock()  # Programs are made in more than one thread.
 
     def note(self, event: str, duration_secs: float, **_: str | int) -> None:
         """Takes in one of JAX's durations; only those of making programs count."""
         if event.startswith("/jax/core/compile/"):
-            self.seconds += duration_secs
-            self.programs += event.endswith("/backend_compile_duration")
+            with self._lock:
+                self.seconds += duration_secs
+                self.programs += event.endswith("/backend_compile_duration")
 
 
 @contextmanager

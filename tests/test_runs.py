@@ -22,6 +22,7 @@ from llm_jax.convert import convert
 from llm_jax.errors import UserError
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
+from llm_jax.process import seconds_since_start
 from llm_jax.resume import last_logged_step
 from llm_jax.train import train
 from llm_jax.training.checkpoint import read_state
@@ -80,6 +81,19 @@ def test_the_last_line_is_json_and_floors_stand_beside_the_loss(
     assert summary["floors"]["uniform"] > summary["floors"]["unigram"] > summary["floors"]["bigram"]
     assert summary["validation_loss"] > 0
     assert summary["validation_bits_per_byte"] > 0
+    assert 0 < summary["seconds_to_first_step"] <= seconds_since_start()
+    last = metrics_of(tmp_path / "run")[-1]
+    for name in ("seconds", "compile_seconds", "seconds_to_first_step"):
+        assert last[name] == summary[name]
+
+
+def test_seconds_since_start_count_the_interpreters_own_start() -> None:
+    program = (
+        "import time; time.sleep(0.3); from llm_jax.process import seconds_since_start as age; print(age())"
+    )
+    before = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 0.3 <= float(done.stdout) <= time.monotonic() - before + 0.02  # The kernel counts in 10 ms.
 
 
 def test_a_finished_run_started_again_changes_nothing(trained: Path, prose: Path) -> None:

@@ -143,7 +143,7 @@ class RankTokenizer:
 
     def single_bytes(self) -> np.ndarray:
         """The ids [256] of all single bytes."""
-        return np.array([self._ids[bytes([byte])] for byte in range(256)])
+        return np.array([self._encoding.encode_single_token(bytes([byte])) for byte in range(256)])
 
     def halves(self, token: int) -> tuple[int, int]:
         """The two ids whose merge made this one, which must have two bytes or more."""

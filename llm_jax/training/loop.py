@@ -38,7 +38,7 @@ def train(
     Args:
         config: the run.
         checkpoints: open for writing; the last state is saved when this returns.
-        state: fresh or restored; donated.
+        state: what `start_state` gave; donated.
         around: see `Surroundings`.
 
     Returns:
@@ -52,8 +52,6 @@ def train(
     score: dict[str, float] = {}
     pending: list[tuple[range, dict[str, Any]]] = []
     step, batch_index = int(state["counters"]["step"]), int(state["counters"]["batch"])
-    if checkpoints.latest_step() is None:
-        checkpoints.save(step, state, metrics={}, score=None)
     with stop_requests() as stop_requested:
         while step < settings.steps:
             steps = range(step + 1, _next_pause(settings, step) + 1)
@@ -87,9 +85,17 @@ def train(
 
 
 def start_state(config: Config, checkpoints: Checkpoints) -> State:
-    """The newest state in the run directory that verifies, or a fresh one."""
+    """The newest state in the run directory that verifies, or a fresh one, which is saved before the first
+    step.
+    """
+    if checkpoints.latest_step() is None:
+        # On its device for good, as what is restored is: the same program then takes both.
+        state = jax.device_put(init_state(config), jax.devices()[0])
+        checkpoints.save(0, state, metrics={}, score=None)
+        return state
     restored = checkpoints.restore(abstract_state(config))
-    return init_state(config) if restored is None else restored.state
+    assert restored is not None  # Where there are steps and none verifies, that is an error.
+    return restored.state
 
 
 def is_logged(settings: TrainConfig, step: int) -> bool:

@@ -28,6 +28,7 @@ def _key(config: Config, purpose: int, step: jax.Array | int = 0) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), purpose), step)
 
 
+@partial(jax.jit, static_argnums=0)
 def init_state(config: Config) -> State:
     """The state before the first step.
 
@@ -103,6 +104,17 @@ def run_steps(
     return train_steps(config, state, stacked, np.int32(len(batches)), measured_K)
 
 
+def lower_steps(config: Config) -> jax.stages.Lowered:
+    """`train_steps` for the shapes of a run, not compiled yet; once it is, the run's calls find it ready."""
+    settings, device = config.train, jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    most, shape = settings.steps_per_dispatch, (settings.batch_size, config.model.context_length)
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_state(config)
+    )
+    batches = Batch(*(np.zeros((most, *shape), kind) for kind in (np.int32, np.int32, np.float32)))
+    return train_steps.lower(config, state, batches, np.int32(0), np.zeros(most, bool))
+
+
 def train_step(
     config: Config, state: State, batch: Batch, *, measured: bool = True
 ) -> tuple[State, dict[str, Any]]:
@@ -111,6 +123,7 @@ def train_step(
     return state, jax.tree.map(lambda x_K: x_K[0], lists)
 
 
+@partial(jax.jit, static_argnums=0, inline=True)  # Traced once for its shapes and for the loop.
 def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tuple[State, dict[str, Any]]:
     counters = state["counters"]
     rest = {name: value for name, value in state.items() if name != "counters"}

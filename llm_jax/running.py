@@ -1,0 +1,160 @@
+"""A whole run, wired: data, state, steps, record, sample and report."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from llm_jax import materials
+from llm_jax.compilation import CompileTime, compile_time
+from llm_jax.config import Config, SamplingConfig
+from llm_jax.materials import Materials
+from llm_jax.process import seconds_since_start
+from llm_jax.settings import to_dict
+from llm_jax.trained import Trained
+from llm_jax.training import loop, record
+from llm_jax.training.checkpoint import Checkpoints, read_about
+from llm_jax.training.progress import LiveLine
+from llm_jax.training.step import lower_steps
+from llm_jax.training.throughput import flops_per_token, measure_peak_flops
+from llm_jax.tree import Tree, count_parameters
+
+
+def run(config: Config, wanted_seconds: float | None = None) -> None:
+    """Begins a run, or goes on with the one in its directory, to its last step.
+
+    Args:
+        config: the run.
+        wanted_seconds: the time it was planned for; at the end it stands beside the time it took.
+
+    Raises:
+        UserError: the directory is in use, or holds a run of another configuration.
+        DataError: the text cannot be used.
+        CheckpointError: the directory cannot be written, or holds a run on other data or nothing undamaged.
+    """
+    print(f"data: {config.data.corpus} -> {config.data.prepared}", flush=True)
+    material = materials.gather(config, report=print)
+    config = material.config
+    about = {
+        "config": to_dict(config),
+        "tokenizer": material.store.tokenizer.to_dict(),
+        "data_fingerprint": material.store.fingerprint,
+        "versions": record.versions(),
+    }
+    directory = materials.checkpoint_directory(config.train.run)
+    with (
+        Checkpoints(directory, keep=config.train.keep, about=about) as checkpoints,
+        compile_time() as compiling,
+        ThreadPoolExecutor(1) as worker,
+    ):
+        latest = checkpoints.latest_step()
+        if latest is not None:
+            record.refuse_other_run(read_about(directory), config, material.store.fingerprint)
+        # Beside the making and saving of the first state; nothing else is refused from here on.
+        ready = worker.submit(lambda: lower_steps(config).compile()) if latest != config.train.steps else None
+        state = loop.start_state(config, checkpoints)
+        with record.RunRecord(
+            config.train.run, to_dict(config), int(state["counters"]["step"])
+        ) as run_record:
+            if ready:
+                ready.result()
+            summary = _train(material, checkpoints, state, run_record, compiling)
+    if wanted_seconds is not None:
+        took = round(seconds_since_start(), 1)
+        print(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
+        summary["time"] = {"wanted": wanted_seconds, "took": took}
+    print(json.dumps(summary))
+
+
+def _train(
+    material: Materials,
+    checkpoints: Checkpoints,
+    state: dict[str, Any],
+    run_record: record.RunRecord,
+    compiling: CompileTime,
+) -> dict[str, Any]:
+    """Trains to the end and leaves sample and report; gives what the run's last line says."""
+    config, began, start = material.config, time.perf_counter(), int(state["counters"]["step"])
+    settings, floors = config.train, material.floors()
+    live = LiveLine(
+        steps=settings.steps,
+        start=start,
+        tokens_per_step=settings.batch_size * config.model.context_length,
+        flops_per_token=flops_per_token(config.model),
+        peak_flops=measure_peak_flops(config.model.dtype),
+    )
+    live.say(
+        f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
+    )
+    live.say("floors, nats per token: " + ", ".join(f"{name} {nats:.3f}" for name, nats in floors.items()))
+    if start:
+        live.say(f"continuing {settings.run} at step {start}")
+    times: dict[str, float] = {}
+    around = _surroundings(material, live, run_record, times)
+    try:
+        state, score = loop.train(config, checkpoints, state, around)
+    finally:
+        live.close()
+    if settings.sample_tokens:
+        text = settings.prompt + _sample(material, loop.evaluated_params(state), settings.sample_tokens)
+        live.say(f"\n{text}\n")
+        if start < settings.steps:
+            run_record.write_sample(settings.steps, text)
+    times["seconds"] = round(time.perf_counter() - began, 1)
+    times["compile_seconds"] = round(compiling.seconds, 1)
+    if start == 0:  # Of a run that was stopped, nobody knows the times as a whole.
+        run_record.write(settings.steps, **times)
+    from llm_jax.reporting import leave_report  # Half a second that the first step need not wait for.
+
+    page = leave_report(material, loop.evaluated_params(state), lambda text: live.say(f"warning: {text}"))
+    if page:
+        live.say(f"report: {page}")
+    live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
+    summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
+    return summary | times | {"report": page}
+
+
+def _surroundings(
+    material: Materials, live: LiveLine, run_record: record.RunRecord, times: dict[str, float]
+) -> loop.Surroundings:
+    """What the loop calls; notes "seconds_to_first_step" in `times`."""
+    settings, floors = material.config.train, material.floors()
+
+    def on_step(step: int, metrics: dict[str, Any]) -> None:
+        if not times:
+            times["seconds_to_first_step"] = round(seconds_since_start(), 2)
+            live.say(f"first step done {times['seconds_to_first_step']:.1f} s after the process began")
+        loss = metrics["loss_sum"] / metrics["weight"] if metrics["weight"] else float("nan")
+        speed = live.step(step, loss)
+        run_record.add_step(step, metrics, speed if loop.is_logged(settings, step) else None)
+
+    def evaluate(params: Tree) -> dict[str, float]:
+        return {f"validation_{name}": value for name, value in material.evaluate(params)._asdict().items()}
+
+    def on_evaluation(step: int, params: Tree, score: dict[str, float]) -> None:
+        run_record.write(step, **score)
+        beaten = [name for name, floor in floors.items() if score["validation_loss"] < floor]
+        live.say(
+            f"step {step}: validation {score['validation_loss']:.3f} "
+            f"+- {score['validation_standard_error']:.3f} nats, "
+            f"perplexity {score['validation_perplexity']:.1f}, "
+            f"{score['validation_bits_per_byte']:.3f} bits per byte; "
+            f"beats {beaten[-1] if beaten else 'no floor'}"
+        )
+        if step < settings.steps and settings.sample_tokens:
+            text = _sample(material, params, min(settings.sample_tokens, 24))
+            live.say(f"    {settings.prompt}{text}".replace("\n", " "))
+            run_record.write_sample(step, settings.prompt + text)
+        live.pause()
+
+    return loop.Surroundings(
+        material.batch_at, evaluate, on_step, on_evaluation, lambda text: live.say(f"warning: {text}")
+    )
+
+
+def _sample(material: Materials, params: Tree, num_tokens: int) -> str:
+    settings = material.config.train
+    model = Trained(material.config.model, params, material.store.tokenizer, {})
+    return model.generate(
+        settings.prompt, max_new_tokens=num_tokens, sampling=SamplingConfig(), seed=settings.seed
+    )

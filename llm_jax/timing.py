@@ -1,0 +1,99 @@
+"""Measures what `training.budget` plans with, on the run's own model, text and machine."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llm_jax import materials
+from llm_jax.config import Config
+from llm_jax.materials import Materials
+from llm_jax.model.decoder import abstract_params
+from llm_jax.process import seconds_since_start
+from llm_jax.settings import config_from_dict
+from llm_jax.training.budget import LADDER, Costs, adopt_plan, choose_rung, is_sized, plan_run, with_size
+from llm_jax.training.checkpoint import Checkpoints, read_about
+from llm_jax.training.step import evaluated_params, init_state, run_steps
+from llm_jax.training.throughput import flops_per_token, measure_peak_flops
+from llm_jax.tree import count_parameters
+
+_TIMED_CALLS = 3
+_SHARE_OF_PEAK = 0.3  # what a train step usually reaches; only for choosing a size, before anything is timed
+_REPORT_SECONDS = 4.0  # the report's pictures and checks, and the sample's programs
+
+
+def planned_config(config: Config, seconds: float, report: Callable[[str], None]) -> Config:
+    """The configuration that takes this long from the process's start; a run that exists keeps its plan.
+
+    Raises:
+        UserError: the time is too short.
+    """
+    directory = materials.checkpoint_directory(config.train.run)
+    if any(path.name.isdecimal() for path in directory.glob("*")):
+        report(f"{config.train.run} goes on with the plan that it was begun with")
+        recorded = read_about(directory)["config"]
+        return adopt_plan(config, config_from_dict(recorded, str(config.train.run)))
+    unsized = config
+    material = materials.gather(config, report=report)
+    if not is_sized(config):
+        config = with_size(config, LADDER[_rung(material, seconds)])
+    material = Materials(materials.with_vocabulary(config, material.store.tokenizer), material.store)
+    plan = plan_run(config, seconds, _measure(material))
+    model, train = plan.config.model, plan.config.train
+    report(
+        f"plan for {seconds:.0f} s: {train.steps:,} steps of {train.batch_size} x {model.context_length}, "
+        f"{plan.tokens:,} tokens ({plan.tokens / len(material.store.tokens('train')):.1f} times the text), "
+        f"{'your' if is_sized(unsized) else 'chosen'} size: {model.num_layers} layers of {model.d_model}; "
+        f"expected to end after {plan.seconds:.0f} s"
+    )
+    return plan.config
+
+
+def _rung(material: Materials, seconds: float) -> int:
+    configs = [with_size(material.config, size).model for size in LADDER]
+    rate = _SHARE_OF_PEAK * measure_peak_flops(material.config.model.dtype)
+    parameters = [count_parameters(abstract_params(model)) for model in configs]
+    seen = [seconds * rate / flops_per_token(model) for model in configs]
+    return choose_rung(parameters, seen, len(material.store.tokens("train")))
+
+
+def _measure(material: Materials) -> Costs:
+    """Runs, and forgets, a few calls of the train step, an evaluation and a save."""
+    config = material.config
+    count = config.train.steps_per_dispatch
+    batches = [material.batch_at(index) for index in range(count)]
+    state = init_state(config)
+
+    def call(state: Any) -> tuple[Any, float]:
+        began = time.perf_counter()
+        state, metrics = run_steps(config, state, batches, [False] * count)
+        float(metrics["loss_sum"][0])  # waits for the device
+        return state, time.perf_counter() - began
+
+    state, first = call(state)
+    timed = []
+    for _ in range(_TIMED_CALLS):
+        state, seconds = call(state)
+        timed.append(seconds)
+    one_call = sorted(timed)[_TIMED_CALLS // 2]
+    material.evaluate(evaluated_params(state))  # compiles; the run finds the program ready
+    began = time.perf_counter()
+    material.evaluate(evaluated_params(state))
+    evaluation = time.perf_counter() - began
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Checkpoints(Path(folder), keep=2, about={}, report=lambda _: None) as checkpoints,
+    ):
+        checkpoints.save(0, state, metrics={}, score=None)
+        began = time.perf_counter()
+        checkpoints.save(1, state, metrics={}, score=None)
+        save = time.perf_counter() - began
+    return Costs(
+        elapsed=seconds_since_start(),
+        compile=max(0.0, first - one_call),
+        step=one_call / count,
+        evaluation=evaluation,
+        save=save,
+        ending=_REPORT_SECONDS,
+    )
