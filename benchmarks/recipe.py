@@ -27,7 +27,7 @@ from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig
 from llm_jax.data.batches import evaluation_batches
 from llm_jax.evaluation.metrics import target_nats
-from llm_jax.training.optimizer import make_schedule
+from llm_jax.training.optimizer import make_horizon, make_schedule
 
 
 def main(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
@@ -39,7 +39,7 @@ def main(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
     optimizer = adamw(
         model, rate=config.optim.learning_rate, beta2=config.optim.beta2, decay=config.optim.weight_decay
     )
-    schedule, seconds = make_schedule(config.optim, config.train.steps), 0.0
+    schedule, seconds = make_schedule(config.optim, make_horizon(config.optim, config.train.steps)), 0.0
     for step in range(config.train.steps):
         tokens, targets = as_torch(material.batch_at(step))
         rate = float(schedule(step))

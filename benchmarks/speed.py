@@ -33,7 +33,7 @@ from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from llm_jax.interop.torch_tutorial import import_params
 from llm_jax.training.losses import next_token_loss
-from llm_jax.training.optimizer import make_optimizer
+from llm_jax.training.optimizer import make_horizon, make_optimizer
 from llm_jax.training.step import run_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 from llm_jax.tree import Tree, flatten
@@ -146,7 +146,7 @@ def our_steps(contest: Contest, batch: Batch) -> Callable[[], int]:
     """A function that does as many steps of ours as one or more calls hold, and gives their number."""
     config = contest.config
     params = jax.tree.map(jnp.array, contest.read(contest.torch_model().state_dict()))
-    optimizer = make_optimizer(config.optim, config.train.steps)
+    optimizer = make_optimizer(config.optim, make_horizon(config.optim, config.train.steps))
     counters = {name: jnp.int32(0) for name in ("step", "batch", "skipped", "rollbacks")}
     state = {"params": params, "opt_state": optimizer.init(params), "counters": counters}
     number = config.train.steps_per_dispatch

@@ -16,7 +16,7 @@ from llm_jax.inference.decode import generate_tokens
 from llm_jax.interop.torch_tutorial import export_state_dict, import_params, infer_config
 from llm_jax.model.decoder import forward
 from llm_jax.training.losses import next_token_loss
-from llm_jax.training.optimizer import make_optimizer
+from llm_jax.training.optimizer import make_horizon, make_optimizer
 from llm_jax.training.step import train_step
 from llm_jax.tree import Tree
 
@@ -48,7 +48,7 @@ def tutorial_program(weights: Arrays, context_length: int, dtype: str) -> Progra
         params = read(weights)
         state: dict[str, Any] = {
             "params": params,
-            "opt_state": make_optimizer(optim, len(batches)).init(params),
+            "opt_state": make_optimizer(optim, make_horizon(optim, len(batches))).init(params),
             "counters": {name: np.int32(0) for name in ("step", "batch", "skipped", "rollbacks")},
         }
         losses = []

@@ -46,6 +46,15 @@ def test_the_scanned_train_step_does_not_grow_with_depth(tiny: ModelConfig, rema
     assert size(num_layers=9, layers="unroll") > 2 * size(num_layers=3, layers="unroll")
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "wsd"])
+def test_the_length_of_a_run_is_no_part_of_its_program(tiny: ModelConfig, schedule: str) -> None:
+    def program(steps: int, warmup_steps: int) -> str:
+        optim = OptimConfig(schedule=schedule, warmup_steps=warmup_steps)
+        return lower_steps(Config(model=tiny, optim=optim, train=TrainConfig(steps=steps))).as_text()
+
+    assert program(10, 0) == program(5000, 100)
+
+
 def run_to(steps_done: int, config: Config, folder: Path, bad: int | None = None) -> None:
     """Trains in the loop until its end, or until a signal's exception after `steps_done` steps."""
 

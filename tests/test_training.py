@@ -13,7 +13,7 @@ from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.training.losses import cross_entropy, head_nats, next_token_loss, token_nats, weighted_sum
-from llm_jax.training.optimizer import decay_mask, make_optimizer, make_schedule, scale_by_adam
+from llm_jax.training.optimizer import decay_mask, make_horizon, make_optimizer, make_schedule, scale_by_adam
 from llm_jax.training.step import (
     evaluated_params,
     init_state,
@@ -263,7 +263,8 @@ SCHEDULES = {
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_passes_through_its_points(name: str) -> None:
     settings, points = SCHEDULES[name]
-    schedule = make_schedule(OptimConfig(learning_rate=2.0, **settings), 100)
+    optim = OptimConfig(learning_rate=2.0, **settings)
+    schedule = make_schedule(optim, make_horizon(optim, 100))
     for step, share in points.items():
         np.testing.assert_allclose(schedule(step), 2.0 * share, atol=1e-6, err_msg=f"step {step}")
 
@@ -279,7 +280,8 @@ def test_weight_decay_reaches_the_chosen_parameters(tiny_params: Tree) -> None:
         ("all", {"kernel", "embedding", "bias", "scale"}),
         ("matrices", {"kernel", "embedding"}),
     ):
-        optimizer = make_optimizer(OptimConfig(learning_rate=0.1, weight_decay=0.5, decay=decay), 10)
+        optim = OptimConfig(learning_rate=0.1, weight_decay=0.5, decay=decay)
+        optimizer = make_optimizer(optim, make_horizon(optim, 10))
         updates, _ = optimizer.update(zeros, optimizer.init(tiny_params), tiny_params)
         assert {path.split("/")[-1] for path, leaf in flatten(updates) if jnp.any(leaf != 0)} == moved
         np.testing.assert_allclose(
@@ -299,7 +301,7 @@ def test_clipping_bounds_what_adam_sees(tiny: ModelConfig) -> None:
 def test_the_learning_rate_in_the_metrics_is_the_one_applied(tiny: ModelConfig) -> None:
     optim = OptimConfig(schedule="wsd", warmup_steps=2, decay_fraction=0.5, eps=1e-30, weight_decay=0.0)
     config = dataclasses.replace(a_config(tiny), optim=optim)
-    state, schedule = init_state(config), make_schedule(optim, config.train.steps)
+    state, schedule = init_state(config), make_schedule(optim, make_horizon(optim, config.train.steps))
     bad = a_batch(config)._replace(weights=np.full((4, tiny.context_length), np.nan, np.float32))
     rates = []
     for batch in (a_batch(config), bad, a_batch(config, 1)):

@@ -46,7 +46,7 @@ class Costs(NamedTuple):
     """What was measured before the plan, in seconds."""
 
     elapsed: float  # since the process began
-    compile: float  # making the train step's program, which the planned number of steps needs anew
+    compile: float  # making the train step's program for another number of steps, or finding it kept
     step: float
     evaluation: float  # of the whole validation split
     save: float

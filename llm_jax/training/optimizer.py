@@ -1,7 +1,7 @@
 """AdamW from optax with its schedule and decay mask; the defaults are torch's."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,32 +11,48 @@ from llm_jax.config import OptimConfig
 from llm_jax.tree import Tree
 
 
-def make_schedule(optim: OptimConfig, steps: int) -> optax.Schedule:
+class Horizon(NamedTuple):
+    """Where the schedule turns, [] each: numbers that are no part of the compiled program."""
+
+    steps: jax.Array  # of the whole run
+    warmup_steps: jax.Array
+
+
+def make_horizon(optim: OptimConfig, steps: int) -> Horizon:
+    """The horizon of a run of so many steps."""
+    return Horizon(jnp.int32(steps), jnp.int32(optim.warmup_steps))
+
+
+def make_schedule(optim: OptimConfig, horizon: Horizon) -> optax.Schedule:
     """Learning rate by optimizer step: a straight warm-up, then constant, cosine or warm-up-stable-decay.
 
     Args:
         optim: the peak and the shape.
-        steps: length of the whole run; cosine and wsd reach `final_fraction` of the peak at its end.
+        horizon: cosine and wsd reach `final_fraction` of the peak at its end.
     """
-    peak, final = optim.learning_rate, optim.learning_rate * optim.final_fraction
-    after_warmup = max(1, steps - optim.warmup_steps)
-    falling = max(1, round(steps * optim.decay_fraction))
-    main = {
-        "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, after_warmup, optim.final_fraction),
-        "wsd": optax.linear_schedule(peak, final, falling, transition_begin=max(0, after_warmup - falling)),
-    }[optim.schedule]
-    if not optim.warmup_steps:
-        return main
-    # The first step already moves: it is one of warmup_steps equal rises, not a step at rate 0.
-    rise = optax.linear_schedule(peak / (optim.warmup_steps + 1), peak, optim.warmup_steps)
-    return optax.join_schedules([rise, main], [optim.warmup_steps])
+    peak, (steps, warmup) = optim.learning_rate, horizon
+    after_warmup = jnp.maximum(1, steps - warmup)
+    if optim.schedule == "wsd":
+        falling = jnp.maximum(1, jnp.round(steps * optim.decay_fraction))
+        fall = optax.linear_schedule(peak, peak * optim.final_fraction, 1)
+    else:
+        falling = after_warmup
+        fall = optax.cosine_decay_schedule(peak, 1, optim.final_fraction)
+    shape = optax.constant_schedule(peak) if optim.schedule == "constant" else fall
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        count = jnp.asarray(count)
+        since = count - warmup - jnp.maximum(0, after_warmup - falling)
+        # The first step already moves: it is one of warmup_steps equal rises, not a step at rate 0.
+        return jnp.where(count < warmup, peak * (count + 1) / (warmup + 1), shape(since / falling))
+
+    return schedule
 
 
-def learning_rate(optim: OptimConfig, steps: int, opt_state: Any) -> jax.Array:
+def learning_rate(optim: OptimConfig, horizon: Horizon, opt_state: Any) -> jax.Array:
     """The rate that the next update from this optimizer state is scaled by."""
     (_, count), *_ = optax.tree.get_all_with_path(opt_state, "count")
-    return jnp.asarray(make_schedule(optim, steps)(count))
+    return jnp.asarray(make_schedule(optim, horizon)(count))
 
 
 def decay_mask(params: Tree) -> Tree:
@@ -44,12 +60,12 @@ def decay_mask(params: Tree) -> Tree:
     return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
 
 
-def make_optimizer(optim: OptimConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(optim: OptimConfig, horizon: Horizon) -> optax.GradientTransformation:
     """AdamW under the schedule, for gradients that are already clipped."""
     return optax.chain(
         scale_by_adam(optim.beta1, optim.beta2, optim.eps),
         optax.add_decayed_weights(optim.weight_decay, decay_mask if optim.decay == "matrices" else None),
-        optax.scale_by_learning_rate(make_schedule(optim, steps)),
+        optax.scale_by_learning_rate(make_schedule(optim, horizon)),
     )
 
 

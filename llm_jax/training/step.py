@@ -18,7 +18,7 @@ from llm_jax.batch import Batch
 from llm_jax.config import Config, ModelConfig
 from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
 from llm_jax.training.losses import next_token_loss, next_token_nats
-from llm_jax.training.optimizer import learning_rate, make_optimizer
+from llm_jax.training.optimizer import Horizon, learning_rate, make_horizon, make_optimizer
 from llm_jax.tree import Tree
 
 State = dict[str, Any]
@@ -26,6 +26,10 @@ State = dict[str, Any]
 
 def _key(config: Config, purpose: int, step: jax.Array | int = 0) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), purpose), step)
+
+
+def _horizon(config: Config) -> Horizon:
+    return make_horizon(config.optim, config.train.steps)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -39,7 +43,7 @@ def init_state(config: Config) -> State:
     params = init_params(_key(config, 0), config.model)
     state = {
         "params": params,
-        "opt_state": make_optimizer(config.optim, config.train.steps).init(params),
+        "opt_state": make_optimizer(config.optim, _horizon(config)).init(params),
         "counters": {name: jnp.int32(0) for name in ("step", "batch", "skipped", "rollbacks")},
     }
     if config.optim.ema_decay:
@@ -59,7 +63,7 @@ def evaluated_params(state: State) -> Tree:
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_steps(
-    config: Config, state: State, batches: Batch, count: jax.Array, measured_K: jax.Array
+    config: Config, state: State, batches: Batch, count: jax.Array, measured_K: jax.Array, horizon: Horizon
 ) -> tuple[State, dict[str, Any]]:
     """Several optimizer steps in one call, so that memory is taken once for all and the host looks on.
 
@@ -69,6 +73,7 @@ def train_steps(
         batches: [K, B, T] arrays, ids already checked on the host.
         count: [] int32, how many of the K steps to do; a smaller count runs the same program.
         measured_K: bool, whether a step's updates are measured, which costs a pass over the parameters.
+        horizon: of the learning rate's schedule; runs of any length share one program.
 
     Returns:
         The next state, and metrics with a leading axis of K, of which the first `count` are filled: scalars
@@ -82,12 +87,12 @@ def train_steps(
 
     def step(index: jax.Array, so_far: tuple) -> tuple:
         state, lists = so_far
-        state, metrics = _step(config, state, *pick(index))
+        state, metrics = _step(config, horizon, state, *pick(index))
         return state, jax.tree.map(lambda x_K, x: x_K.at[index].set(x), lists, metrics)
 
     unrolled = config.model.layers == "unroll"
     state = unstack_blocks(state) if unrolled else state
-    _, shapes = jax.eval_shape(partial(_step, config), state, *pick(jnp.int32(0)))
+    _, shapes = jax.eval_shape(partial(_step, config, horizon), state, *pick(jnp.int32(0)))
     lists = jax.tree.map(lambda x: jnp.zeros((*measured_K.shape, *x.shape), x.dtype), shapes)
     state, lists = jax.lax.fori_loop(0, count, step, (state, lists))
     return stack_blocks(state) if unrolled else state, lists
@@ -101,7 +106,7 @@ def run_steps(
     full = [*batches, *[batches[-1]] * (most - len(batches))]
     stacked = Batch(*(np.stack(arrays) for arrays in zip(*full, strict=True)))
     measured_K = np.array([*measured, *[False] * (most - len(measured))])
-    return train_steps(config, state, stacked, np.int32(len(batches)), measured_K)
+    return train_steps(config, state, stacked, np.int32(len(batches)), measured_K, _horizon(config))
 
 
 def lower_steps(config: Config) -> jax.stages.Lowered:
@@ -112,7 +117,7 @@ def lower_steps(config: Config) -> jax.stages.Lowered:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_state(config)
     )
     batches = Batch(*(np.zeros((most, *shape), kind) for kind in (np.int32, np.int32, np.float32)))
-    return train_steps.lower(config, state, batches, np.int32(0), np.zeros(most, bool))
+    return train_steps.lower(config, state, batches, np.int32(0), np.zeros(most, bool), _horizon(config))
 
 
 def train_step(
@@ -124,7 +129,9 @@ def train_step(
 
 
 @partial(jax.jit, static_argnums=0, inline=True)  # Traced once for its shapes and for the loop.
-def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tuple[State, dict[str, Any]]:
+def _step(
+    config: Config, horizon: Horizon, state: State, batch: Batch, measured: jax.Array
+) -> tuple[State, dict[str, Any]]:
     counters = state["counters"]
     rest = {name: value for name, value in state.items() if name != "counters"}
     sums, loss_sum, weight = _gradient(
@@ -137,7 +144,7 @@ def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tu
     if config.optim.clip_norm:
         scale *= jnp.minimum(1, config.optim.clip_norm / grad_norm)
     finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
-    update = partial(_updates, config, sums=sums, scale=scale)
+    update = partial(_updates, config, horizon, sums=sums, scale=scale)
     # Updates are computed anew where they are measured, so that otherwise nothing has to keep them.
     update_norms = jax.lax.cond(
         finite & measured, lambda rest: part_norms(update(rest)[0]), lambda _: _no_norms(sums), rest
@@ -156,7 +163,7 @@ def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tu
     return after, {
         "loss_sum": loss_sum,
         "weight": weight,
-        "learning_rate": learning_rate(config.optim, config.train.steps, state["opt_state"]),
+        "learning_rate": learning_rate(config.optim, horizon, state["opt_state"]),
         "grad_norm": grad_norm,
         "update_norm": update_norm,
         "skipped": skipped,
@@ -165,10 +172,10 @@ def _step(config: Config, state: State, batch: Batch, measured: jax.Array) -> tu
     }
 
 
-def _updates(config: Config, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
+def _updates(config: Config, horizon: Horizon, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
     """What the gradient `sums` x `scale` adds to the parameters, and the next optimizer state."""
     grads = jax.tree.map(lambda g: (g * scale).astype(g.dtype), sums)
-    optimizer = make_optimizer(config.optim, config.train.steps)
+    optimizer = make_optimizer(config.optim, horizon)
     return optimizer.update(grads, rest["opt_state"], rest["params"])
 
 
