@@ -58,10 +58,10 @@ def test_generation_compiles_once_per_bucket_whatever_the_lengths(
     tiny: ModelConfig, tiny_params: Tree
 ) -> None:
     generate(tiny_params, tiny, [[1, 2, 3]], 6)
-    before = decoding.prefill._cache_size(), decoding.decode_step._cache_size()
+    before = decoding.prefill._cache_size(), decoding.decode_steps._cache_size()
     generate(tiny_params, tiny, [[4, 5, 6, 7]], 8)
     generate(tiny_params, tiny, [[8, 9, 1]], 5)
-    assert (decoding.prefill._cache_size(), decoding.decode_step._cache_size()) == before
+    assert (decoding.prefill._cache_size(), decoding.decode_steps._cache_size()) == before
 
 
 def test_same_seed_same_text_other_seed_other_text(tiny: ModelConfig, tiny_params: Tree) -> None:

@@ -1,14 +1,16 @@
 """Generation: prefill, cached steps, and sliding past the context as the torch tutorial does.
 
 Prompts of different lengths share a batch by left padding. While every row fits the context, each step feeds
-one token through the cache. When a row is full, positions would have to move, so from there each step
-recomputes the last context_length tokens. Lengths are padded to powers of two, so a model compiles a handful
-of times, whatever it is asked.
-Legend: B batch, T tokens, V vocabulary.
+one token through the cache, several steps in one call. When a row is full, positions would have to move, so
+from there each step recomputes the last context_length tokens. Lengths are padded to powers of two, so a
+model compiles a handful of times, whatever it is asked.
+Legend: B batch, T tokens, V vocabulary, K tokens of a call.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +21,13 @@ from llm_jax.errors import UserError
 from llm_jax.inference.sampling import sample
 from llm_jax.model.cache import KVCache, init_cache
 from llm_jax.model.checks import check_tokens
-from llm_jax.model.decoder import hidden_states, logits
+from llm_jax.model.decoder import hidden_states, logits, unstack_blocks
 from llm_jax.tree import Tree
+
+MOST_A_CALL = 32  # tokens of each row
+_SECONDS_A_CALL = 0.05  # calls grow while they are shorter: a reader sees no bursts
+# A layer's weights as arrays of their own: out of a stack each step would copy them.
+_apart = jax.jit(unstack_blocks)
 
 
 @partial(jax.jit, static_argnums=(1, 4))
@@ -36,16 +43,6 @@ def prefill(
     return logits(params, config, hidden_BTD[:, -1]), cache
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=4)
-def decode_step(
-    params: Tree, config: ModelConfig, tokens_B: jax.Array, start_B: jax.Array, cache: KVCache
-) -> tuple[jax.Array, KVCache]:
-    """Logits after one more token a row, [B, V], and the cache with it; the cache is donated."""
-    hidden_BTD, after, _ = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
-    assert after is not None
-    return logits(params, config, hidden_BTD[:, -1]), after
-
-
 @partial(jax.jit, static_argnums=1)
 def window_logits(params: Tree, config: ModelConfig, tokens_BT: jax.Array, start_B: jax.Array) -> jax.Array:
     """Logits after the last token of left-padded windows, [B, V], computed without a cache."""
@@ -54,13 +51,50 @@ def window_logits(params: Tree, config: ModelConfig, tokens_BT: jax.Array, start
 
 
 @partial(jax.jit, static_argnums=4)
-def _draw(
+def draw(
     key: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: SamplingConfig
 ) -> tuple[jax.Array, jax.Array]:
+    """The next token of each row, int32 [B], and what each row has seen with it."""
     rows_B = jnp.arange(logits_BV.shape[0])
     keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, step), row))(rows_B)
     tokens_B = sample(keys_B, logits_BV, seen_BV, sampling)
     return tokens_B, seen_BV.at[rows_B, tokens_B].set(True)
+
+
+class Decoding(NamedTuple):
+    """Where a batch of rows stands after a token."""
+
+    tokens: jax.Array  # [B] int32, the last of each row, not in the cache yet
+    seen: jax.Array  # [B, V] bool, what the repetition penalty counts
+    step: jax.Array  # [] int32, tokens drawn so far
+    cache: KVCache
+
+
+@partial(jax.jit, static_argnums=(1, 2), donate_argnums=5)
+def decode_steps(
+    params: Tree,
+    config: ModelConfig,
+    sampling: SamplingConfig,
+    key: jax.Array,
+    start_B: jax.Array,
+    state: Decoding,
+    count: jax.Array,
+) -> tuple[jax.Array, Decoding]:
+    """Draws `count` more tokens of each row, at most MOST_A_CALL, through the cache.
+
+    Returns:
+        int32 [MOST_A_CALL, B], of which the first `count` are filled, and the next state; `state` is donated.
+    """
+
+    def one(index: jax.Array, so_far: tuple[jax.Array, Decoding]) -> tuple[jax.Array, Decoding]:
+        drawn_KB, (tokens_B, seen_BV, step, cache) = so_far
+        hidden_BTD, cache, _ = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
+        assert cache is not None
+        tokens_B, seen_BV = draw(key, logits(params, config, hidden_BTD[:, -1]), seen_BV, step, sampling)
+        return drawn_KB.at[index].set(tokens_B), Decoding(tokens_B, seen_BV, step + 1, cache)
+
+    drawn_KB = jnp.zeros((MOST_A_CALL, *state.tokens.shape), jnp.int32)
+    return jax.lax.fori_loop(0, count, one, (drawn_KB, state))
 
 
 def generate_tokens(
@@ -90,20 +124,29 @@ def generate_tokens(
         else np.zeros((len(prompts), config.vocab_size), bool)
     )
     num_slots = tokens_BT.shape[1] + min(context, _power_of_two(max_new_tokens))
-    key = jax.random.key(seed)
+    key, params = jax.random.key(seed), _apart(params)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
-    for step in range(max_new_tokens):
-        next_B, seen_BV = _draw(key, next_logits_BV, seen_BV, np.int32(step), sampling)
-        token_B = np.asarray(next_B)
-        yield token_B
-        if step + 1 == max_new_tokens:
-            return
-        tokens_BT = np.concatenate([tokens_BT, token_B[:, None]], axis=1)
-        if tokens_BT.shape[1] - start_B.min() <= context:
-            next_logits_BV, cache = decode_step(params, config, next_B, start_B, cache)
-        else:
-            window_BT, window_start_B = _last_window(tokens_BT, start_B, context)
-            next_logits_BV = window_logits(params, config, window_BT, window_start_B)
+    next_B, seen_BV = draw(key, next_logits_BV, seen_BV, np.int32(0), sampling)
+    yield np.asarray(next_B)
+    state, drawn, a_call = Decoding(next_B, seen_BV, jnp.int32(1), cache), 1, 1
+    tokens_BT = np.concatenate([tokens_BT, np.asarray(next_B)[:, None]], axis=1)
+    # Through the cache, until the longest row is full.
+    while (left := min(max_new_tokens - drawn, context + start_B.min() + 1 - tokens_BT.shape[1])) > 0:
+        count = min(left, a_call)
+        began = time.perf_counter()
+        drawn_KB, state = decode_steps(params, config, sampling, key, start_B, state, np.int32(count))
+        drawn_KB = np.asarray(drawn_KB)[:count]
+        if time.perf_counter() - began < _SECONDS_A_CALL:
+            a_call = min(2 * a_call, MOST_A_CALL)
+        yield from drawn_KB
+        drawn, tokens_BT = drawn + count, np.concatenate([tokens_BT, drawn_KB.T], axis=1)
+    seen_BV = state.seen
+    for step in range(drawn, max_new_tokens):
+        window_BT, window_start_B = _last_window(tokens_BT, start_B, context)
+        next_logits_BV = window_logits(params, config, window_BT, window_start_B)
+        next_B, seen_BV = draw(key, next_logits_BV, seen_BV, np.int32(step), sampling)
+        yield np.asarray(next_B)
+        tokens_BT = np.concatenate([tokens_BT, np.asarray(next_B)[:, None]], axis=1)
 
 
 def pad_left(

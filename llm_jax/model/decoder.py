@@ -18,7 +18,6 @@ from llm_jax.model.cache import KVCache
 from llm_jax.model.layers import (
     Block,
     Head,
-    LayerCache,
     apply,
     dropout,
     embedding_init,
@@ -36,7 +35,7 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     mask_BTS = jnp.ones((1, 1, 1), bool)
 
     def init_block(key: jax.Array) -> Tree:
-        return dict(Block(config).init(key, x_BTD, mask_BTS, None, None)["params"])
+        return dict(Block(config).init(key, x_BTD, mask_BTS, None, jnp.int32(0), None)["params"])
 
     params = {
         "token_embedding": {"embedding": _init_table(keys[0], config, _embedding_rows(config))},
@@ -105,7 +104,7 @@ def hidden_states(
         cache: earlier keys and values; these tokens take its next T slots.
     """
     batch_size, num_tokens = tokens_BT.shape
-    num_slots = num_tokens if cache is None else cache.keys.shape[2]
+    num_slots = num_tokens if cache is None else cache.layers[0].keys.shape[2]
     first = jnp.int32(0) if cache is None else cache.length
     start_B = jnp.zeros(batch_size, jnp.int32) if start_B is None else start_B
     query_T = first + jnp.arange(num_tokens)
@@ -212,29 +211,30 @@ def _run_blocks(
     cache: KVCache | None,
     key: jax.Array | None,
 ) -> tuple[jax.Array, KVCache | None, SeenInBlock]:
+    first = jnp.int32(0) if cache is None else cache.length
+
     def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
-        block_params, dropout_keys, keys, values = layer
-        slots = None if cache is None else LayerCache(keys, values, cache.length)
-        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, mask_BTS, slots, dropout_keys)
-        return x_BTD, (None if slots is None else (slots.keys, slots.values), seen)
+        block_params, dropout_keys, slots = layer
+        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, mask_BTS, slots, first, dropout_keys)
+        return x_BTD, (slots, seen)
 
     if config.remat:
         run_block = jax.checkpoint(run_block)
     layer_keys = None if key is None else jax.random.split(key, (config.num_layers, 3))
-    rest = (layer_keys, *((None, None) if cache is None else (cache.keys, cache.values)))
-    if config.layers == "scan":
-        x_BTD, (written, seen) = jax.lax.scan(run_block, x_BTD, (blocks, *rest))
-    else:
-        outputs = []
-        # Unstacked once: indexing the stack in each layer costs a copy there and a scatter in its gradient.
-        if not isinstance(blocks, tuple):
-            blocks = unstack_blocks({"blocks": blocks})["blocks"]
-        for number, block_params in enumerate(blocks):
-            layer = jax.tree.map(lambda stacked, number=number: stacked[number], rest)
-            x_BTD, output = run_block(x_BTD, (block_params, *layer))
-            outputs.append(output)
-        written, seen = jax.tree.map(lambda *layers: jnp.stack(layers), *outputs)
-    if cache is None or written is None:
+    if config.layers == "scan" and cache is None and not isinstance(blocks, tuple):
+        x_BTD, (_, seen) = jax.lax.scan(run_block, x_BTD, (blocks, layer_keys, None))
         return x_BTD, None, seen
-    keys, values = written
-    return x_BTD, KVCache(keys, values, cache.length + x_BTD.shape[1]), seen
+    # Unstacked once: indexing the stack in each layer costs a copy there and a scatter in its gradient.
+    if not isinstance(blocks, tuple):
+        blocks = unstack_blocks({"blocks": blocks})["blocks"]
+    outputs = []
+    for number, block_params in enumerate(blocks):
+        dropout_keys = None if layer_keys is None else layer_keys[number]
+        slots = None if cache is None else cache.layers[number]
+        x_BTD, output = run_block(x_BTD, (block_params, dropout_keys, slots))
+        outputs.append(output)
+    written, seen = zip(*outputs, strict=True)
+    seen = jax.tree.map(lambda *layers: jnp.stack(layers), *seen)
+    if cache is None:
+        return x_BTD, None, seen
+    return x_BTD, KVCache(written, cache.length + x_BTD.shape[1]), seen

@@ -5,13 +5,14 @@ tokens, S key/value slots, D d_model, F MLP width, N heads, H head_dim, V vocabu
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from llm_jax.config import ModelConfig
+from llm_jax.model.cache import LayerCache
 from llm_jax.model.seen import SeenInBlock
 from llm_jax.tree import Tree
 
@@ -69,22 +70,6 @@ def attention_weights(
     return weights_BNTS, masked_BNTS, scores_BNTS
 
 
-class LayerCache(NamedTuple):
-    """One layer's keys and values, and the first slot that this call fills."""
-
-    keys: jax.Array  # [B, S, N, H]
-    values: jax.Array  # [B, S, N, H]
-    length: jax.Array  # [] int32
-
-    def write(self, k_BTNH: jax.Array, v_BTNH: jax.Array) -> "LayerCache":
-        """The cache with T more slots filled; `length` stays, as all layers share one count."""
-
-        def put(slots: jax.Array, new: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice_in_dim(slots, new.astype(slots.dtype), self.length, axis=1)
-
-        return self._replace(keys=put(self.keys, k_BTNH), values=put(self.values, v_BTNH))
-
-
 def apply(module: nn.Module, params: Tree, *arguments: Any) -> Any:
     """A leaf's output under these parameters."""
     return module.apply({"params": params}, *arguments)
@@ -137,7 +122,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BTD: jax.Array, mask_BTS: jax.Array, cache: LayerCache | None, keys: jax.Array | None
+        self,
+        x_BTD: jax.Array,
+        mask_BTS: jax.Array,
+        cache: LayerCache | None,
+        first: jax.Array,
+        keys: jax.Array | None,
     ) -> tuple[jax.Array, LayerCache | None, SeenInBlock]:
         c = self.config
         weights_key, attention_key, mlp_key = (None, None, None) if keys is None else keys
@@ -147,8 +137,8 @@ class Block(nn.Module):
             self._heads(name, attention_input_BTD) for name in ("query", "key", "value")
         )
         if cache is not None:
-            cache = cache.write(k_BSNH, v_BSNH)
-            k_BSNH, v_BSNH = cache.keys, cache.values
+            cache = cache.write(k_BSNH, v_BSNH, first)
+            k_BSNH, v_BSNH = (jnp.swapaxes(slots, 1, 2) for slots in cache)
         weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(q_BTNH, k_BSNH, mask_BTS)
         kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype))
         mixed_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
