@@ -1,6 +1,6 @@
 """Train steps timed beside torch's, interleaved in one process, after a look whether both compute the same.
 
-python benchmarks/speed.py [tutorial nanogpt gpt2] [--rounds 7] [--json FILE]
+python benchmarks/speed.py [tutorial nanogpt gpt2] [--rounds 7] [--quick] [--json FILE]
 
 Prints a table: median milliseconds a step, tokens per second, the share of the machine's own float32 matrix
 product that is reached (forward and backward count 6 FLOPs a parameter and token), and how many times as long
@@ -62,12 +62,10 @@ def contests() -> dict[str, Contest]:
         read = lambda named: import_params(_arrays(named), model)  # noqa: E731
         return Contest(Config(model=model), lambda: TorchTutorial(vocab), read, 0.0, True, calls)
 
-    def gpt(vocab: int, shape: dict[str, int], batch: int, steps: int) -> Contest:
+    def gpt(vocab: int, shape: dict[str, int], batch: int) -> Contest:
         model = ModelConfig(vocab_size=vocab, layers="unroll", **GPT, **shape)
         optim = OptimConfig(beta2=0.99, weight_decay=0.1, decay="matrices", clip_norm=1.0)
-        config = Config(
-            model=model, optim=optim, train=TrainConfig(batch_size=batch, steps_per_dispatch=steps)
-        )
+        config = Config(model=model, optim=optim, train=TrainConfig(batch_size=batch))
         sizes = (vocab, model.context_length, model.d_model, model.num_layers, model.num_heads, True)
         return Contest(
             config, lambda: TorchGPT(*sizes), lambda named: as_ours(named, model.num_heads), 1.0, False, 1
@@ -76,8 +74,8 @@ def contests() -> dict[str, Contest]:
     return {
         "tutorial": tutorial(100_070, 1),
         "tutorial_compact": tutorial(3_771, 2),
-        "nanogpt": gpt(65, {"context_length": 64, "d_model": 128, "num_layers": 4, "num_heads": 4}, 12, 10),
-        "gpt2": gpt(50_257, {"context_length": 256, "d_model": 768, "num_layers": 12, "num_heads": 12}, 1, 2),
+        "nanogpt": gpt(65, {"context_length": 64, "d_model": 128, "num_layers": 4, "num_heads": 4}, 12),
+        "gpt2": gpt(50_257, {"context_length": 256, "d_model": 768, "num_layers": 12, "num_heads": 12}, 1),
     }
 
 
@@ -210,6 +208,7 @@ def main() -> None:
         "contests", nargs="*", metavar="CONTEST", help=f"of {', '.join(contests())}; all without any"
     )
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_const", const=2, dest="rounds", help="two rounds")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 

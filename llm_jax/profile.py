@@ -29,9 +29,9 @@ def profile(
     The configuration is that of `train`, from TOML files and options; nothing is trained that is kept. Shown
     are the time to compile and a step's, what each part of the model takes in forward, backward and
     update, the longest operations with the line of ours that each comes from, and the share of what the
-    machine could do. Operations run side by side on several cores, so that their sum may exceed the step's
-    time: the ratio says how many ran at once. The trace itself can be opened in a viewer. The last line is
-    JSON.
+    machine could do. Times of parts are those of all threads, so that on several cores their sum may exceed
+    the step's time: the ratio says how many cores were busy. The trace itself can be opened in a viewer. The
+    last line is JSON.
 
     Example: what would four times the batch change?
 
@@ -89,7 +89,8 @@ def _share(measured: "Profile") -> str:
 
 
 def _show_parts(console: Console, measured: "Profile") -> None:
-    from llm_jax.training.trace import PHASES, sums
+    from llm_jax.training.program import PHASES
+    from llm_jax.training.trace import sums
 
     cells = sums(measured.rows, "part", "phase")
     table = Table("part", *PHASES, "ms a step", "share", title="by part of the model, ms a step")
@@ -114,7 +115,7 @@ def _show_parts(console: Console, measured: "Profile") -> None:
     console.print(f"by kind: {', '.join(kinds)}")
     console.print(
         f"{measured.busy_seconds * 1e3:.2f} ms of operations in {measured.traced_seconds * 1e3:.2f} ms: "
-        f"{measured.busy_seconds / measured.traced_seconds:.2f} at once on average"
+        f"{measured.busy_seconds / measured.traced_seconds:.2f} threads busy on average"
     )
 
 

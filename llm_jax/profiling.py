@@ -14,6 +14,7 @@ from llm_jax import materials
 from llm_jax.config import Config
 from llm_jax.errors import UserError
 from llm_jax.training.loop import is_logged
+from llm_jax.training.program import module_name, read_program
 from llm_jax.training.step import init_state, lower_steps, step_arguments
 from llm_jax.training.throughput import (
     datasheet_flops,
@@ -22,7 +23,7 @@ from llm_jax.training.throughput import (
     measure_peak_flops,
     share_of_peak,
 )
-from llm_jax.training.trace import Row, module_name, read_events, read_program, rows, sums
+from llm_jax.training.trace import Row, read_events, rows, sums
 
 _TIMED = 5  # dispatches at least, for a median
 
@@ -63,7 +64,7 @@ class Profile(NamedTuple):
 
     @property
     def busy_seconds(self) -> float:
-        """Seconds a step over all operations, side by side or not."""
+        """Seconds a step of threads, or of the device, in operations."""
         return sum(row.seconds for row in self.rows)
 
 

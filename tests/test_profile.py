@@ -7,8 +7,9 @@ import pytest
 
 from llm_jax import command
 from llm_jax.profile import profile
+from llm_jax.training.program import PHASES, Operation, module_name, read_program
 from llm_jax.training.throughput import datasheet_flops, share_of_peak
-from llm_jax.training.trace import PHASES, Event, Operation, module_name, read_program, rows, sums
+from llm_jax.training.trace import Event, Mark, host_events, rows, sums
 from tests.conftest import ROOT
 
 PROGRAM = """HloModule jit_train_steps, is_scheduled=true
@@ -79,6 +80,28 @@ def test_rows_hold_all_that_was_traced_by_step_and_the_longest_first() -> None:
     assert [(row.name, row.seconds, row.runs) for row in found] == [("dot.1", 3.25, 1), ("copy.1", 0.75, 1)]
     assert sums(found, "part") == {("MLP",): 3.25, ("no metadata",): 0.75}
     assert sums(found, "phase", "kind") == {("backward", "product"): 3.25, ("other", "copy"): 0.75}
+
+
+def test_a_piece_that_another_thread_takes_up_counts_for_the_operation_that_was_cut_up() -> None:
+    pool = "ThreadpoolListener::"
+    marks = [
+        Mark("a", 0, 100e9, "while.1", "while.1", 1),
+        Mark("a", 0, 4e9, "dot.1", "dot.1", 2),
+        Mark("a", 1e9, 0, pool + "Record", "", 7),
+        Mark("b", 2e9, 0, pool + "StartRegion", "", 7),
+        Mark("b", 2.5e9, 0, pool + "Record", "", 8),  # handed on by the piece itself
+        Mark("c", 3e9, 0, pool + "StartRegion", "", 8),
+        Mark("c", 5e9, 0, pool + "StopRegion", "", 0),
+        Mark("b", 6e9, 1e9, "copy.1", "copy.1", 3),
+        Mark("a", 5e9, 0, pool + "Record", "", 9),  # by the executor, between operations
+        Mark("d", 6e9, 0, pool + "StartRegion", "", 9),
+        Mark("d", 9e9, 0, pool + "StopRegion", "", 0),
+    ]
+    program = read_program(PROGRAM)
+    found = [event for event in host_events(marks[::-1], program) if event.name in program]
+    pieces = [Event("dot.1", 4, 0), Event("dot.1", 2, 0)]  # of threads b and c
+    assert sorted(found) == sorted([Event("dot.1", 4), *pieces, Event("copy.1", 1)])
+    assert [(row.seconds, row.runs) for row in rows(found, program, 1)] == [(10, 1), (1, 1)]
 
 
 def test_a_share_needs_a_peak() -> None:

@@ -56,9 +56,9 @@ def _head_nats(
 ) -> jax.Array:
     """Nats of each target, [N], from hidden states through the head, with a gradient of its own.
 
-    Softmax's gradient (probability less one at the target) goes through both products in two parts: the
-    probabilities as exponentials, which are the only [N, R] array that is kept, with each token's factor on
-    the hidden state's side; and the targets as a gather and a scatter of N columns.
+    Softmax's gradient (probability less one at the target) goes through both products as exponentials less
+    their total at the target, the only [N, R] array that is kept, with each token's factor on the hidden
+    state's side.
     """
     return _head_softmax(hidden_ND, kernel_DR, bias_R, targets_N, shared_ids).nats
 
@@ -91,17 +91,16 @@ def _head_nats_backward(shared_ids: int, kept: tuple, slope_N: jax.Array) -> tup
     row_N = jnp.minimum(targets_N, kernel_DR.shape[1] - 1) if shared_ids else targets_N
     kind, factor_N = exponentials_NR.dtype, slope_N / total_N
     product = partial(jnp.einsum, preferred_element_type=kind)
-    narrow_NR = exponentials_NR.astype(kernel_DR.dtype)
+    # Probabilities less one at the target, times each token's total: written into the array that was kept.
+    away_NR = exponentials_NR.at[jnp.arange(row_N.size), row_N].add(-total_N)
+    narrow_NR = away_NR.astype(kernel_DR.dtype)
 
     scaled_ND = (hidden_ND * factor_N[:, None]).astype(hidden_ND.dtype)
     kernel_slope_DR = product("ND,NR->DR", scaled_ND, narrow_NR)
-    kernel_slope_DR = kernel_slope_DR.at[:, row_N].add(-(hidden_ND * slope_N[:, None]).T)
     hidden_slope_ND = product("NR,DR->ND", narrow_NR, kernel_DR) * factor_N[:, None]
-    hidden_slope_ND -= kernel_DR[:, row_N].T * slope_N[:, None]
     bias_slope_R = None
     if bias_R is not None:
-        bias_slope_R = product("N,NR->R", factor_N, exponentials_NR, precision="highest")
-        bias_slope_R = bias_slope_R.at[row_N].add(-slope_N).astype(bias_R.dtype)
+        bias_slope_R = product("N,NR->R", factor_N, away_NR, precision="highest").astype(bias_R.dtype)
     return (
         hidden_slope_ND.astype(hidden_ND.dtype),
         kernel_slope_DR.astype(kernel_DR.dtype),

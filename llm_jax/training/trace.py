@@ -1,11 +1,5 @@
-"""A trace of the compiled train step, read by the part of the model that each operation belongs to.
+"""What a profiler's trace says of the compiled train step: the time of each operation, and sums of them."""
 
-Pure functions from the compiled program's text and the trace's events to rows. Where an operation comes from
-stands in the program's own metadata: the names of Flax modules and of `jax.named_scope` on the way to it,
-"jvp" for forward, "transpose" for backward.
-"""
-
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,39 +7,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-_PARTS = {
-    "embedding": ("embedding", "Embed"),
-    "layer norms": ("norm_1", "norm_2", "final_norm"),
-    "attention projections": ("query", "key", "value", "attention_output"),
-    "attention": ("attention", "BNTS"),
-    "MLP": ("mlp_up", "mlp_down", "relu", "gelu"),
-    "dropout": ("dropout",),
-    "blocks, the rest": ("Block",),
-    "head and loss": ("head", "loss"),
-    "layer stack": ("dynamic_index_in_dim", "dynamic_update_index_in_dim"),
-    "random keys": ("_threefry_split", "_threefry_fold_in"),
-    "optimizer": ("optimizer",),
-    "norms that are logged": ("norms",),
-}
-_PART_OF_WORD = {word: part for part, words in _PARTS.items() for word in words}
-REST, UNNAMED = "the rest", "no metadata"
-PHASES = ("forward", "backward", "update", "other")
-_NO_PHASE = {"layer stack", "random keys", REST, UNNAMED}
-
-_CONTAINERS = {"while", "conditional", "call"}  # Their time is that of the operations inside.
-_PRODUCTS = {"dot", "convolution"}
-_LOOKUPS = {"gather", "scatter"}
-_MOVES = {"copy", "transpose", "bitcast", "reshape", "broadcast", "slice", "dynamic-slice", "concatenate"}
-_MOVES |= {"dynamic-update-slice", "pad", "iota", "constant", "parameter", "tuple", "get-tuple-element"}
+from llm_jax.training.program import Operation
 
 
-class Operation(NamedTuple):
-    """An instruction of the compiled program that the machine runs as one."""
+class Event(NamedTuple):
+    """Time of a thread, or of a device, in one operation."""
 
-    kind: str  # product, reduction, gather or scatter, elementwise, copy
-    part: str
-    phase: str  # forward, backward, update, other
-    source: str  # "layers.py:210", or "" where the metadata has none
+    name: str
+    seconds: float
+    runs: int = 1  # 0 for what other threads add to a run that is counted already
 
 
 class Row(NamedTuple):
@@ -57,172 +27,83 @@ class Row(NamedTuple):
     runs: float  # a step
 
 
-class _Instruction(NamedTuple):
-    name: str
-    scalar: bool
-    opcode: str
-    scope: str  # "" without metadata
-    frame: str
-    body: str  # the computation that a fusion calls, or ""
-    target: str  # of a custom call
-
-
-def read_program(text: str) -> dict[str, Operation]:
-    """The operations of a compiled program, by name, from `compiled.as_text()`; containers are left out."""
-    computations = _computations(text)
-    sources = _sources(text)
-    found = {}
-    for instructions in computations.values():
-        for instruction in instructions:
-            if instruction.opcode in _CONTAINERS:
-                continue
-            inside = computations.get(instruction.body, [])
-            # XLA leaves a fusion of its own making unnamed, though what it fused may have names.
-            scope = instruction.scope or next((one.scope for one in reversed(inside) if one.scope), "")
-            part = _part(scope)
-            found[instruction.name] = Operation(
-                # Scalars inside a fusion are indices: what it does to arrays is its kind.
-                _kind([instruction, *(one for one in inside if not one.scalar)]),
-                part,
-                _phase(scope, part),
-                sources.get(instruction.frame, ""),
-            )
-    return found
-
-
-def module_name(text: str) -> str:
-    """The name by which a trace knows the program."""
-    return text.partition("HloModule ")[2].partition(",")[0]
-
-
-def _computations(text: str) -> dict[str, list[_Instruction]]:
-    found: dict[str, list[_Instruction]] = defaultdict(list)
-    current = ""
-    for line in text.splitlines():
-        if header := re.match(r"(?:ENTRY )?%?([\w.\-]+) \(.*\{$", line):
-            current = header[1]
-        elif match := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (\w+\[\])?.*? ?\b([a-z][\w\-]*)\(", line):
-            marks = (r'op_name="([^"]*)"', r"stack_frame_id=(\d+)", r"calls=%?([\w.\-]+)")
-            marks += (r'custom_call_target="([^"]*)"',)
-            values = [mark[1] if (mark := re.search(pattern, line)) else "" for pattern in marks]
-            found[current].append(_Instruction(match[1], bool(match[2]), match[3], *values))
-    return found
-
-
-def _kind(instructions: Iterable[_Instruction]) -> str:
-    instructions = list(instructions)
-    opcodes = {one.opcode for one in instructions} - {"fusion"}
-    if opcodes & _PRODUCTS or any(re.search("gemm|matmul", one.target) for one in instructions):
-        return "product"
-    if opcodes & _LOOKUPS:
-        return "gather or scatter"
-    if "reduce" in opcodes:
-        return "reduction"
-    return "copy" if opcodes <= _MOVES else "elementwise"
-
-
-def _part(scope: str) -> str:
-    if "/" not in scope:  # The name of an argument or of a reducer, not a way through the model.
-        return UNNAMED
-    words = re.findall(r"\w+", scope)
-    return next((_PART_OF_WORD[word] for word in reversed(words) if word in _PART_OF_WORD), REST)
-
-
-def _phase(scope: str, part: str) -> str:
-    if "transpose(" in scope:
-        return "backward"
-    if part in ("optimizer", "norms that are logged"):
-        return "update"
-    return "forward" if "jvp(" in scope or part not in _NO_PHASE else "other"
-
-
-def _sources(text: str) -> dict[str, str]:
-    """Stack frame -> file and line of the innermost code of ours inside `train_steps`, or ""."""
-
-    def section(title: str) -> dict[str, str]:
-        match = re.search(rf"^{title}\n((?:\d.*\n)*)", text, re.MULTILINE)
-        lines = match[1].splitlines() if match else []
-        return {number: rest for number, _, rest in (line.partition(" ") for line in lines)}
-
-    def numbers(title: str) -> dict[str, dict[str, str]]:
-        return {number: dict(re.findall(r"(\w+)=(\d+)", rest)) for number, rest in section(title).items()}
-
-    files, functions = section("FileNames"), section("FunctionNames")
-    places, frames = numbers("FileLocations"), numbers("StackFrames")
-
-    def source(frame: str) -> str:
-        while frame in frames:
-            place = places[frames[frame]["file_location_id"]]
-            path, function = (
-                Path(files[place["file_name_id"]].strip('"')),
-                functions[place["function_name_id"]],
-            )
-            if function.startswith('"train_steps'):
-                return ""
-            if "llm_jax" in path.parts:
-                return f"{path.name}:{place['line']}"
-            frame = str(int(frames[frame]["parent_frame_id"]) - 1)  # XLA prints it one too high.
-        return ""
-
-    return {frame: source(frame) for frame in frames}
-
-
-class Event(NamedTuple):
-    """One run of one operation."""
-
-    name: str
-    seconds: float
-
-
 def read_events(file: Path, program: Mapping[str, Operation], module: str) -> list[Event]:
-    """The runs of a program's operations in an .xplane.pb file.
-
-    On a CPU XLA's executor notes in which thread an operation began and, where others go on with it, when it
-    ended; the time is that from begin to end. On a GPU or TPU the device's own planes have the operations.
-    """
+    """All time that an .xplane.pb file has in operations of the program that the trace calls `module`."""
     planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
-    for chosen in (True, False):
-        events = [
-            event
-            for plane in planes
-            if plane.name.startswith("/device:") == chosen
-            for event in _plane_events(plane, module)
-            if event.name in program
-        ]
-        if events:
-            return events
-    return []
+    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    on_device = [event for plane in devices for event in _device_events(plane, module)]
+    hosts = [plane for plane in planes if plane not in devices]
+    events = on_device or [event for plane in hosts for event in host_events(_marks(plane, module), program)]
+    return [event for event in events if event.name in program]
 
 
-def _plane_events(plane: Any, module: str) -> Iterator[Event]:
-    begun: dict[int, tuple[str, float, float]] = {}
-    ended: dict[int, float] = {}
+def _device_events(plane: Any, module: str) -> Iterator[Event]:
     for line in plane.lines:
         for event in line.events:
             facts = dict(event.stats)
-            if "hlo_op" in facts or line.name == "XLA Ops":
-                if facts.get("hlo_module", module) != module:
-                    continue
-                name = str(facts.get("hlo_op", event.name.lstrip("%").split(" ")[0]))
-                flow = facts.get("_p")
-                if flow is None:
-                    yield Event(name, event.duration_ns / 1e9)
-                else:
-                    begun[flow] = (name, event.start_ns, event.duration_ns)
-            elif "_c" in facts and event.name.startswith("end: "):
-                ended[facts["_c"]] = event.start_ns
-    for flow, (name, start, duration) in begun.items():
-        yield Event(name, max(duration, ended.get(flow, 0) - start) / 1e9)
+            if "hlo_op" in facts and facts.get("hlo_module", module) == module:
+                yield Event(str(facts["hlo_op"]), event.duration_ns / 1e9)
+            elif line.name == "XLA Ops":  # A TPU's, each named by its whole instruction.
+                yield Event(event.name.lstrip("%").split(" ")[0], event.duration_ns / 1e9)
+
+
+class Mark(NamedTuple):
+    """Something that a thread of the host noted."""
+
+    thread: str
+    start: float  # ns
+    duration: float  # ns
+    name: str
+    operation: str  # "" for anything else
+    task: int  # the task that is handed on or begun, or 0
+
+
+def _marks(plane: Any, module: str) -> Iterator[Mark]:
+    for line in plane.lines:
+        for event in line.events:
+            facts = dict(event.stats)
+            ours = "hlo_op" in facts and facts.get("hlo_module") == module
+            name, operation = event.name, str(facts["hlo_op"]) if ours else ""
+            if ours or name.startswith(("ThreadpoolListener::", "ThunkExecutor::")):
+                task = facts.get("_c") if name.endswith("StartRegion") else facts.get("_p")
+                yield Mark(line.name, event.start_ns, event.duration_ns, name, operation, task or 0)
+
+
+def host_events(marks: Iterable[Mark], program: Mapping[str, Operation]) -> Iterator[Event]:
+    """Time of a CPU's threads in operations, from what XLA's executor and its thread pool note.
+
+    An operation that is cut up runs one piece itself and hands others to the pool ("Record"); another thread
+    takes one up ("StartRegion"), then often goes straight on with the next operation. So a piece ends where
+    the next operation in that thread begins, or at "StopRegion".
+    """
+    owners: dict[int, str] = {}  # task -> operation
+    pieces: dict[str, tuple[str, float]] = {}  # thread -> the piece that it is in, and since when
+    running: dict[str, list[tuple[float, str]]] = defaultdict(list)  # thread -> operations open, by their end
+    for mark in sorted(marks, key=lambda mark: (mark.start, -mark.duration)):
+        opened = running[mark.thread]
+        while opened and opened[-1][0] <= mark.start:
+            opened.pop()
+        if mark.name.endswith("::Record"):
+            owners[mark.task] = opened[-1][1] if opened else pieces.get(mark.thread, ("", 0))[0]
+            continue
+        name, since = pieces.pop(mark.thread, ("", 0.0))
+        if name:
+            yield Event(name, (mark.start - since) / 1e9, runs=0)
+        if mark.name.endswith("::StartRegion") and owners.get(mark.task) in program:
+            pieces[mark.thread] = (owners[mark.task], mark.start)
+        elif mark.operation:
+            opened.append((mark.start + mark.duration, mark.operation))
+            yield Event(mark.operation, mark.duration / 1e9)
 
 
 def rows(events: Iterable[Event], program: Mapping[str, Operation], steps: int) -> list[Row]:
     """What each operation took a step, the longest first."""
     seconds: dict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
-    for name, taken in events:
+    for name, taken, runs in events:
         seconds[name] += taken
-        counts[name] += 1
-    found = [Row(name, program[name], seconds[name] / steps, counts[name] / steps) for name in counts]
+        counts[name] += runs
+    found = [Row(name, program[name], seconds[name] / steps, counts[name] / steps) for name in seconds]
     return sorted(found, key=lambda row: -row.seconds)
 
 
