@@ -35,7 +35,7 @@ from llm_jax.interop.torch_tutorial import import_params
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.optimizer import make_horizon, make_optimizer
 from llm_jax.training.step import run_steps
-from llm_jax.training.throughput import flops_per_token, measure_peak_flops
+from llm_jax.training.throughput import flops_per_token, measure_bandwidth, measure_peak_flops
 from llm_jax.tree import Tree, flatten
 from tests.parity.torch_tutorial import TorchTutorial
 
@@ -172,19 +172,6 @@ def measure(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[
     return seconds
 
 
-def memory_bandwidth() -> float:
-    """Bytes per second read from an array of 256 MB, the best of a few sums."""
-    array = jnp.ones(2**26)
-    add = jax.jit(jnp.sum)
-    add(array).block_until_ready()
-    times = []
-    for _ in range(7):
-        began = time.perf_counter()
-        add(array).block_until_ready()
-        times.append(time.perf_counter() - began)
-    return array.nbytes / min(times)
-
-
 def compare(name: str, contest: Contest, rounds: int, peak: float) -> dict[str, Any]:
     """Prints a contest's table and gives its figures."""
     shape = (contest.config.train.batch_size, contest.config.model.context_length + 1)
@@ -227,7 +214,7 @@ def main() -> None:
 
     if unknown := set(options.contests) - set(contests()):
         parser.error(f"no contest is called {', '.join(unknown)}; there are {', '.join(contests())}")
-    peak, bandwidth = measure_peak_flops("float32"), memory_bandwidth()
+    peak, bandwidth = measure_peak_flops("float32"), measure_bandwidth()
     print(
         f"ceilings: {peak / 1e9:.0f} GFLOP/s (float32 product), {bandwidth / 1e9:.1f} GB/s (sum of an array)"
     )

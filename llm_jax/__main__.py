@@ -14,6 +14,7 @@ DOORS = {
     "report": "a run as a page; several runs compared",
     "explain": "a model tensor by tensor, as a page and in the terminal",
     "replay": "a training step again, token by token: what made the loss jump",
+    "profile": "where the time of a training step goes, by part of the model",
     "convert": "weights of the torch tutorial in and out",
     "verify": "proofs: parity with torch, exact resume",
 }

@@ -14,6 +14,7 @@ WORDS = {"errors", "batch", "tree", "rules", "config", "settings"}
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
 DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
+DOORS |= {"profile"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
     "flax": ("model/",),
@@ -39,6 +40,7 @@ HOMES = {
             f"{name}.py"
             for name in ("compilation", "inside", "trained", "rerun", "proof", "resume", "convert", "verify")
         ),
+        "profiling.py",
     ),
     "torch": (),
     "transformers": (),

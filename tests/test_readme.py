@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command, convert, evaluate, explain, generate, prepare, replay, report, train, verify
+from llm_jax import (
+    command,
+    convert,
+    evaluate,
+    explain,
+    generate,
+    prepare,
+    profile,
+    replay,
+    report,
+    train,
+    verify,
+)
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -17,6 +29,7 @@ DOORS = {
     "evaluate": evaluate.evaluate,
     "generate": generate.generate,
     "replay": replay.replay,
+    "profile": profile.profile,
     "convert": convert.convert,
     "verify": verify.verify,
     "explain": explain.explain,
@@ -48,7 +61,7 @@ def test_its_commands_run(
         if door == "replay":
             words = ["3" if word == "1234" else word for word in words]
         with pytest.raises(SystemExit) as stop:
-            command.run(DOORS[door], words, takes_files=door == "train")
+            command.run(DOORS[door], words, takes_files=door in ("train", "profile"))
         assert stop.value.code == 0, (door, words, capsys.readouterr().err)
 
 

@@ -185,6 +185,7 @@ def _final_norm(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Arr
     return apply(layer_norm(config, "final_norm"), params["final_norm"], stream)
 
 
+@jax.named_scope("embedding")
 def _embed(
     params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

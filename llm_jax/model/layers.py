@@ -24,6 +24,7 @@ def wide(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+@jax.named_scope("dropout")
 def dropout(key: jax.Array | None, rate: float, x: jax.Array) -> jax.Array:
     """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate); the identity without a
     key.
@@ -54,6 +55,7 @@ def _pcg(word: jax.Array) -> jax.Array:
     return (word >> 22) ^ word
 
 
+@jax.named_scope("attention")
 def attention_weights(
     q_BTNH: jax.Array, k_BSNH: jax.Array, mask_BTS: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

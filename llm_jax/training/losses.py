@@ -63,6 +63,7 @@ def _head_nats(
     return _head_softmax(hidden_ND, kernel_DR, bias_R, targets_N, shared_ids).nats
 
 
+@jax.named_scope("head")
 def _head_softmax(
     hidden_ND: jax.Array,
     kernel_DR: jax.Array,
@@ -84,6 +85,7 @@ def _head_nats_forward(
     return nats_N, (hidden_ND, kernel_DR, bias_R, targets_N, exponentials_NR, total_N)
 
 
+@jax.named_scope("head")
 def _head_nats_backward(shared_ids: int, kept: tuple, slope_N: jax.Array) -> tuple:
     hidden_ND, kernel_DR, bias_R, targets_N, exponentials_NR, total_N = kept
     row_N = jnp.minimum(targets_N, kernel_DR.shape[1] - 1) if shared_ids else targets_N
@@ -111,6 +113,7 @@ head_nats = jax.custom_vjp(_head_nats, nondiff_argnums=(4,))
 head_nats.defvjp(_head_nats_forward, _head_nats_backward)
 
 
+@jax.named_scope("loss")
 def weighted_sum(nats_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(sum of weighted nats, sum of weights); all weights zero give (0, 0)."""
     return jnp.sum(jnp.where(weights_BT > 0, nats_BT * weights_BT, 0)), jnp.sum(weights_BT)

@@ -102,11 +102,18 @@ def run_steps(
     config: Config, state: State, batches: Sequence[Batch], measured: Sequence[bool]
 ) -> tuple[State, dict[str, Any]]:
     """`train_steps` on at most `steps_per_dispatch` batches, which are stacked and filled up to one shape."""
+    return train_steps(config, state, *step_arguments(config, batches, measured))
+
+
+def step_arguments(
+    config: Config, batches: Sequence[Batch], measured: Sequence[bool]
+) -> tuple[Batch, np.int32, np.ndarray, Horizon]:
+    """What `train_steps` takes after the state, of one shape however many batches there are."""
     most = config.train.steps_per_dispatch
     full = [*batches, *[batches[-1]] * (most - len(batches))]
     stacked = Batch(*(np.stack(arrays) for arrays in zip(*full, strict=True)))
     measured_K = np.array([*measured, *[False] * (most - len(measured))])
-    return train_steps(config, state, stacked, np.int32(len(batches)), measured_K, _horizon(config))
+    return stacked, np.int32(len(batches)), measured_K, _horizon(config)
 
 
 def lower_steps(config: Config) -> jax.stages.Lowered:
@@ -128,7 +135,7 @@ def train_step(
     return state, jax.tree.map(lambda x_K: x_K[0], lists)
 
 
-@partial(jax.jit, static_argnums=0, inline=True)  # Traced once for its shapes and for the loop.
+@partial(jax.jit, static_argnums=0)  # Traced once for its shapes and for the loop.
 def _step(
     config: Config, horizon: Horizon, state: State, batch: Batch, measured: jax.Array
 ) -> tuple[State, dict[str, Any]]:
@@ -172,6 +179,7 @@ def _step(
     }
 
 
+@jax.named_scope("optimizer")
 def _updates(config: Config, horizon: Horizon, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
     """What the gradient `sums` x `scale` adds to the parameters, and the next optimizer state."""
     grads = jax.tree.map(lambda g: (g * scale).astype(g.dtype), sums)
@@ -179,6 +187,7 @@ def _updates(config: Config, horizon: Horizon, rest: State, sums: Tree, scale: j
     return optimizer.update(grads, rest["opt_state"], rest["params"])
 
 
+@jax.named_scope("optimizer")
 def _apply(config: Config, update: Callable[[State], tuple[Any, Any]], step: jax.Array, rest: State) -> State:
     updates, opt_state = update(rest)
     after = {"params": optax.apply_updates(rest["params"], updates), "opt_state": opt_state}
@@ -199,6 +208,7 @@ def step_nats(config: Config, state: State, batch: Batch) -> jax.Array:
     return nats.reshape(batch.targets.shape)
 
 
+@jax.named_scope("norms")
 def part_norms(tree: Any) -> dict[str, jax.Array]:
     """Euclidean norm of each top-level part of a parameter tree, []; that of "blocks" by layer, [L]."""
 

@@ -1,10 +1,12 @@
 """Work per step and what the machine could do: the two sides of MFU (Chowdhery et al. 2022).
 
 FLOPs are those of the matrix products of forward and backward; the ceiling is a float32 or bfloat16 matrix
-product timed here, so the share has a meaning on every device, a laptop's CPU included.
+product timed here, so the share has a meaning on every device, a laptop's CPU included, or a datasheet's.
 """
 
+import re
 import time
+from collections.abc import Callable
 from math import prod
 
 import jax
@@ -32,10 +34,49 @@ def measure_peak_flops(dtype: str, size: int = 1024, repeats: int = 5) -> float:
     """
     x = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
-    product(x, x).block_until_ready()
-    best = float("inf")
+    return 2 * size**3 / _shortest(lambda: product(x, x), repeats)
+
+
+def measure_bandwidth(repeats: int = 7) -> float:
+    """Bytes per second read from an array of 256 MB on the default device, the best of a few sums."""
+    array = jnp.ones(2**26)
+    add = jax.jit(jnp.sum)
+    return array.nbytes / _shortest(lambda: add(array), repeats)
+
+
+def _shortest(call: Callable[[], jax.Array], repeats: int) -> float:
+    """Seconds of the fastest of a few calls, after one that compiles."""
+    call().block_until_ready()
+    times = []
     for _ in range(repeats):
-        start = time.perf_counter()
-        product(x, x).block_until_ready()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+        began = time.perf_counter()
+        call().block_until_ready()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+# What a device calls itself (a pattern), and its dense bfloat16 FLOP/s.
+_DATASHEETS = {
+    r"TPU v4": 275e12,
+    r"TPU v5 lite|TPU v5e": 197e12,
+    r"TPU v5p?": 459e12,
+    r"TPU v6 lite|TPU v6e": 918e12,
+    r"NVIDIA A100.*": 312e12,
+    r"NVIDIA H100 PCIe": 756e12,
+    r"NVIDIA H100 80GB HBM3": 989e12,
+    r"NVIDIA H200": 989e12,
+}
+
+
+def datasheet_flops(device_kind: str) -> float | None:
+    """Dense bfloat16 FLOP/s of one accelerator as its maker states them, or None for one not in the table.
+
+    Sources: docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e ("peak compute per chip (bf16)"); NVIDIA's
+    datasheets of A100, H100 (SXM and PCIe) and H200, halved where they count with sparsity.
+    """
+    return next((flops for name, flops in _DATASHEETS.items() if re.fullmatch(name, device_kind)), None)
+
+
+def share_of_peak(flops: float, seconds: float, peak: float | None) -> float | None:
+    """The share of a ceiling in FLOP/s that so much work in this time reaches; None without a ceiling."""
+    return None if peak is None else flops / seconds / peak

@@ -1,0 +1,141 @@
+"""Door: `python -m llm_jax.profile [CONFIG.toml ...] [--section.field VALUE ...]`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from llm_jax import command
+from llm_jax.config import Config
+from llm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from llm_jax.profiling import Profile
+
+
+def profile(
+    *,
+    steps: int = 20,
+    out: Path = Path("runs/profile"),
+    top: int = 12,
+    json_file: Annotated[Path | None, Parameter(name="json")] = None,
+    config: Annotated[Config, Parameter(name="*")] = Config(),
+) -> None:
+    """Where the time of a training step goes: the run's own program, compiled, timed and traced.
+
+    The configuration is that of `train`, from TOML files and options; nothing is trained that is kept. Shown
+    are the time to compile and a step's, what each part of the model takes in forward, backward and
+    update, the longest operations with the line of ours that each comes from, and the share of what the
+    machine could do. Times of parts are those of all threads, so that on several cores their sum may exceed
+    the step's time: the ratio says how many cores were busy. The trace itself can be opened in a viewer. The
+    last line is JSON.
+
+    Example: what would four times the batch change?
+
+    python -m llm_jax.profile configs/tutorial.toml --train.batch_size 16
+
+    Parameters
+    ----------
+    steps:
+        Steps that are traced, after as many untraced ones for the time of a step; rounded up to whole calls
+        of train.steps_per_dispatch.
+    out:
+        Folder of the trace.
+    top:
+        How many of the longest operations are shown.
+    json_file:
+        Also write all figures, with every operation, to this file.
+    """
+    if steps < 1 or top < 0:
+        raise UserError(f"steps ({steps}) must be at least 1 and top ({top}) at least 0")
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise UserError(f"--json {json_file} must be a file in a folder that exists")
+    from llm_jax import profiling
+
+    measured = profiling.profile(config, steps, out, report=print)
+    console = Console(highlight=False)
+    _show_speed(console, measured)
+    _show_parts(console, measured)
+    _show_operations(console, measured, top)
+    _show_trace(console, measured, out)
+    figures = profiling.figures(measured)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps({name: value for name, value in figures.items() if name not in ("parts", "operations")}))
+
+
+def _show_speed(console: Console, measured: "Profile") -> None:
+    ceiling = measured.ceiling
+    console.print(f"{measured.device}: compiled in {measured.compile_seconds:.1f} s")
+    console.print(
+        f"{measured.seconds * 1e3:.2f} ms a step, {measured.tokens / measured.seconds:,.0f} tokens per second"
+        f" ({measured.traced_seconds * 1e3:.2f} ms a step while traced)"
+    )
+    console.print(f"{measured.flops / 1e9:.3f} GFLOP a step in matrix products, {_share(measured)}")
+    console.print(
+        f"reading and writing {measured.state_bytes / 1e6:.1f} MB of state once a step takes at least "
+        f"{measured.state_seconds * 1e3:.2f} ms ({ceiling.bandwidth / 1e9:.1f} GB/s measured)"
+    )
+
+
+def _share(measured: "Profile") -> str:
+    ceiling = measured.ceiling
+    if ceiling.flops is None:
+        return f"no share of a peak, as {ceiling.origin}"
+    return f"{measured.share:.1%} of {ceiling.flops / 1e9:,.0f} GFLOP/s ({ceiling.origin})"
+
+
+def _show_parts(console: Console, measured: "Profile") -> None:
+    from llm_jax.training.program import PHASES
+    from llm_jax.training.trace import sums
+
+    cells = sums(measured.rows, "part", "phase")
+    table = Table("part", *PHASES, "ms a step", "share", title="by part of the model, ms a step")
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def add(name: str, by_phase: list[float]) -> None:
+        shown = [f"{seconds * 1e3:.3f}" if seconds else "" for seconds in by_phase]
+        total = sum(by_phase)
+        table.add_row(name, *shown, f"{total * 1e3:.3f}", f"{total / measured.busy_seconds:.1%}")
+
+    for (part,) in sums(measured.rows, "part"):
+        add(part, [cells.get((part, phase), 0) for phase in PHASES])
+    table.add_section()
+    phases = sums(measured.rows, "phase")
+    add("all", [phases.get((phase,), 0) for phase in PHASES])
+    console.print(table)
+    kinds = [
+        f"{kind} {seconds / measured.busy_seconds:.0%}"
+        for (kind,), seconds in sums(measured.rows, "kind").items()
+    ]
+    console.print(f"by kind: {', '.join(kinds)}")
+    console.print(
+        f"{measured.busy_seconds * 1e3:.2f} ms of operations in {measured.traced_seconds * 1e3:.2f} ms: "
+        f"{measured.busy_seconds / measured.traced_seconds:.2f} threads busy on average"
+    )
+
+
+def _show_operations(console: Console, measured: "Profile", top: int) -> None:
+    table = Table(
+        "operation", "ms a step", "share", "runs", "kind", "part", "phase", "source", title="longest"
+    )
+    for name, operation, seconds, runs in measured.rows[:top]:
+        numbers = (f"{seconds * 1e3:.3f}", f"{seconds / measured.busy_seconds:.1%}", f"{runs:g}")
+        table.add_row(name, *numbers, operation.kind, operation.part, operation.phase, operation.source)
+    console.print(table)
+
+
+def _show_trace(console: Console, measured: "Profile", out: Path) -> None:
+    for file in measured.files:
+        console.print(f"trace: {file}", soft_wrap=True)
+    console.print(
+        f"open the .json.gz at https://ui.perfetto.dev, or: pip install xprof; xprof --port 8791 {out}"
+    )
+
+
+if __name__ == "__main__":
+    command.run(profile, takes_files=True)
