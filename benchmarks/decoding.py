@@ -1,0 +1,154 @@
+"""Greedy decoding timed beside transformers, interleaved in one process, on the same weights.
+
+python benchmarks/decoding.py [--tokens 32] [--rounds 5] [--quick] [--json FILE]
+
+Shapes of SmolLM2-135M (30 layers, 576 wide, 9 heads, MLP 1536, 49,152 ids, tied head) in GPT-2's block,
+float32, random weights. Checks first that both sides choose the same tokens. Prints a table: median tokens
+per second, the share of the memory bandwidth that reading every weight once a step is, and how many times as
+fast ours is.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import jax
+import numpy as np
+import torch
+import transformers
+
+from llm_jax.config import ModelConfig, SamplingConfig
+from llm_jax.inference.decode import generate_tokens
+from llm_jax.model.decoder import init_params
+from llm_jax.training.throughput import measure_bandwidth
+from llm_jax.tree import Tree, count_parameters
+
+SHAPE = ModelConfig(
+    vocab_size=49_152,
+    context_length=256,
+    d_model=576,
+    num_layers=30,
+    num_heads=9,
+    d_ff=1536,
+    positions="learned",
+    activation="gelu",
+    qkv_bias=True,
+    tied_head=True,
+    head_bias=False,
+    initializer="gpt2",
+    dropout=0.0,
+)
+ROWS = (1, 8, 32)
+
+
+def as_theirs(params: Tree, config: ModelConfig) -> transformers.GPT2LMHeadModel:
+    """transformers' GPT-2 with these parameters."""
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=config.vocab_size,
+            n_positions=config.context_length,
+            n_embd=config.d_model,
+            n_layer=config.num_layers,
+            n_head=config.num_heads,
+            n_inner=config.mlp_width,
+            layer_norm_epsilon=config.norm_eps,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+    named = {
+        "transformer.wte.weight": params["token_embedding"]["embedding"],
+        "transformer.wpe.weight": params["position_embedding"]["embedding"],
+        "transformer.ln_f.weight": params["final_norm"]["scale"],
+        "transformer.ln_f.bias": params["final_norm"]["bias"],
+        "lm_head.weight": params["token_embedding"]["embedding"],
+    }
+    for number in range(config.num_layers):
+        block, place = (
+            jax.tree.map(lambda leaf, n=number: leaf[n], params["blocks"]),
+            f"transformer.h.{number}.",
+        )
+        for ours, theirs in (("norm_1", "ln_1"), ("norm_2", "ln_2")):
+            named |= {
+                f"{place}{theirs}.weight": block[ours]["scale"],
+                f"{place}{theirs}.bias": block[ours]["bias"],
+            }
+        for kind, joined in (("kernel", (config.d_model, -1)), ("bias", (-1,))):
+            theirs = f"{place}attn.c_attn.{'weight' if kind == 'kernel' else 'bias'}"
+            parts = [np.reshape(block[name][kind], joined) for name in ("query", "key", "value")]
+            named[theirs] = np.concatenate(parts, axis=-1)
+        products = {"attention_output": "attn.c_proj", "mlp_up": "mlp.c_fc", "mlp_down": "mlp.c_proj"}
+        for ours, theirs in products.items():
+            kernel, bias = block[ours]["kernel"], block[ours]["bias"]
+            named |= {f"{place}{theirs}.weight": np.reshape(kernel, (-1, kernel.shape[-1]))}
+            named |= {f"{place}{theirs}.bias": bias}
+    model.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in named.items()})
+    return model.eval()
+
+
+@torch.no_grad()
+def theirs(model: transformers.GPT2LMHeadModel, prompts: np.ndarray, tokens: int) -> np.ndarray:
+    """New tokens [B, tokens] by transformers' own generation with its cache."""
+    ids = torch.from_numpy(prompts).long()
+    options = transformers.GenerationConfig(max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+    made = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
+    return made[:, ids.shape[1] :].numpy()
+
+
+def ours(params: Tree, prompts: np.ndarray, tokens: int) -> np.ndarray:
+    """New tokens [B, tokens] by ours."""
+    greedy = SamplingConfig(temperature=0)
+    rows = generate_tokens(params, SHAPE, prompts.tolist(), max_new_tokens=tokens, sampling=greedy, seed=0)
+    return np.stack(list(rows), axis=1)
+
+
+def seconds_of(side: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    side()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, default=32, help="new tokens of each row")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="one round")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    params = jax.jit(init_params, static_argnums=1)(jax.random.key(0), SHAPE)
+    model, size, bandwidth = as_theirs(params, SHAPE), count_parameters(params), measure_bandwidth()
+    print(f"{size / 1e6:.0f} M parameters; {bandwidth / 1e9:.1f} GB/s measured (sum of an array)")
+    results: dict[str, object] = {"parameters": size, "bandwidth": bandwidth, "tokens": options.tokens}
+    for rows in ROWS:
+        prompts = np.random.default_rng(rows).integers(0, SHAPE.vocab_size, (rows, 8))
+        sides = {
+            "transformers": partial(theirs, model, prompts, options.tokens),
+            "llm_jax": partial(ours, params, prompts, options.tokens),
+        }
+        first, second = (side() for side in sides.values())  # warms up, too
+        if not np.array_equal(first, second):
+            raise SystemExit(f"{rows} rows: the two sides do not choose the same tokens")
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(options.rounds):
+            for name, side in sides.items():
+                times[name].append(seconds_of(side))
+        speeds = {name: rows * options.tokens / median(taken) for name, taken in times.items()}
+        print(f"\n{rows} rows, {options.tokens} tokens each, the same from both sides")
+        print(f"{'':16}{'tokens/s':>10}{'of bandwidth':>14}{'ours is':>9}")
+        for name, speed in speeds.items():
+            share = speed / rows * 4 * size / bandwidth
+            print(f"{name:16}{speed:10.1f}{share:14.0%}{speeds['llm_jax'] / speed:8.2f}x")
+        results[f"{rows} rows"] = speeds
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
