@@ -1,5 +1,6 @@
 """Laws of sampling, decoding and streamed text."""
 
+import dataclasses
 from collections import Counter
 
 import jax
@@ -15,7 +16,7 @@ from llm_jax.inference import decode as decoding
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.sampling import keep_likely, penalize, sample
 from llm_jax.inference.text import stream_text
-from llm_jax.model.decoder import forward
+from llm_jax.model.decoder import forward, init_params
 from llm_jax.tree import Tree
 
 GREEDY = SamplingConfig(temperature=0)
@@ -62,6 +63,22 @@ def test_generation_compiles_once_per_bucket_whatever_the_lengths(
     generate(tiny_params, tiny, [[4, 5, 6, 7]], 8)
     generate(tiny_params, tiny, [[8, 9, 1]], 5)
     assert (decoding.prefill._cache_size(), decoding.decode_steps._cache_size()) == before
+
+
+def test_laid_out_parameters_give_the_same_scores(tiny: ModelConfig) -> None:
+    tied = dataclasses.replace(tiny, tied_head=True, head_bias=False, spare_embedding_rows=0)
+    params = init_params(jax.random.key(0), tied)
+    tokens_BT = np.arange(6, dtype=np.int32)[None]
+    untied = dataclasses.replace(tied, tied_head=False)
+    laid_out, _, _ = run(decoding.lay_out(params), untied, tokens_BT)
+    np.testing.assert_allclose(laid_out, run(params, tied, tokens_BT)[0], rtol=1e-6, atol=1e-6)
+    prompt = [3, 1, 4]
+    assert generate(params, tied, [prompt], 12)[0] == greedy_by_definition(params, tied, prompt, 12)
+
+
+def test_no_token_asked_for_is_none_drawn(tiny: ModelConfig, tiny_params: Tree) -> None:
+    rows = generate_tokens(tiny_params, tiny, [[1]], max_new_tokens=0, sampling=GREEDY, seed=0)
+    assert list(rows) == []
 
 
 def test_same_seed_same_text_other_seed_other_text(tiny: ModelConfig, tiny_params: Tree) -> None:

@@ -7,6 +7,7 @@ model compiles a handful of times, whatever it is asked.
 Legend: B batch, T tokens, V vocabulary, K tokens of a call.
 """
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -26,8 +27,16 @@ from llm_jax.tree import Tree
 
 MOST_A_CALL = 32  # tokens of each row
 _SECONDS_A_CALL = 0.05  # calls grow while they are shorter: a reader sees no bursts
-# A layer's weights as arrays of their own: out of a stack each step would copy them.
-_apart = jax.jit(unstack_blocks)
+
+
+@jax.jit
+def lay_out(params: Tree) -> Tree:
+    """Parameters as decoding reads them: each layer's are arrays of their own, which out of a stack each
+    token would copy, and a tied head is a kernel [D, V] of its own, which each token would transpose.
+    """
+    if "head" not in params:
+        params = params | {"head": {"kernel": params["token_embedding"]["embedding"].T}}
+    return unstack_blocks(params)
 
 
 @partial(jax.jit, static_argnums=(1, 4))
@@ -116,6 +125,8 @@ def generate_tokens(
         sampling: how each is drawn.
         seed: the same seed, prompts and settings give the same tokens.
     """
+    if max_new_tokens == 0:
+        return
     context = config.context_length
     tokens_BT, start_B = pad_left(prompts, context, config)
     seen_BV = (
@@ -124,7 +135,8 @@ def generate_tokens(
         else np.zeros((len(prompts), config.vocab_size), bool)
     )
     num_slots = tokens_BT.shape[1] + min(context, _power_of_two(max_new_tokens))
-    key, params = jax.random.key(seed), _apart(params)
+    key, params = jax.random.key(seed), lay_out(params)
+    config = dataclasses.replace(config, tied_head=False)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
     next_B, seen_BV = draw(key, next_logits_BV, seen_BV, np.int32(0), sampling)
     yield np.asarray(next_B)
