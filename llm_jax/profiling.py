@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from llm_jax.training.throughput import (
 from llm_jax.training.trace import Row, read_events, rows, sums
 
 _TIMED = 5  # dispatches at least, for a median
+_NO_GRAPHS = {"xla_gpu_graph_min_graph_size": 2**30}  # operations that a CUDA graph must have at least
 
 
 class Ceiling(NamedTuple):
@@ -95,26 +96,29 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
     state = jax.device_put(init_state(config), device)
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
-    def timed(state: Any, first: int, count: int) -> tuple[Any, list[float]]:
-        """Seconds a step of each of so many dispatches."""
+    def timed(program: Any, state: Any, first: int, count: int) -> tuple[Any, list[float]]:
+        """Seconds a step of each of so many dispatches of a compiled step."""
         seconds = []
         for start in range(first * each, (first + count) * each, each):
             batches = [material.batch_at(index) for index in range(start, start + each)]
             measured = [is_logged(config.train, index + 1) for index in range(start, start + each)]
             began = time.perf_counter()
-            state, _ = jax.block_until_ready(compiled(state, *step_arguments(config, batches, measured)))
+            state, _ = jax.block_until_ready(program(state, *step_arguments(config, batches, measured)))
             seconds.append((time.perf_counter() - began) / each)
         return state, seconds
 
-    state, _ = timed(state, 0, 2)  # to warm up
-    state, seconds = timed(state, 2, max(_TIMED, dispatches))
+    state, _ = timed(compiled, state, 0, 2)  # to warm up
+    state, seconds = timed(compiled, state, 2, max(_TIMED, dispatches))
+    # A GPU may run a whole step as one graph, of which a trace says nothing: the traced program is in pieces.
+    pieces = _compile(config, _NO_GRAPHS)[0] if device.platform == "gpu" else compiled
+    state, _ = timed(pieces, state, 0, 1)
     before = _files(folder)
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # The host's Python would slow down what is measured.
     with jax.profiler.trace(folder, profiler_options=options):
-        _, traced = timed(state, 2, dispatches)
+        _, traced = timed(pieces, state, 2, dispatches)
     files = sorted(_files(folder) - before)
-    text = compiled.as_text() or ""
+    text = pieces.as_text() or ""
     program = read_program(text)
     module = module_name(text)
     events = [event for file in files if file.suffix == ".pb" for event in read_events(file, program, module)]
@@ -170,14 +174,14 @@ def _ceiling(device: Any) -> Ceiling:
     return Ceiling(flops, origin, measure_bandwidth())
 
 
-def _compile(config: Config) -> tuple[jax.stages.Compiled, float]:
+def _compile(config: Config, options: Mapping[str, Any] | None = None) -> tuple[jax.stages.Compiled, float]:
     """The train step, compiled anew: a program from the cache may carry the line numbers of older code."""
     enabled = jax.config.values["jax_enable_compilation_cache"]
     began = time.perf_counter()
     try:
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # It asks for the switch only once.
-        return lower_steps(config).compile(), time.perf_counter() - began
+        return lower_steps(config).compile(options), time.perf_counter() - began
     finally:
         jax.config.update("jax_enable_compilation_cache", enabled)
         compilation_cache.reset_cache()
