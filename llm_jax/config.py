@@ -31,10 +31,12 @@ class ModelConfig:
     """Attention heads; d_model must be divisible by it."""
     d_ff: Whole = 0
     """Width inside the MLP; 0 means 4 x d_model."""
-    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    """Position signal that is added to the token embedding."""
-    activation: Literal["relu", "gelu"] = "relu"
+    positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
+    """A signal that is added to the token embedding, or (rotary) a turn of each block's queries and keys."""
+    activation: Literal["relu", "gelu", "relu_squared"] = "relu"
     """Non-linearity of the MLP (gelu is GPT-2's tanh approximation)."""
+    qk_norm: bool = False
+    """Whether each head's queries and keys are divided by their root mean square, and scaled as learnt."""
     qkv_bias: bool = False
     """Whether the query, key and value projections have biases."""
     tied_head: bool = False
@@ -66,11 +68,14 @@ class ModelConfig:
             | {f"norm_eps ({self.norm_eps}) must be positive": 0 < self.norm_eps < math.inf}
         )
         width, heads, ids, shared = self.d_model, self.num_heads, self.vocab_size, self.shared_ids
-        spare, even = self.spare_embedding_rows, self.positions == "learned" or not width % 2
+        spare = self.spare_embedding_rows
+        even = self.positions != "sinusoidal" or not width % 2
+        pairs = self.positions != "rotary" or not (width // max(1, heads)) % 2
         require(
             {
                 f"d_model ({width}) must be divisible by num_heads ({heads})": not width % heads,
                 f"d_model ({width}) must be even for sinusoidal positions": even,
+                f"d_model / num_heads ({width} / {heads}) must be even for rotary positions": pairs,
                 f"shared_ids ({shared}) must be below vocab_size ({ids})": shared <= max(0, ids - 1),
                 "a tied head has no bias: set head_bias = false": not (self.tied_head and self.head_bias),
                 "a tied head needs spare_embedding_rows = 0": not (self.tied_head and spare),
@@ -128,8 +133,10 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW and its schedule; the defaults are torch's."""
+    """The optimizer and its schedule; the defaults are those of torch's AdamW."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw; or muon for the blocks' kernels, at AdamW's scale, and adamw for the rest."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     beta1: float = 0.9

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -174,7 +174,7 @@ def _ceiling(device: Any) -> Ceiling:
     return Ceiling(flops, origin, measure_bandwidth())
 
 
-def _compile(config: Config, options: Mapping[str, Any] | None = None) -> tuple[jax.stages.Compiled, float]:
+def _compile(config: Config, options: dict[str, Any] | None = None) -> tuple[jax.stages.Compiled, float]:
     """The train step, compiled anew: a program from the cache may carry the line numbers of older code."""
     enabled = jax.config.values["jax_enable_compilation_cache"]
     began = time.perf_counter()

@@ -96,6 +96,22 @@ def test_every_stage_of_the_tutorial_is_there_with_its_shape(pages: dict[str, st
     assert list(shapes) == list(SHAPES)
 
 
+def test_rotary_positions_and_normed_heads_are_told_as_what_they_are(tmp_path: Path) -> None:
+    out, config = tmp_path / "modern.html", tmp_path / "modern.toml"
+    switches = 'positions = "rotary"\nactivation = "relu_squared"\nqk_norm = true\nnum_layers = 2\n'
+    config.write_text(f'[data]\nprepared = "{tmp_path}"\n[model]\n{switches}')
+    run_explain([str(config), "--out", str(out)])
+    page = out.read_text(encoding="utf-8")
+    found = re.findall(r'data-stage="(\w+)" data-view="([^"]*)" data-shape="([\d,]*)"', page)
+    assert [shape for shape in found if shape[0] == "rotation"] == [
+        ("rotation", "cos", "4,16,8"),
+        ("rotation", "sin", "4,16,8"),
+    ]
+    assert not {"positions", "input"} & {stage for stage, _, _ in found}
+    assert "_norm_heads(&#34;query_norm&#34;" in page
+    assert "rotate(x, turn)" in page
+
+
 def test_the_page_needs_nothing_beside_it(pages: dict[str, str]) -> None:
     for page in pages.values():
         links = re.findall(r'(?:src|href)="([^"]*)"', page)

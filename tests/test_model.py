@@ -19,19 +19,21 @@ from llm_jax.model.decoder import (
     hidden_states,
     init_params,
     read_out,
-    sinusoidal_table,
 )
 from llm_jax.model.layers import attention_weights, dropout, hashed_bits
+from llm_jax.model.positions import rotate, rotation, sinusoidal_table
 from llm_jax.tree import Tree, count_parameters, flatten
 
 run = jax.jit(forward, static_argnums=1)
 GPT2 = {"positions": "learned", "activation": "gelu", "qkv_bias": True, "tied_head": True, "head_bias": False}
 GPT2 |= {"spare_embedding_rows": 0, "initializer": "gpt2", "embedding_dropout": 0.1}
+MODERN = {"positions": "rotary", "activation": "relu_squared", "qk_norm": True}
+FAMILIES = {"tutorial": {}, "gpt2": GPT2, "modern": MODERN}
 
 
-@pytest.fixture(params=["tutorial", "gpt2"])
+@pytest.fixture(params=FAMILIES)
 def model(request: pytest.FixtureRequest, tiny: ModelConfig) -> tuple[Tree, ModelConfig]:
-    config = tiny if request.param == "tutorial" else dataclasses.replace(tiny, **GPT2)
+    config = dataclasses.replace(tiny, **FAMILIES[request.param])
     return init_params(jax.random.key(1), config), config
 
 
@@ -205,6 +207,33 @@ def test_sinusoidal_table_has_sines_in_even_and_cosines_in_odd_columns() -> None
     assert table[0].tolist() == [0, 1] * 32
     np.testing.assert_allclose(table[5, 6], np.sin(5 * 10000 ** (-6 / 64)))
     np.testing.assert_allclose(table[5, 7], np.cos(5 * 10000 ** (-6 / 64)))
+
+
+def test_rotary_positions_turn_pairs_as_complex_numbers() -> None:
+    x_BTNH = jax.random.normal(jax.random.key(0), (2, 5, 3, 8))
+    position_BT = np.array([[0, 1, 2, 3, 4], [0, 0, 0, 7, 100]])
+    turned = np.asarray(rotate(x_BTNH, rotation(position_BT, 8)))
+    pairs = np.asarray(x_BTNH[..., :4]) + 1j * np.asarray(x_BTNH[..., 4:])
+    expected = pairs * np.exp(1j * position_BT[:, :, None, None] * 10000.0 ** (-np.arange(4) / 4))
+    np.testing.assert_allclose(turned[..., :4] + 1j * turned[..., 4:], expected, atol=1e-5)
+
+
+def test_attention_with_rotary_positions_knows_distances_alone(tiny: ModelConfig) -> None:
+    q_BTNH, k_BTNH = jax.random.normal(jax.random.key(0), (2, 1, 6, tiny.num_heads, tiny.head_dim))
+
+    def scores(first: int) -> jax.Array:
+        turn = rotation(first + np.arange(6)[None], tiny.head_dim)
+        return jnp.einsum("BTNH,BSNH->BNTS", rotate(q_BTNH, turn), rotate(k_BTNH, turn))
+
+    np.testing.assert_allclose(scores(50), scores(0), atol=1e-4)
+    assert np.abs(scores(0) - jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BTNH)).max() > 0.1
+
+
+def test_normed_queries_and_keys_have_one_size(tiny: ModelConfig, tokens_BT: np.ndarray) -> None:
+    config = dataclasses.replace(tiny, qk_norm=True)
+    _, _, seen = run(init_params(jax.random.key(0), config), config, tokens_BT)
+    for heads in (seen.blocks.queries, seen.blocks.keys):
+        np.testing.assert_allclose(jnp.mean(jnp.square(heads), axis=-1), 1, rtol=1e-3)
 
 
 def test_ids_and_lengths_are_checked_on_the_host(tiny: ModelConfig) -> None:

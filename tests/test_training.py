@@ -289,6 +289,41 @@ def test_weight_decay_reaches_the_chosen_parameters(tiny_params: Tree) -> None:
         )
 
 
+def test_muon_moves_kernels_by_orthogonal_matrices_and_the_rest_as_adam_does(tiny_params: Tree) -> None:
+    grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(0), x.shape), tiny_params)
+
+    def updates(optimizer: str) -> dict[str, np.ndarray]:
+        optim = OptimConfig(optimizer=optimizer, learning_rate=0.1, weight_decay=0)
+        transformation = make_optimizer(optim, make_horizon(optim, 10))
+        return dict(flatten(transformation.update(grads, transformation.init(tiny_params), tiny_params)[0]))
+
+    moved, adams = updates("muon"), updates("adamw")
+    kernels = {path for path in moved if path.startswith("blocks/") and path.endswith("/kernel")}
+    assert len(kernels) == 6
+    widths = {"query": 12, "key": 12, "value": 12, "attention_output": 12, "mlp_up": 20, "mlp_down": 20}
+    for path, update in moved.items():
+        if path not in kernels:
+            np.testing.assert_array_equal(update, adams[path])
+            continue
+        name = path.split("/")[1]
+        matrices = np.reshape(update, (3, 20 if name == "mlp_down" else 12, -1))
+        singular = np.linalg.svd(matrices, compute_uv=False) / (0.1 * 0.2 * np.sqrt(widths[name]))
+        assert singular.min() > 0.5, path
+        assert singular.max() < 1.3, path
+
+
+def test_muon_is_the_same_for_stacked_and_unrolled_layers(tiny: ModelConfig) -> None:
+    ends = []
+    for layers in ("scan", "unroll"):
+        config = dataclasses.replace(
+            a_config(dataclasses.replace(tiny, layers=layers)), optim=OptimConfig(optimizer="muon")
+        )
+        state, _ = train_step(config, init_state(config), a_batch(config))
+        ends.append(dict(flatten(state["params"])))
+    for path, leaf in ends[0].items():
+        np.testing.assert_allclose(leaf, ends[1][path], atol=1e-4, err_msg=path)
+
+
 def test_clipping_bounds_what_adam_sees(tiny: ModelConfig) -> None:
     config = dataclasses.replace(a_config(tiny), optim=OptimConfig(clip_norm=0.01))
     state, metrics = train_step(config, init_state(config), a_batch(config))

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from llm_jax.config import ModelConfig
@@ -24,6 +23,7 @@ from llm_jax.model.layers import (
     head_scores,
     layer_norm,
 )
+from llm_jax.model.positions import Rotation, rotation, sinusoidal_table
 from llm_jax.model.seen import Seen, SeenInBlock
 from llm_jax.tree import Tree
 
@@ -35,7 +35,7 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     mask_BTS = jnp.ones((1, 1, 1), bool)
 
     def init_block(key: jax.Array) -> Tree:
-        return dict(Block(config).init(key, x_BTD, mask_BTS, None, jnp.int32(0), None)["params"])
+        return dict(Block(config).init(key, x_BTD, mask_BTS, None, None, jnp.int32(0), None)["params"])
 
     params = {
         "token_embedding": {"embedding": _init_table(keys[0], config, _embedding_rows(config))},
@@ -115,13 +115,14 @@ def hidden_states(
     position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
 
     token_BTD, signal_BTD = _embed(params, config, tokens_BT, position_BT)
-    x_BTD = token_BTD + signal_BTD
+    x_BTD = token_BTD if signal_BTD is None else token_BTD + signal_BTD
     if dropout_key is not None:
         dropout_key, embedding_key = jax.random.split(dropout_key)
         x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD)
-    x_BTD, cache, seen = _run_blocks(params["blocks"], config, x_BTD, mask_BTS, cache, dropout_key)
+    turn = rotation(position_BT, config.head_dim) if config.positions == "rotary" else None
+    x_BTD, cache, seen = _run_blocks(params["blocks"], config, x_BTD, mask_BTS, turn, cache, dropout_key)
     hidden_BTD = _final_norm(params, config, x_BTD)
-    return hidden_BTD, cache, Seen(token_BTD, signal_BTD, mask_BTS, seen, hidden_BTD)
+    return hidden_BTD, cache, Seen(token_BTD, signal_BTD, turn, mask_BTS, seen, hidden_BTD)
 
 
 def head_weights(params: Tree, config: ModelConfig) -> tuple[jax.Array, jax.Array | None]:
@@ -166,13 +167,6 @@ def forward(
     return logits(params, config, hidden_BTD), cache, seen
 
 
-def sinusoidal_table(num_positions: int, d_model: int) -> np.ndarray:
-    """Positions as sines (even columns) and cosines (odd), float64 [T, D] (Vaswani et al. 2017)."""
-    frequency = np.exp(np.arange(0, d_model, 2) * (-np.log(10000.0) / d_model))
-    angle = np.arange(num_positions)[:, None] * frequency
-    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(num_positions, d_model)
-
-
 def _embedding_rows(config: ModelConfig) -> int:
     return config.num_rows + config.spare_embedding_rows
 
@@ -188,19 +182,21 @@ def _final_norm(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Arr
 @jax.named_scope("embedding")
 def _embed(
     params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Embedding and position signal of each token, [B, T, D] each."""
+) -> tuple[jax.Array, jax.Array | None]:
+    """Embedding and position signal of each token, [B, T, D] each; rotary positions add no signal."""
 
     def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
         leaf = nn.Embed(*table.shape, dtype=config.dtype, param_dtype=config.param_dtype)
         return apply(leaf, {"embedding": table}, ids)
 
+    rows_BT = jnp.minimum(tokens_BT, config.num_rows - 1) if config.shared_ids else tokens_BT
+    token_BTD = look_up(params["token_embedding"]["embedding"], rows_BT)
+    if config.positions == "rotary":
+        return token_BTD, None
     if config.positions == "learned":
         positions_TD = params["position_embedding"]["embedding"]
     else:
         positions_TD = jnp.asarray(sinusoidal_table(config.context_length, config.d_model), config.dtype)
-    rows_BT = jnp.minimum(tokens_BT, config.num_rows - 1) if config.shared_ids else tokens_BT
-    token_BTD = look_up(params["token_embedding"]["embedding"], rows_BT)
     return token_BTD, look_up(positions_TD, position_BT)
 
 
@@ -209,6 +205,7 @@ def _run_blocks(
     config: ModelConfig,
     x_BTD: jax.Array,
     mask_BTS: jax.Array,
+    turn: Rotation | None,
     cache: KVCache | None,
     key: jax.Array | None,
 ) -> tuple[jax.Array, KVCache | None, SeenInBlock]:
@@ -216,7 +213,9 @@ def _run_blocks(
 
     def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
         block_params, dropout_keys, slots = layer
-        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, mask_BTS, slots, first, dropout_keys)
+        x_BTD, slots, seen = apply(
+            Block(config), block_params, x_BTD, mask_BTS, turn, slots, first, dropout_keys
+        )
         return x_BTD, (slots, seen)
 
     if config.remat:

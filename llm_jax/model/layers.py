@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from llm_jax.config import ModelConfig
 from llm_jax.model.cache import LayerCache
+from llm_jax.model.positions import Rotation, rotate
 from llm_jax.model.seen import SeenInBlock
 from llm_jax.tree import Tree
 
@@ -117,6 +118,13 @@ def layer_norm(config: ModelConfig, name: str) -> nn.LayerNorm:
     )
 
 
+_ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+    "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
+}
+
+
 class Block(nn.Module):
     """One pre-norm decoder block: attention, then the MLP, each added to the residual stream."""
 
@@ -127,6 +135,7 @@ class Block(nn.Module):
         self,
         x_BTD: jax.Array,
         mask_BTS: jax.Array,
+        turn: Rotation | None,
         cache: LayerCache | None,
         first: jax.Array,
         keys: jax.Array | None,
@@ -138,6 +147,11 @@ class Block(nn.Module):
         q_BTNH, k_BSNH, v_BSNH = (
             self._heads(name, attention_input_BTD) for name in ("query", "key", "value")
         )
+        if c.qk_norm:
+            q_BTNH = self._norm_heads("query_norm", q_BTNH)
+            k_BSNH = self._norm_heads("key_norm", k_BSNH)
+        if turn is not None:
+            q_BTNH, k_BSNH = (rotate(x, turn) for x in (q_BTNH, k_BSNH))
         if cache is not None:
             cache = cache.write(k_BSNH, v_BSNH, first)
             k_BSNH, v_BSNH = (jnp.swapaxes(slots, 1, 2) for slots in cache)
@@ -149,7 +163,7 @@ class Block(nn.Module):
 
         mlp_input_BTD = layer_norm(c, "norm_2")(after_attention_BTD).astype(c.dtype)
         hidden_BTF = self._project("mlp_up", c.mlp_width, mlp_input_BTD)
-        active_BTF = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[c.activation](hidden_BTF)
+        active_BTF = _ACTIVATIONS[c.activation](hidden_BTF)
         mlp_output_BTD = self._project("mlp_down", c.d_model, active_BTF, True)
         output_BTD = after_attention_BTD + dropout(mlp_key, c.dropout, mlp_output_BTD)
         seen = SeenInBlock(
@@ -175,6 +189,11 @@ class Block(nn.Module):
     def _heads(self, name: str, x_BTD: jax.Array) -> jax.Array:
         c = self.config
         return Projection(c, (c.num_heads, c.head_dim), use_bias=c.qkv_bias, name=name)(x_BTD)
+
+    def _norm_heads(self, name: str, x_BTNH: jax.Array) -> jax.Array:
+        c = self.config
+        norm = nn.RMSNorm(epsilon=c.norm_eps, dtype=wide(c.dtype), param_dtype=c.param_dtype, name=name)
+        return norm(x_BTNH).astype(c.dtype)
 
     def _project(self, name: str, features: int, x: jax.Array, residual: bool = False) -> jax.Array:
         return Projection(self.config, (features,), residual=residual, name=name)(x)

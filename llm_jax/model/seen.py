@@ -13,8 +13,8 @@ class SeenInBlock(NamedTuple):
 
     block_input: Any  # [B, T, D]
     attention_input: Any  # [B, T, D], normed
-    queries: Any  # [B, T, N, H]
-    keys: Any  # [B, S, N, H]
+    queries: Any  # [B, T, N, H], normed and turned where the model does
+    keys: Any  # [B, S, N, H], likewise
     values: Any  # [B, S, N, H]
     scores: Any  # [B, N, T, S], before the mask
     masked_scores: Any  # [B, N, T, S]
@@ -33,7 +33,8 @@ class Seen(NamedTuple):
     """A whole forward pass up to the final norm."""
 
     token_embedding: Any  # [B, T, D]
-    position_embedding: Any  # [B, T, D]
+    position_embedding: Any  # [B, T, D], or None where positions turn queries and keys
+    turn: Any  # their Rotation, or None
     mask: Any  # [B, T, S] bool, True where attention may look
     blocks: SeenInBlock
     hidden: Any  # [B, T, D], after the final norm

@@ -1,4 +1,4 @@
-"""AdamW from optax with its schedule and decay mask; the defaults are torch's."""
+"""AdamW and Muon from optax with their schedule and decay mask; the defaults are torch's AdamW."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from llm_jax.config import OptimConfig
+from llm_jax.training.muon import muon_for_kernels
 from llm_jax.tree import Tree
 
 
@@ -61,9 +62,12 @@ def decay_mask(params: Tree) -> Tree:
 
 
 def make_optimizer(optim: OptimConfig, horizon: Horizon) -> optax.GradientTransformation:
-    """AdamW under the schedule, for gradients that are already clipped."""
+    """AdamW, or Muon and AdamW, under the schedule, for gradients that are already clipped."""
+    scaling = scale_by_adam(optim.beta1, optim.beta2, optim.eps)
+    if optim.optimizer == "muon":
+        scaling = muon_for_kernels(scaling)
     return optax.chain(
-        scale_by_adam(optim.beta1, optim.beta2, optim.eps),
+        scaling,
         optax.add_decayed_weights(optim.weight_decay, decay_mask if optim.decay == "matrices" else None),
         optax.scale_by_learning_rate(make_schedule(optim, horizon)),
     )

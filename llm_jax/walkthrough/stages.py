@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_jax.data import batches, tokenizers
-from llm_jax.model import decoder, layers
+from llm_jax.model import decoder, layers, positions
 from llm_jax.model.seen import SeenInBlock
 from llm_jax.walkthrough.lesson import Lesson
 from llm_jax.walkthrough.source import Code, statement
@@ -45,6 +45,11 @@ class Stage(NamedTuple):
 _BLOCK = layers.Block.__call__
 _WIDE = ("batch", "time", "width")
 _HEADS = ("batch", "head", "time", "head_width")
+_ACTIVATIONS = {
+    "relu": r"\mathrm{ReLU}",
+    "gelu": r"\mathrm{GELU}",
+    "relu_squared": r"\mathrm{ReLU}^2",
+}
 _SQUARE = ("batch", "head", "query", "key")
 
 
@@ -62,9 +67,6 @@ def _text_to_input(lesson: Lesson) -> list[Stage]:
     x_BT, y_BT, seen = lesson.batch.tokens, lesson.batch.targets, lesson.seen
     inputs, targets = _row_labels(lesson), [lesson.labels[int(token)] for token in y_BT[0]]
     table_RD = lesson.params["token_embedding"]["embedding"]
-    positions_TD = seen.position_embedding[0]
-    learned = lesson.config.positions == "learned"
-    waves = [statement(decoder.sinusoidal_table, name) for name in ("frequency", "angle", "return")]
     first_tokens = [lesson.labels[int(token)] for token in lesson.text_tokens[:8]]
     shown_rows = [lesson.labels[token] for token in range(min(8, len(table_RD)))]
     return [
@@ -98,6 +100,17 @@ def _text_to_input(lesson: Lesson) -> list[Stage]:
                 View("y", _WIDE, lesson.embedded_targets, rows=targets),
             ],
         ),
+        *(_rotation(lesson) if lesson.config.positions == "rotary" else _signal(lesson)),
+    ]
+
+
+def _signal(lesson: Lesson) -> list[Stage]:
+    """Positions that are added to the tokens."""
+    seen, inputs = lesson.seen, _row_labels(lesson)
+    positions_TD = seen.position_embedding[0]
+    learned = lesson.config.positions == "learned"
+    waves = [statement(positions.sinusoidal_table, name) for name in ("frequency", "angle", "return")]
+    return [
         Stage(
             "positions",
             r"P \in \mathbb{R}^{T \times D}"
@@ -119,6 +132,24 @@ def _text_to_input(lesson: Lesson) -> list[Stage]:
     ]
 
 
+def _rotation(lesson: Lesson) -> list[Stage]:
+    """Positions that turn queries and keys in every block."""
+    turn = lesson.seen.turn
+    code = [statement(positions.rotation, name) for name in ("frequency", "angle", "return")]
+    return [
+        Stage(
+            "rotation",
+            r"(x_i, x_{i + H/2}) \mapsto (x_i \cos p\,\omega_i - x_{i + H/2} \sin p\,\omega_i, \; "
+            r"x_{i + H/2} \cos p\,\omega_i + x_i \sin p\,\omega_i), \quad \omega_i = e^{-2i \ln(10000) / H}",
+            [*code, statement(positions.rotate, "turned")],
+            [
+                View(symbol, ("batch", "time", "head_width"), array, rows=_row_labels(lesson))
+                for symbol, array in (("cos", turn.cosine), ("sin", turn.sine))
+            ],
+        )
+    ]
+
+
 def _first_block(lesson: Lesson) -> SeenInBlock:
     return SeenInBlock(*(array[0] for array in lesson.seen.blocks))
 
@@ -135,6 +166,9 @@ def _heads(lesson: Lesson) -> list[Stage]:
     block, inputs = _first_block(lesson), _row_labels(lesson)
     projected = [("Q", block.queries), ("K", block.keys), ("V", block.values)]
     symbols = r"Q, K, V \in \mathbb{R}"
+    rotary, normed = lesson.config.positions == "rotary", lesson.config.qk_norm
+    turned = "R" * rotary + r"\,\mathrm{RMSNorm}" * normed
+    occurrences = [0, *[1] * normed, *[2] * rotary]  # of lines in the block that make the queries
     return [
         Stage(
             "attention_norm",
@@ -144,8 +178,8 @@ def _heads(lesson: Lesson) -> list[Stage]:
         ),
         Stage(
             "projections",
-            r"Q = \hat h W^Q, \quad K = \hat h W^K, \quad V = \hat h W^V",
-            [statement(_BLOCK, "q_BTNH")],
+            rf"Q = {turned} \hat h W^Q, \quad K = {turned} \hat h W^K, \quad V = \hat h W^V",
+            [statement(_BLOCK, "q_BTNH", occurrence) for occurrence in occurrences],
             [View(symbol, _WIDE, _joined(x), rows=inputs) for symbol, x in projected],
         ),
         Stage(
@@ -224,7 +258,7 @@ def _rest(lesson: Lesson, loss: Code) -> list[Stage]:
     block = _first_block(lesson)
     ids = [lesson.labels[token] for token in range(8)]
     names = ("mlp_input_BTD", "hidden_BTF", "active_BTF", "mlp_output_BTD", "output_BTD")
-    activation = {"relu": r"\mathrm{ReLU}", "gelu": r"\mathrm{GELU}"}[lesson.config.activation]
+    activation = _ACTIVATIONS[lesson.config.activation]
     tied = lesson.config.tied_head
     return [
         Stage(
