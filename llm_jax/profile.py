@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -93,7 +94,7 @@ def _show_parts(console: Console, measured: "Profile") -> None:
     from llm_jax.training.trace import sums
 
     cells = sums(measured.rows, "part", "phase")
-    table = Table("part", *PHASES, "ms a step", "share", title="by part of the model, ms a step")
+    table = Table("part", *PHASES, "all", "share", title="by part of the model, ms a step", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in table.columns[1:]:
         column.justify = "right"
 
@@ -120,9 +121,12 @@ def _show_parts(console: Console, measured: "Profile") -> None:
 
 
 def _show_operations(console: Console, measured: "Profile", top: int) -> None:
-    table = Table(
-        "operation", "ms a step", "share", "runs", "kind", "part", "phase", "source", title="longest"
-    )
+    title = "longest operations, ms a step"
+    table = Table("operation", "ms", "share", "runs", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("kind", "part", "phase", "source"):
+        table.add_column(name)
+    for column in (*table.columns[1:5], *table.columns[6:]):
+        column.no_wrap = True
     for name, operation, seconds, runs in measured.rows[:top]:
         numbers = (f"{seconds * 1e3:.3f}", f"{seconds / measured.busy_seconds:.1%}", f"{runs:g}")
         table.add_row(name, *numbers, operation.kind, operation.part, operation.phase, operation.source)

@@ -139,26 +139,26 @@ def generate_tokens(
     config = dataclasses.replace(config, tied_head=False)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
     next_B, seen_BV = draw(key, next_logits_BV, seen_BV, np.int32(0), sampling)
-    yield np.asarray(next_B)
-    state, drawn, a_call = Decoding(next_B, seen_BV, jnp.int32(1), cache), 1, 1
-    tokens_BT = np.concatenate([tokens_BT, np.asarray(next_B)[:, None]], axis=1)
-    # Through the cache, until the longest row is full.
-    while (left := min(max_new_tokens - drawn, context + start_B.min() + 1 - tokens_BT.shape[1])) > 0:
-        count = min(left, a_call)
-        began = time.perf_counter()
-        drawn_KB, state = decode_steps(params, config, sampling, key, start_B, state, np.int32(count))
-        drawn_KB = np.asarray(drawn_KB)[:count]
-        if time.perf_counter() - began < _SECONDS_A_CALL:
-            a_call = min(2 * a_call, MOST_A_CALL)
-        yield from drawn_KB
-        drawn, tokens_BT = drawn + count, np.concatenate([tokens_BT, drawn_KB.T], axis=1)
-    seen_BV = state.seen
-    for step in range(drawn, max_new_tokens):
-        window_BT, window_start_B = _last_window(tokens_BT, start_B, context)
-        next_logits_BV = window_logits(params, config, window_BT, window_start_B)
-        next_B, seen_BV = draw(key, next_logits_BV, seen_BV, np.int32(step), sampling)
-        yield np.asarray(next_B)
-        tokens_BT = np.concatenate([tokens_BT, np.asarray(next_B)[:, None]], axis=1)
+    state, new_KB, drawn, a_call = Decoding(next_B, seen_BV, jnp.int32(1), cache), next_B[None], 1, 1
+    while True:
+        new_KB = np.asarray(new_KB)
+        yield from new_KB
+        if drawn == max_new_tokens:
+            return
+        tokens_BT = np.concatenate([tokens_BT, new_KB.T], axis=1)
+        if (room := context + start_B.min() + 1 - tokens_BT.shape[1]) > 0:
+            count = min(room, max_new_tokens - drawn, a_call)
+            began = time.perf_counter()
+            new_KB, state = decode_steps(params, config, sampling, key, start_B, state, np.int32(count))
+            new_KB = np.asarray(new_KB)[:count]
+            if time.perf_counter() - began < _SECONDS_A_CALL:
+                a_call = min(2 * a_call, MOST_A_CALL)
+        else:  # The longest row is full.
+            window_BT, window_start_B = _last_window(tokens_BT, start_B, context)
+            next_logits_BV = window_logits(params, config, window_BT, window_start_B)
+            next_B, seen_BV = draw(key, next_logits_BV, state.seen, np.int32(drawn), sampling)
+            state, new_KB = state._replace(seen=seen_BV), next_B[None]
+        drawn += len(new_KB)
 
 
 def pad_left(
