@@ -94,7 +94,7 @@ def _show_parts(console: Console, measured: "Profile") -> None:
     from llm_jax.training.trace import sums
 
     cells = sums(measured.rows, "part", "phase")
-    table = Table("part", *PHASES, "all", "share", title="by part of the model, ms a step", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = _table("by part of the model, ms a step", "part", *PHASES, "all", "share")
     for column in table.columns[1:]:
         column.justify = "right"
 
@@ -120,11 +120,13 @@ def _show_parts(console: Console, measured: "Profile") -> None:
     )
 
 
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
 def _show_operations(console: Console, measured: "Profile", top: int) -> None:
-    title = "longest operations, ms a step"
-    table = Table("operation", "ms", "share", "runs", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("kind", "part", "phase", "source"):
-        table.add_column(name)
+    names = ("operation", "ms", "share", "runs", "kind", "part", "phase", "source")
+    table = _table("longest operations, ms a step", *names)
     for column in (*table.columns[1:5], *table.columns[6:]):
         column.no_wrap = True
     for name, operation, seconds, runs in measured.rows[:top]:

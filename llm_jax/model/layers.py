@@ -144,9 +144,7 @@ class Block(nn.Module):
         weights_key, attention_key, mlp_key = (None, None, None) if keys is None else keys
 
         attention_input_BTD = layer_norm(c, "norm_1")(x_BTD).astype(c.dtype)
-        q_BTNH, k_BSNH, v_BSNH = (
-            self._heads(name, attention_input_BTD) for name in ("query", "key", "value")
-        )
+        q_BTNH, k_BSNH, v_BSNH = self._heads(attention_input_BTD)
         if c.qk_norm:
             q_BTNH = self._norm_heads("query_norm", q_BTNH)
             k_BSNH = self._norm_heads("key_norm", k_BSNH)
@@ -186,9 +184,16 @@ class Block(nn.Module):
         )
         return output_BTD, cache, seen
 
-    def _heads(self, name: str, x_BTD: jax.Array) -> jax.Array:
+    @jax.named_scope("query_key_value")
+    def _heads(self, x_BTD: jax.Array) -> list[jax.Array]:
+        """Queries, keys and values by one product, which has the three of a head side by side."""
         c = self.config
-        return Projection(c, (c.num_heads, c.head_dim), use_bias=c.qkv_bias, name=name)(x_BTD)
+        weights = [
+            Projection(c, (c.d_model,), (c.num_heads, c.head_dim), use_bias=c.qkv_bias, name=name)()
+            for name in ("query", "key", "value")
+        ]
+        joined = jax.tree.map(lambda *parts: jnp.stack(parts, axis=-2), *weights)
+        return [jnp.squeeze(part, 3) for part in jnp.split(linear(x_BTD, *joined), 3, axis=3)]
 
     def _norm_heads(self, name: str, x_BTNH: jax.Array) -> jax.Array:
         c = self.config
@@ -196,34 +201,46 @@ class Block(nn.Module):
         return norm(x_BTNH).astype(c.dtype)
 
     def _project(self, name: str, features: int, x: jax.Array, residual: bool = False) -> jax.Array:
-        return Projection(self.config, (features,), residual=residual, name=name)(x)
+        weights = Projection(self.config, x.shape[2:], (features,), residual=residual, name=name)()
+        with jax.named_scope(name):
+            return linear(x, *weights)
 
 
 class Projection(nn.Module):
-    """A linear layer on everything after [B, T] (a width, or heads and their width), [B, T, *features].
+    """A linear layer's kernel [*inputs, *features] and its bias [*features], or None, in the compute type.
 
-    It is one product of two matrices, as its gradient is then too: contracting over B and T apart would make
-    XLA copy what it contracts.
+    Inputs and features are a width each, or heads and their width.
     """
 
     config: ModelConfig
+    inputs: tuple[int, ...]
     features: tuple[int, ...]
     use_bias: bool = True
     residual: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        c, (batch_size, num_tokens, *inputs) = self.config, x.shape
-        fan_in = math.prod(inputs)
+    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+        c, fan_in = self.config, math.prod(self.inputs)
         init = kernel_init(c, fan_in, residual=self.residual)
-        kernel = self.param("kernel", init, (*inputs, *self.features), c.param_dtype).astype(c.dtype)
-        joined = x.reshape(batch_size * num_tokens, fan_in)
-        y = joined @ kernel.reshape(fan_in, -1)
-        if self.use_bias:
-            bias = self.param("bias", bias_init(c, fan_in), self.features, c.param_dtype)
-            # A product with ones: its gradient is then one, too, and not XLA's slow sum over the rows.
-            y += jnp.ones((len(y), 1), c.dtype) @ bias.astype(c.dtype).reshape(1, -1)
-        return y.reshape(batch_size, num_tokens, *self.features)
+        kernel = self.param("kernel", init, (*self.inputs, *self.features), c.param_dtype).astype(c.dtype)
+        if not self.use_bias:
+            return kernel, None
+        return kernel, self.param("bias", bias_init(c, fan_in), self.features, c.param_dtype).astype(c.dtype)
+
+
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """x [B, T, *inputs] through a kernel [*inputs, *features], [B, T, *features].
+
+    It is one product of two matrices, as its gradient is then too: contracting over B and T apart would make
+    XLA copy what it contracts.
+    """
+    inputs, features = x.shape[2:], kernel.shape[x.ndim - 2 :]
+    rows = x.reshape(-1, math.prod(inputs))
+    y = rows @ kernel.reshape(rows.shape[1], -1)
+    if bias is not None:
+        # A product with ones: its gradient is then one, too, and not XLA's slow sum over the rows.
+        y += jnp.ones((len(y), 1), y.dtype) @ bias.reshape(1, -1)
+    return y.reshape(*x.shape[:2], *features)
 
 
 class Head(nn.Module):
