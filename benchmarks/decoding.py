@@ -10,22 +10,24 @@ fast ours is.
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-import jax
 import numpy as np
 import torch
 import transformers
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from llm_jax.config import ModelConfig, SamplingConfig
-from llm_jax.inference.decode import generate_tokens
-from llm_jax.model.decoder import init_params
+from llm_jax.inference.decode import generate_tokens, lay_out
 from llm_jax.training.throughput import measure_bandwidth
 from llm_jax.tree import Tree, count_parameters
+from tests.parity.gpt2 import SWITCHES, our_tree
 
 SHAPE = ModelConfig(
     vocab_size=49_152,
@@ -34,59 +36,27 @@ SHAPE = ModelConfig(
     num_layers=30,
     num_heads=9,
     d_ff=1536,
-    positions="learned",
-    activation="gelu",
-    qkv_bias=True,
-    tied_head=True,
-    head_bias=False,
-    initializer="gpt2",
-    dropout=0.0,
+    **SWITCHES,
 )
 ROWS = (1, 8, 32)
 
 
-def as_theirs(params: Tree, config: ModelConfig) -> transformers.GPT2LMHeadModel:
-    """transformers' GPT-2 with these parameters."""
+def transformers_model() -> transformers.GPT2LMHeadModel:
+    """transformers' GPT-2 of this shape with its random weights."""
+    torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context_length,
-            n_embd=config.d_model,
-            n_layer=config.num_layers,
-            n_head=config.num_heads,
-            n_inner=config.mlp_width,
-            layer_norm_epsilon=config.norm_eps,
+            vocab_size=SHAPE.vocab_size,
+            n_positions=SHAPE.context_length,
+            n_embd=SHAPE.d_model,
+            n_layer=SHAPE.num_layers,
+            n_head=SHAPE.num_heads,
+            n_inner=SHAPE.mlp_width,
+            layer_norm_epsilon=SHAPE.norm_eps,
             bos_token_id=None,
             eos_token_id=None,
         )
     )
-    named = {
-        "transformer.wte.weight": params["token_embedding"]["embedding"],
-        "transformer.wpe.weight": params["position_embedding"]["embedding"],
-        "transformer.ln_f.weight": params["final_norm"]["scale"],
-        "transformer.ln_f.bias": params["final_norm"]["bias"],
-        "lm_head.weight": params["token_embedding"]["embedding"],
-    }
-    for number in range(config.num_layers):
-        block, place = (
-            jax.tree.map(lambda leaf, n=number: leaf[n], params["blocks"]),
-            f"transformer.h.{number}.",
-        )
-        for ours, theirs in (("norm_1", "ln_1"), ("norm_2", "ln_2")):
-            named |= {
-                f"{place}{theirs}.weight": block[ours]["scale"],
-                f"{place}{theirs}.bias": block[ours]["bias"],
-            }
-        for kind, joined in (("kernel", (config.d_model, -1)), ("bias", (-1,))):
-            theirs = f"{place}attn.c_attn.{'weight' if kind == 'kernel' else 'bias'}"
-            parts = [np.reshape(block[name][kind], joined) for name in ("query", "key", "value")]
-            named[theirs] = np.concatenate(parts, axis=-1)
-        products = {"attention_output": "attn.c_proj", "mlp_up": "mlp.c_fc", "mlp_down": "mlp.c_proj"}
-        for ours, theirs in products.items():
-            kernel, bias = block[ours]["kernel"], block[ours]["bias"]
-            named |= {f"{place}{theirs}.weight": np.reshape(kernel, (-1, kernel.shape[-1]))}
-            named |= {f"{place}{theirs}.bias": bias}
-    model.load_state_dict({name: torch.tensor(np.asarray(array)) for name, array in named.items()})
     return model.eval()
 
 
@@ -122,15 +92,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    params = jax.jit(init_params, static_argnums=1)(jax.random.key(0), SHAPE)
-    model, size, bandwidth = as_theirs(params, SHAPE), count_parameters(params), measure_bandwidth()
+    model, bandwidth = transformers_model(), measure_bandwidth()
+    params = our_tree(dict(model.named_parameters()), SHAPE)
+    size, laid_out = count_parameters(params), lay_out(params)
     print(f"{size / 1e6:.0f} M parameters; {bandwidth / 1e9:.1f} GB/s measured (sum of an array)")
     results: dict[str, object] = {"parameters": size, "bandwidth": bandwidth, "tokens": options.tokens}
     for rows in ROWS:
         prompts = np.random.default_rng(rows).integers(0, SHAPE.vocab_size, (rows, 8))
         sides = {
             "transformers": partial(theirs, model, prompts, options.tokens),
-            "llm_jax": partial(ours, params, prompts, options.tokens),
+            "llm_jax": partial(ours, laid_out, prompts, options.tokens),
         }
         first, second = (side() for side in sides.values())  # warms up, too
         if not np.array_equal(first, second):

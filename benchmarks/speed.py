@@ -37,10 +37,8 @@ from llm_jax.training.optimizer import make_horizon, make_optimizer
 from llm_jax.training.step import run_steps
 from llm_jax.training.throughput import flops_per_token, measure_bandwidth, measure_peak_flops
 from llm_jax.tree import Tree, flatten
+from tests.parity.gpt2 import SWITCHES
 from tests.parity.torch_tutorial import TorchTutorial
-
-GPT = {"positions": "learned", "activation": "gelu", "tied_head": True, "head_bias": False, "qkv_bias": True}
-GPT |= {"initializer": "gpt2", "dropout": 0.0}
 
 
 class Contest(NamedTuple):
@@ -63,7 +61,7 @@ def contests() -> dict[str, Contest]:
         return Contest(Config(model=model), lambda: TorchTutorial(vocab), read, 0.0, True, calls)
 
     def gpt(vocab: int, shape: dict[str, int], batch: int) -> Contest:
-        model = ModelConfig(vocab_size=vocab, layers="unroll", **GPT, **shape)
+        model = ModelConfig(vocab_size=vocab, layers="unroll", **SWITCHES, **shape)
         optim = OptimConfig(beta2=0.99, weight_decay=0.1, decay="matrices", clip_norm=1.0)
         config = Config(model=model, optim=optim, train=TrainConfig(batch_size=batch))
         sizes = (vocab, model.context_length, model.d_model, model.num_layers, model.num_heads, True)

@@ -4,8 +4,10 @@ The directory needs nothing beside it: the checkpoint in it carries configuratio
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +16,7 @@ from llm_jax.config import Config, ModelConfig, SamplingConfig
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import UserError
-from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.decode import generate_tokens, lay_out
 from llm_jax.inference.text import stream_text
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
@@ -25,13 +27,18 @@ from llm_jax.tree import Tree
 _forward = jax.jit(forward, static_argnums=1)
 
 
-class Trained(NamedTuple):
+@dataclass(frozen=True)
+class Trained:
     """A model that can be asked."""
 
     config: ModelConfig
     params: Tree
     tokenizer: Tokenizer
     about: dict[str, Any]  # what the checkpoint says of itself: "config", "step", "metrics", versions ...
+
+    @cached_property
+    def _laid_out(self) -> Tree:
+        return lay_out(self.params)
 
     def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Scores of each next token, [T, V] for ids [T] and [B, T, V] for [B, T]."""
@@ -86,7 +93,7 @@ class Trained(NamedTuple):
     ) -> Iterator[np.ndarray]:
         prompts = [self.encode_prompt(prompt)] * count
         return generate_tokens(
-            self.params, self.config, prompts, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
+            self._laid_out, self.config, prompts, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
         )
 
     def encode_prompt(self, prompt: str) -> list[int]:

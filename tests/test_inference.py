@@ -73,7 +73,8 @@ def test_laid_out_parameters_give_the_same_scores(tiny: ModelConfig) -> None:
     laid_out, _, _ = run(decoding.lay_out(params), untied, tokens_BT)
     np.testing.assert_allclose(laid_out, run(params, tied, tokens_BT)[0], rtol=1e-6, atol=1e-6)
     prompt = [3, 1, 4]
-    assert generate(params, tied, [prompt], 12)[0] == greedy_by_definition(params, tied, prompt, 12)
+    for given in (params, decoding.lay_out(params)):
+        assert generate(given, tied, [prompt], 12)[0] == greedy_by_definition(params, tied, prompt, 12)
 
 
 def test_no_token_asked_for_is_none_drawn(tiny: ModelConfig, tiny_params: Tree) -> None:

@@ -118,7 +118,7 @@ def generate_tokens(
     """Yields the next token of every row, int32 [B], `max_new_tokens` times.
 
     Args:
-        params: the model's parameters.
+        params: the model's parameters, which `lay_out` lays out once for many calls, and this does for one.
         config: its shape.
         prompts: token ids, one list a row, not empty; only the last context_length of each are seen.
         max_new_tokens: how many to draw; the caller may stop earlier.
@@ -135,7 +135,8 @@ def generate_tokens(
         else np.zeros((len(prompts), config.vocab_size), bool)
     )
     num_slots = tokens_BT.shape[1] + min(context, _power_of_two(max_new_tokens))
-    key, params = jax.random.key(seed), lay_out(params)
+    key = jax.random.key(seed)
+    params = params if isinstance(params["blocks"], tuple) else lay_out(params)
     config = dataclasses.replace(config, tied_head=False)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
     next_B, seen_BV = draw(key, next_logits_BV, seen_BV, np.int32(0), sampling)

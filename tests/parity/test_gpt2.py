@@ -1,7 +1,5 @@
 """The GPT-2 preset beside transformers' GPT-2, long prompt, odd vocabulary, other eps."""
 
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
@@ -12,25 +10,14 @@ from llm_jax.config import ModelConfig
 from llm_jax.model.decoder import abstract_params, forward
 from llm_jax.proof import as_batch
 from llm_jax.training.losses import next_token_loss
-from llm_jax.tree import Tree, flatten, require_same_shapes, unflatten
+from llm_jax.tree import Tree, flatten, require_same_shapes
+from tests.parity.gpt2 import SWITCHES, our_tree
 
 SHAPE = {"vocab_size": 511, "context_length": 640, "d_model": 24, "num_layers": 3, "num_heads": 3}
 
 
 def our_config(dtype: str) -> ModelConfig:
-    return ModelConfig(
-        positions="learned",
-        activation="gelu",
-        qkv_bias=True,
-        tied_head=True,
-        head_bias=False,
-        initializer="gpt2",
-        norm_eps=2e-5,
-        dropout=0.0,
-        dtype=dtype,
-        param_dtype=dtype,
-        **SHAPE,
-    )
+    return ModelConfig(norm_eps=2e-5, dtype=dtype, param_dtype=dtype, **SWITCHES, **SHAPE)
 
 
 def torch_model(dtype: str) -> GPT2LMHeadModel:
@@ -56,37 +43,6 @@ def torch_model(dtype: str) -> GPT2LMHeadModel:
     ) in model.parameters():  # biases start at zero and norms at one, where a swapped name would hide
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model.eval()
-
-
-def our_tree(tensors: dict[str, torch.Tensor], config: ModelConfig) -> Tree:
-    """transformers' parameters, or their gradients, by our names."""
-    d, n, h = config.d_model, config.num_heads, config.head_dim
-    found = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-
-    def stacked(name: str) -> np.ndarray:
-        return np.stack([found[f"transformer.h.{i}.{name}"] for i in range(config.num_layers)])
-
-    leaves: dict[str, Any] = {
-        "token_embedding/embedding": found["transformer.wte.weight"],
-        "position_embedding/embedding": found["transformer.wpe.weight"],
-        "final_norm/scale": found["transformer.ln_f.weight"],
-        "final_norm/bias": found["transformer.ln_f.bias"],
-        "blocks/attention_output/kernel": stacked("attn.c_proj.weight").reshape(-1, n, h, d),
-        "blocks/attention_output/bias": stacked("attn.c_proj.bias"),
-        "blocks/mlp_up/kernel": stacked("mlp.c_fc.weight"),
-        "blocks/mlp_up/bias": stacked("mlp.c_fc.bias"),
-        "blocks/mlp_down/kernel": stacked("mlp.c_proj.weight"),
-        "blocks/mlp_down/bias": stacked("mlp.c_proj.bias"),
-    }
-    for i in (1, 2):
-        leaves[f"blocks/norm_{i}/scale"] = stacked(f"ln_{i}.weight")
-        leaves[f"blocks/norm_{i}/bias"] = stacked(f"ln_{i}.bias")
-    weights = np.split(stacked("attn.c_attn.weight"), 3, axis=2)
-    biases = np.split(stacked("attn.c_attn.bias"), 3, axis=1)
-    for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-        leaves[f"blocks/{name}/kernel"] = weight.reshape(-1, d, n, h)
-        leaves[f"blocks/{name}/bias"] = bias.reshape(-1, n, h)
-    return unflatten(leaves)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-10)])
