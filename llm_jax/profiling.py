@@ -89,7 +89,7 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
     material = materials.gather(config, report=report)
     config = material.config
     device = jax.devices()[0]
-    ceiling = _ceiling(device)
+    ceiling = _ceiling(device, config.model.dtype)
     compiled, compile_seconds = _compile(config)
     each = min(steps, config.train.steps_per_dispatch)
     dispatches = math.ceil(steps / each)
@@ -164,9 +164,9 @@ def figures(measured: Profile) -> dict[str, Any]:
     }
 
 
-def _ceiling(device: Any) -> Ceiling:
+def _ceiling(device: Any, dtype: str) -> Ceiling:
     if device.platform == "cpu":
-        return Ceiling(measure_peak_flops("float32"), "a float32 product measured here", measure_bandwidth())
+        return Ceiling(measure_peak_flops(dtype), f"a {dtype} product measured here", measure_bandwidth())
     flops = datasheet_flops(device.device_kind)
     origin = (
         f"{device.device_kind} is not in the table of datasheets" if flops is None else "bfloat16, datasheet"

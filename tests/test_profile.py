@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import pytest
 
 from llm_jax import command
@@ -180,13 +181,22 @@ def test_a_profile_finds_every_part_and_its_sums_are_what_was_traced(
     assert last == {name: value for name, value in found.items() if name not in ("parts", "operations")}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_cpus_peak_is_that_of_the_models_own_products(dtype: str) -> None:
+    from llm_jax import profiling
+
+    ceiling = profiling._ceiling(jax.devices()[0], dtype)
+    assert ceiling.flops
+    assert ceiling.origin == f"a {dtype} product measured here"
+
+
 def test_an_accelerator_without_a_peak_has_no_share(
     tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from llm_jax import profiling
 
     ceiling = profiling.Ceiling(None, "Wafer 9 is not in the table of datasheets", 1e9)
-    monkeypatch.setattr(profiling, "_ceiling", lambda device: ceiling)
+    monkeypatch.setattr(profiling, "_ceiling", lambda *_: ceiling)
     places = [f"--data.corpus={prose}", f"--data.prepared={tmp_path}", "--out", tmp_path / "out"]
     assert run_profile(*SMALL, *places, "--steps=2") == 0
     shown = capsys.readouterr().out
