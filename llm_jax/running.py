@@ -120,13 +120,14 @@ def _surroundings(
     """What the loop calls; notes "seconds_to_first_step" in `times`."""
     settings, floors = material.config.train, material.floors()
 
-    def on_step(step: int, metrics: dict[str, Any]) -> None:
+    def on_steps(steps: range, metrics: list[dict[str, Any]]) -> None:
         if not times:
             times["seconds_to_first_step"] = round(seconds_since_start(), 2)
             live.say(f"first step done {times['seconds_to_first_step']:.1f} s after the process began")
-        loss = metrics["loss_sum"] / metrics["weight"] if metrics["weight"] else float("nan")
-        speed = live.step(step, loss)
-        run_record.add_step(step, metrics, speed if loop.is_logged(settings, step) else None)
+        last = metrics[-1]
+        speed = live.reach(steps[-1], record.mean_loss([(last["loss_sum"], last["weight"])]))
+        for step, each in zip(steps, metrics, strict=True):
+            run_record.add_step(step, each, speed if loop.is_logged(settings, step) else None)
 
     def evaluate(params: Tree) -> dict[str, float]:
         return {f"validation_{name}": value for name, value in material.evaluate(params)._asdict().items()}
@@ -148,7 +149,7 @@ def _surroundings(
         live.pause()
 
     return loop.Surroundings(
-        material.batch_at, evaluate, on_step, on_evaluation, lambda text: live.say(f"warning: {text}")
+        material.batch_at, evaluate, on_steps, on_evaluation, lambda text: live.say(f"warning: {text}")
     )
 
 

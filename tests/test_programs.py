@@ -63,12 +63,12 @@ def run_to(steps_done: int, config: Config, folder: Path, bad: int | None = None
         weight = np.inf if bad is not None and bad <= index < bad + 3 else 1
         return Batch(window[:, :-1], window[:, 1:], np.full((2, 12), weight, np.float32))
 
-    def on_step(step: int, _: dict) -> None:
-        if step == steps_done:
+    def on_steps(steps: range, _: list[dict]) -> None:
+        if steps_done in steps:
             raise KeyboardInterrupt
 
     around = loop.Surroundings(
-        batch_at, lambda _: {"validation_loss": 1.0}, on_step, lambda *_: None, lambda *_: None
+        batch_at, lambda _: {"validation_loss": 1.0}, on_steps, lambda *_: None, lambda *_: None
     )
     with Checkpoints(folder, keep=2, about={}) as checkpoints:
         loop.train(config, checkpoints, loop.start_state(config, checkpoints), around)

@@ -141,7 +141,7 @@ def test_numbers_on_the_page_are_those_of_the_record(trained: Path, facts: RunFa
         assert " ".join(text.split()[:4]) in page
     for key in ("train_loss", "learning_rate", "grad_norm", "tokens_per_second"):
         steps, values = series(facts.entries, key)
-        wanted = {entry["step"]: entry[key] for entry in entries if key in entry}
+        wanted = {entry["step"]: entry[key] for entry in entries if entry.get(key) is not None}
         assert dict(zip(steps.tolist(), values.tolist(), strict=True)) == wanted
 
 

@@ -23,9 +23,9 @@ class Surroundings(NamedTuple):
 
     batch_at: Callable[[int], Batch]  # index of a batch -> [B, T]
     evaluate: Callable[[Tree], dict[str, float]]  # must give "validation_loss" (nats per token)
-    on_step: Callable[
-        [int, dict[str, Any]], None
-    ]  # after each step: step, metrics of `train_steps` as numbers
+    on_steps: Callable[
+        [range, list[dict[str, Any]]], None
+    ]  # after each compiled call: its steps, and metrics of `train_steps` of each as numbers
     on_evaluation: Callable[[int, Tree, dict[str, float]], None]
     warn: Callable[[str], None]
 
@@ -117,10 +117,11 @@ def _report(pending: list[tuple[range, dict[str, Any]]], keep: int, around: Surr
     while len(pending) > keep:
         steps, on_device = pending.pop(0)
         lists = jax.device_get(on_device)
-        for index, step in enumerate(steps):
-            metrics = jax.tree.map(lambda x_K, index=index: x_K[index].tolist(), lists)
-            around.on_step(step, metrics)
-            most_skipped = max(most_skipped, metrics["skipped"])
+        metrics = [
+            jax.tree.map(lambda x_K, index=index: x_K[index].tolist(), lists) for index in range(len(steps))
+        ]
+        around.on_steps(steps, metrics)
+        most_skipped = max(most_skipped, *(each["skipped"] for each in metrics))
     return most_skipped
 
 

@@ -1,5 +1,6 @@
 """The live line of a run: step, loss, tokens per second, MFU and time left."""
 
+import math
 import time
 from collections import deque
 
@@ -25,7 +26,7 @@ class LiveLine:
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
         self._peak_flops = peak_flops
-        # Speed comes from the last few hundred steps of this process, so neither compilation nor an earlier
+        # Speed comes from the last few hundred calls of this process, so neither compilation nor an earlier
         # run counts.
         self._times: deque[tuple[int, float]] = deque(maxlen=300)
         self._progress = Progress(
@@ -46,8 +47,10 @@ class LiveLine:
         )
         self._progress.start()
 
-    def step(self, step: int, loss: float) -> dict[str, float]:
-        """Notes a finished step; gives the current "tokens_per_second" and "mfu"."""
+    def reach(self, step: int, loss: float) -> dict[str, float]:
+        """Notes the last step of a compiled call that has just ended; gives the "tokens_per_second" and
+        "mfu", NaN after the first call and the first one after a pause.
+        """
         self._times.append((step, time.perf_counter()))
         speed = self._speed()
         mfu = speed * self._flops_per_token / self._peak_flops
@@ -67,6 +70,6 @@ class LiveLine:
 
     def _speed(self) -> float:
         if len(self._times) < 2:
-            return 0.0
+            return math.nan
         (first, start), (last, end) = self._times[0], self._times[-1]
         return (last - first) * self._tokens_per_step / max(end - start, 1e-9)
