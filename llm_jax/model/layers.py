@@ -144,7 +144,9 @@ class Block(nn.Module):
         weights_key, attention_key, mlp_key = (None, None, None) if keys is None else keys
 
         attention_input_BTD = layer_norm(c, "norm_1")(x_BTD).astype(c.dtype)
-        q_BTNH, k_BSNH, v_BSNH = self._heads(attention_input_BTD)
+        q_BTNH, k_BSNH, v_BSNH = (
+            self._heads(name, attention_input_BTD) for name in ("query", "key", "value")
+        )
         if c.qk_norm:
             q_BTNH = self._norm_heads("query_norm", q_BTNH)
             k_BSNH = self._norm_heads("key_norm", k_BSNH)
@@ -156,13 +158,13 @@ class Block(nn.Module):
         weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(q_BTNH, k_BSNH, mask_BTS)
         kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype))
         mixed_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
-        attention_output_BTD = self._project("attention_output", c.d_model, mixed_BTNH, True)
+        attention_output_BTD = self._project("attention_output", (c.d_model,), mixed_BTNH, residual=True)
         after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD)
 
         mlp_input_BTD = layer_norm(c, "norm_2")(after_attention_BTD).astype(c.dtype)
-        hidden_BTF = self._project("mlp_up", c.mlp_width, mlp_input_BTD)
+        hidden_BTF = self._project("mlp_up", (c.mlp_width,), mlp_input_BTD)
         active_BTF = _ACTIVATIONS[c.activation](hidden_BTF)
-        mlp_output_BTD = self._project("mlp_down", c.d_model, active_BTF, True)
+        mlp_output_BTD = self._project("mlp_down", (c.d_model,), active_BTF, residual=True)
         output_BTD = after_attention_BTD + dropout(mlp_key, c.dropout, mlp_output_BTD)
         seen = SeenInBlock(
             block_input=x_BTD,
@@ -184,24 +186,17 @@ class Block(nn.Module):
         )
         return output_BTD, cache, seen
 
-    @jax.named_scope("query_key_value")
-    def _heads(self, x_BTD: jax.Array) -> list[jax.Array]:
-        """Queries, keys and values by one product, which has the three of a head side by side."""
+    def _heads(self, name: str, x_BTD: jax.Array) -> jax.Array:
         c = self.config
-        weights = [
-            Projection(c, (c.d_model,), (c.num_heads, c.head_dim), use_bias=c.qkv_bias, name=name)()
-            for name in ("query", "key", "value")
-        ]
-        joined = jax.tree.map(lambda *parts: jnp.stack(parts, axis=-2), *weights)
-        return [jnp.squeeze(part, 3) for part in jnp.split(linear(x_BTD, *joined), 3, axis=3)]
+        return self._project(name, (c.num_heads, c.head_dim), x_BTD, use_bias=c.qkv_bias)
 
     def _norm_heads(self, name: str, x_BTNH: jax.Array) -> jax.Array:
         c = self.config
         norm = nn.RMSNorm(epsilon=c.norm_eps, dtype=wide(c.dtype), param_dtype=c.param_dtype, name=name)
         return norm(x_BTNH).astype(c.dtype)
 
-    def _project(self, name: str, features: int, x: jax.Array, residual: bool = False) -> jax.Array:
-        weights = Projection(self.config, x.shape[2:], (features,), residual=residual, name=name)()
+    def _project(self, name: str, features: tuple[int, ...], x: jax.Array, **options: bool) -> jax.Array:
+        weights = Projection(self.config, x.shape[2:], features, name=name, **options)()
         with jax.named_scope(name):
             return linear(x, *weights)
 

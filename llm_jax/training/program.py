@@ -13,7 +13,7 @@ from typing import NamedTuple
 _PARTS = {
     "embedding": ("embedding", "Embed"),
     "layer norms": ("norm_1", "norm_2", "final_norm"),
-    "attention projections": ("query_key_value", "query", "key", "value", "attention_output"),
+    "attention projections": ("query", "key", "value", "attention_output"),
     "attention": ("attention", "BNTS"),
     "MLP": ("mlp_up", "mlp_down", "relu", "gelu"),
     "dropout": ("dropout",),
