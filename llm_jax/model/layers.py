@@ -195,10 +195,21 @@ class Block(nn.Module):
         norm = nn.RMSNorm(epsilon=c.norm_eps, dtype=wide(c.dtype), param_dtype=c.param_dtype, name=name)
         return norm(x_BTNH).astype(c.dtype)
 
-    def _project(self, name: str, features: tuple[int, ...], x: jax.Array, **options: bool) -> jax.Array:
-        weights = Projection(self.config, x.shape[2:], features, name=name, **options)()
+    def _project(
+        self,
+        name: str,
+        features: tuple[int, ...],
+        x: jax.Array,
+        *,
+        use_bias: bool = True,
+        residual: bool = False,
+    ) -> jax.Array:
+        inputs = x.shape[2:]
+        projection = Projection(
+            self.config, inputs, features, use_bias=use_bias, residual=residual, name=name
+        )
         with jax.named_scope(name):
-            return linear(x, *weights)
+            return linear(x, *projection())
 
 
 class Projection(nn.Module):
