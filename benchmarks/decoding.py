@@ -27,7 +27,7 @@ from llm_jax.config import ModelConfig, SamplingConfig
 from llm_jax.inference.decode import generate_tokens, lay_out
 from llm_jax.training.throughput import measure_bandwidth
 from llm_jax.tree import Tree, count_parameters
-from tests.parity.gpt2 import SWITCHES, our_tree
+from tests.parity.gpt2 import SWITCHES, our_tree, their_config
 
 SHAPE = ModelConfig(
     vocab_size=49_152,
@@ -44,20 +44,8 @@ ROWS = (1, 8, 32)
 def transformers_model() -> transformers.GPT2LMHeadModel:
     """transformers' GPT-2 of this shape with its random weights."""
     torch.manual_seed(0)
-    model = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(
-            vocab_size=SHAPE.vocab_size,
-            n_positions=SHAPE.context_length,
-            n_embd=SHAPE.d_model,
-            n_layer=SHAPE.num_layers,
-            n_head=SHAPE.num_heads,
-            n_inner=SHAPE.mlp_width,
-            layer_norm_epsilon=SHAPE.norm_eps,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    )
-    return model.eval()
+    config = their_config(SHAPE, bos_token_id=None, eos_token_id=None)
+    return transformers.GPT2LMHeadModel(config).eval()
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import GPT2Config
 
 from llm_jax.config import ModelConfig
 from llm_jax.tree import Tree, unflatten
@@ -17,6 +18,20 @@ SWITCHES: dict[str, Any] = {
     "initializer": "gpt2",
     "dropout": 0.0,
 }
+
+
+def their_config(config: ModelConfig, **options: Any) -> GPT2Config:
+    """transformers' configuration of the same shape."""
+    return GPT2Config(
+        vocab_size=config.vocab_size,
+        n_positions=config.context_length,
+        n_embd=config.d_model,
+        n_layer=config.num_layers,
+        n_head=config.num_heads,
+        n_inner=config.mlp_width,
+        layer_norm_epsilon=config.norm_eps,
+        **options,
+    )
 
 
 def our_tree(tensors: dict[str, torch.Tensor], config: ModelConfig) -> Tree:

@@ -4,14 +4,14 @@ import jax
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from llm_jax.config import ModelConfig
 from llm_jax.model.decoder import abstract_params, forward
 from llm_jax.proof import as_batch
 from llm_jax.training.losses import next_token_loss
 from llm_jax.tree import Tree, flatten, require_same_shapes
-from tests.parity.gpt2 import SWITCHES, our_tree
+from tests.parity.gpt2 import SWITCHES, our_tree, their_config
 
 SHAPE = {"vocab_size": 511, "context_length": 640, "d_model": 24, "num_layers": 3, "num_heads": 3}
 
@@ -24,13 +24,8 @@ def torch_model(dtype: str) -> GPT2LMHeadModel:
     config = our_config(dtype)
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context_length,
-            n_embd=config.d_model,
-            n_layer=config.num_layers,
-            n_head=config.num_heads,
-            layer_norm_epsilon=config.norm_eps,
+        their_config(
+            config,
             attn_pdrop=0,
             embd_pdrop=0,
             resid_pdrop=0,
