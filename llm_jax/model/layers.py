@@ -158,13 +158,13 @@ class Block(nn.Module):
         weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(q_BTNH, k_BSNH, mask_BTS)
         kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype))
         mixed_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
-        attention_output_BTD = self._project("attention_output", (c.d_model,), mixed_BTNH, residual=True)
+        attention_output_BTD = self._project("attention_output", c.d_model, mixed_BTNH, True)
         after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD)
 
         mlp_input_BTD = layer_norm(c, "norm_2")(after_attention_BTD).astype(c.dtype)
-        hidden_BTF = self._project("mlp_up", (c.mlp_width,), mlp_input_BTD)
+        hidden_BTF = self._project("mlp_up", c.mlp_width, mlp_input_BTD)
         active_BTF = _ACTIVATIONS[c.activation](hidden_BTF)
-        mlp_output_BTD = self._project("mlp_down", (c.d_model,), active_BTF, residual=True)
+        mlp_output_BTD = self._project("mlp_down", c.d_model, active_BTF, True)
         output_BTD = after_attention_BTD + dropout(mlp_key, c.dropout, mlp_output_BTD)
         seen = SeenInBlock(
             block_input=x_BTD,
@@ -188,65 +188,43 @@ class Block(nn.Module):
 
     def _heads(self, name: str, x_BTD: jax.Array) -> jax.Array:
         c = self.config
-        return self._project(name, (c.num_heads, c.head_dim), x_BTD, use_bias=c.qkv_bias)
+        return Projection(c, (c.num_heads, c.head_dim), use_bias=c.qkv_bias, name=name)(x_BTD)
 
     def _norm_heads(self, name: str, x_BTNH: jax.Array) -> jax.Array:
         c = self.config
         norm = nn.RMSNorm(epsilon=c.norm_eps, dtype=wide(c.dtype), param_dtype=c.param_dtype, name=name)
         return norm(x_BTNH).astype(c.dtype)
 
-    def _project(
-        self,
-        name: str,
-        features: tuple[int, ...],
-        x: jax.Array,
-        *,
-        use_bias: bool = True,
-        residual: bool = False,
-    ) -> jax.Array:
-        inputs = x.shape[2:]
-        projection = Projection(
-            self.config, inputs, features, use_bias=use_bias, residual=residual, name=name
-        )
-        with jax.named_scope(name):
-            return linear(x, *projection())
+    def _project(self, name: str, features: int, x: jax.Array, residual: bool = False) -> jax.Array:
+        return Projection(self.config, (features,), residual=residual, name=name)(x)
 
 
 class Projection(nn.Module):
-    """A linear layer's kernel [*inputs, *features] and its bias [*features], or None, in the compute type.
+    """A linear layer on everything after [B, T] (a width, or heads and their width), [B, T, *features].
 
-    Inputs and features are a width each, or heads and their width.
+    It is one product of two matrices, as its gradient is then too: contracting over B and T apart would make
+    XLA copy what it contracts.
     """
 
     config: ModelConfig
-    inputs: tuple[int, ...]
     features: tuple[int, ...]
     use_bias: bool = True
     residual: bool = False
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
-        c, fan_in = self.config, math.prod(self.inputs)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c, (batch_size, num_tokens, *inputs) = self.config, x.shape
+        fan_in = math.prod(inputs)
         init = kernel_init(c, fan_in, residual=self.residual)
-        kernel = self.param("kernel", init, (*self.inputs, *self.features), c.param_dtype).astype(c.dtype)
-        if not self.use_bias:
-            return kernel, None
-        return kernel, self.param("bias", bias_init(c, fan_in), self.features, c.param_dtype).astype(c.dtype)
-
-
-def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """x [B, T, *inputs] through a kernel [*inputs, *features], [B, T, *features].
-
-    It is one product of two matrices, as its gradient is then too: contracting over B and T apart would make
-    XLA copy what it contracts.
-    """
-    inputs, features = x.shape[2:], kernel.shape[x.ndim - 2 :]
-    rows = x.reshape(-1, math.prod(inputs))
-    y = rows @ kernel.reshape(rows.shape[1], -1)
-    if bias is not None:
-        # A product with ones: its gradient is then one, too, and not XLA's slow sum over the rows.
-        y += jnp.ones((len(y), 1), y.dtype) @ bias.reshape(1, -1)
-    return y.reshape(*x.shape[:2], *features)
+        kernel = self.param("kernel", init, (*inputs, *self.features), c.param_dtype).astype(c.dtype)
+        joined = x.reshape(batch_size * num_tokens, fan_in)
+        y = joined @ kernel.reshape(fan_in, -1)
+        if self.use_bias:
+            bias = self.param("bias", bias_init(c, fan_in), self.features, c.param_dtype)
+            # A product with ones: its gradient is then one, too, and not XLA's slow sum over the rows.
+            ones, row = jnp.ones((len(y), 1), c.dtype), bias.astype(c.dtype).reshape(1, -1)
+            y += jnp.matmul(ones, row, precision="highest")
+        return y.reshape(batch_size, num_tokens, *self.features)
 
 
 class Head(nn.Module):

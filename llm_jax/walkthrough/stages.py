@@ -235,7 +235,7 @@ def _attention(lesson: Lesson) -> list[Stage]:
         Stage(
             "joined",
             r"Z = [Z_1; Z_2; \ldots; Z_N]",
-            [statement(layers.linear, "rows")],
+            [statement(layers.Projection.__call__, "joined")],
             [View("Z", _WIDE, _joined(block.mixed), rows=inputs)],
         ),
         Stage(
