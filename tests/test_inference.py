@@ -65,6 +65,15 @@ def test_generation_compiles_once_per_bucket_whatever_the_lengths(
     assert (decoding.prefill._cache_size(), decoding.decode_steps._cache_size()) == before
 
 
+def test_parameters_that_were_put_on_a_device_compile_decoding_once(
+    tiny: ModelConfig, tiny_params: Tree
+) -> None:
+    placed = jax.device_put(tiny_params, jax.devices()[0])  # as training and checkpoints give them
+    before = decoding.decode_steps._cache_size()
+    generate(placed, tiny, [[1, 2, 3]], 8)
+    assert decoding.decode_steps._cache_size() == before + 1
+
+
 def test_laid_out_parameters_give_the_same_scores(tiny: ModelConfig) -> None:
     tied = dataclasses.replace(tiny, tied_head=True, head_bias=False, spare_embedding_rows=0)
     params = init_params(jax.random.key(0), tied)

@@ -62,12 +62,12 @@ def window_logits(params: Tree, config: ModelConfig, tokens_BT: jax.Array, start
 @partial(jax.jit, static_argnums=4)
 def draw(
     key: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: SamplingConfig
-) -> tuple[jax.Array, jax.Array]:
-    """The next token of each row, int32 [B], and what each row has seen with it."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The next token of each row, int32 [B]; what each row has seen with it; and the next step."""
     rows_B = jnp.arange(logits_BV.shape[0])
     keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, step), row))(rows_B)
     tokens_B = sample(keys_B, logits_BV, seen_BV, sampling)
-    return tokens_B, seen_BV.at[rows_B, tokens_B].set(True)
+    return tokens_B, seen_BV.at[rows_B, tokens_B].set(True), step + 1
 
 
 class Decoding(NamedTuple):
@@ -99,8 +99,8 @@ def decode_steps(
         drawn_KB, (tokens_B, seen_BV, step, cache) = so_far
         hidden_BTD, cache, _ = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
         assert cache is not None
-        tokens_B, seen_BV = draw(key, logits(params, config, hidden_BTD[:, -1]), seen_BV, step, sampling)
-        return drawn_KB.at[index].set(tokens_B), Decoding(tokens_B, seen_BV, step + 1, cache)
+        drawn = draw(key, logits(params, config, hidden_BTD[:, -1]), seen_BV, step, sampling)
+        return drawn_KB.at[index].set(drawn[0]), Decoding(*drawn, cache)
 
     drawn_KB = jnp.zeros((MOST_A_CALL, *state.tokens.shape), jnp.int32)
     return jax.lax.fori_loop(0, count, one, (drawn_KB, state))
@@ -139,8 +139,8 @@ def generate_tokens(
     params = params if isinstance(params["blocks"], tuple) else lay_out(params)
     config = dataclasses.replace(config, tied_head=False)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
-    next_B, seen_BV = draw(key, next_logits_BV, seen_BV, np.int32(0), sampling)
-    state, new_KB, drawn, a_call = Decoding(next_B, seen_BV, jnp.int32(1), cache), next_B[None], 1, 1
+    state = Decoding(*draw(key, next_logits_BV, seen_BV, np.int32(0), sampling), cache)
+    new_KB, drawn, a_call = state.tokens[None], 1, 1
     while True:
         new_KB = np.asarray(new_KB)
         yield from new_KB
@@ -157,8 +157,8 @@ def generate_tokens(
         else:  # The longest row is full.
             window_BT, window_start_B = _last_window(tokens_BT, start_B, context)
             next_logits_BV = window_logits(params, config, window_BT, window_start_B)
-            next_B, seen_BV = draw(key, next_logits_BV, state.seen, np.int32(drawn), sampling)
-            state, new_KB = state._replace(seen=seen_BV), next_B[None]
+            state = Decoding(*draw(key, next_logits_BV, state.seen, state.step, sampling), state.cache)
+            new_KB = state.tokens[None]
         drawn += len(new_KB)
 
 
