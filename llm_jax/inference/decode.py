@@ -100,7 +100,7 @@ def decode_steps(
         hidden_BTD, cache, _ = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
         assert cache is not None
         drawn = draw(key, logits(params, config, hidden_BTD[:, -1]), seen_BV, step, sampling)
-        return drawn_KB.at[index].set(drawn[0]), Decoding(*drawn, cache)
+        return drawn_KB.at[index].set(drawn[0]), Decoding(*drawn, cache=cache)
 
     drawn_KB = jnp.zeros((MOST_A_CALL, *state.tokens.shape), jnp.int32)
     return jax.lax.fori_loop(0, count, one, (drawn_KB, state))
@@ -139,7 +139,7 @@ def generate_tokens(
     params = params if isinstance(params["blocks"], tuple) else lay_out(params)
     config = dataclasses.replace(config, tied_head=False)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
-    state = Decoding(*draw(key, next_logits_BV, seen_BV, np.int32(0), sampling), cache)
+    state = Decoding(*draw(key, next_logits_BV, seen_BV, np.int32(0), sampling), cache=cache)
     new_KB, drawn, a_call = state.tokens[None], 1, 1
     while True:
         new_KB = np.asarray(new_KB)
@@ -157,7 +157,7 @@ def generate_tokens(
         else:  # The longest row is full.
             window_BT, window_start_B = _last_window(tokens_BT, start_B, context)
             next_logits_BV = window_logits(params, config, window_BT, window_start_B)
-            state = Decoding(*draw(key, next_logits_BV, state.seen, state.step, sampling), state.cache)
+            state = Decoding(*draw(key, next_logits_BV, state.seen, state.step, sampling), cache=state.cache)
             new_KB = state.tokens[None]
         drawn += len(new_KB)
 
