@@ -23,8 +23,9 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from llm_jax.config import ModelConfig, SamplingConfig
+from llm_jax.config import SamplingConfig
 from llm_jax.inference.decode import generate_tokens, lay_out
+from llm_jax.model_config import ModelConfig
 from llm_jax.training.throughput import measure_bandwidth
 from llm_jax.tree import Tree, count_parameters
 from tests.parity.gpt2 import SWITCHES, our_tree, their_config

@@ -24,9 +24,10 @@ from torch_gpt import TorchGPT, adamw
 
 from llm_jax import command, materials
 from llm_jax.batch import Batch
-from llm_jax.config import Config, ModelConfig
+from llm_jax.config import Config
 from llm_jax.data.batches import evaluation_batches
 from llm_jax.evaluation.metrics import target_nats
+from llm_jax.model_config import ModelConfig
 from llm_jax.training.optimizer import make_horizon, make_schedule
 
 

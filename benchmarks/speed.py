@@ -30,8 +30,9 @@ import torch
 from torch_gpt import TorchGPT, adamw, as_ours
 
 from llm_jax.batch import Batch
-from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
+from llm_jax.config import Config, OptimConfig, TrainConfig
 from llm_jax.interop.torch_tutorial import import_params
+from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.optimizer import make_horizon, make_optimizer
 from llm_jax.training.step import run_steps

@@ -38,6 +38,7 @@ def explain(
     from llm_jax.inside import find_subject, label, make_lesson, next_batch, text_xray
     from llm_jax.training.losses import cross_entropy
     from llm_jax.walkthrough.explain_page import explain_page
+    from llm_jax.walkthrough.lesson import require_told
     from llm_jax.walkthrough.page import write_page
     from llm_jax.walkthrough.stages import stages
     from llm_jax.walkthrough.story import tell
@@ -45,6 +46,7 @@ def explain(
 
     began = time.perf_counter()
     subject = find_subject(source, report=print)
+    require_told(subject.config.model)
     lesson, words = make_lesson(subject, next_batch(subject)), read_words(language)
     all_stages = stages(lesson, cross_entropy)
     kind = "untrained" if subject.step is None else "trained"

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from llm_jax.batch import Batch
-from llm_jax.config import Config, ModelConfig, OptimConfig, SamplingConfig, TrainConfig
+from llm_jax.config import Config, OptimConfig, SamplingConfig, TrainConfig
 from llm_jax.evaluation.parity import Arrays, Program
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.interop.torch_tutorial import export_state_dict, import_params, infer_config
 from llm_jax.model.decoder import forward
+from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.optimizer import make_horizon, make_optimizer
 from llm_jax.training.step import train_step

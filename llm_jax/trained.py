@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from llm_jax.config import Config, ModelConfig, SamplingConfig
+from llm_jax.config import Config, SamplingConfig
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import UserError
@@ -20,6 +20,7 @@ from llm_jax.inference.decode import generate_tokens, lay_out
 from llm_jax.inference.text import stream_text
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
+from llm_jax.model_config import ModelConfig
 from llm_jax.settings import config_from_dict
 from llm_jax.training.checkpoint import read_about, read_params
 from llm_jax.tree import Tree

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import pytest
 
-from llm_jax.config import ModelConfig
 from llm_jax.model.decoder import init_params
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
 ROOT = Path(__file__).parents[1]

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from llm_jax.config import Config
+from llm_jax.model_config import RotaryConfig
 
 PACKAGE = Path(__file__).parents[1] / "llm_jax"
-WORDS = {"errors", "batch", "tree", "rules", "config", "settings"}
+WORDS = {"errors", "batch", "tree", "rules", "config", "model_config", "settings"}
+SCHEMAS = ("config.py", "model_config.py")
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
 DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
@@ -128,8 +130,8 @@ def test_each_rule_can_fail(name: str) -> None:
 
 
 def settings_read() -> set[str]:
-    """Names of all attributes that something outside config.py reads."""
-    others = (source for path, source in FILES.items() if path != "config.py")
+    """Names of all attributes that something outside the schemas reads."""
+    others = (source for path, source in FILES.items() if path not in SCHEMAS)
     return {
         node.attr
         for source in others
@@ -140,17 +142,21 @@ def settings_read() -> set[str]:
 
 def derived_settings() -> dict[str, str]:
     """Settings that are read through a property of their section."""
-    return {"d_ff": "mlp_width"}
+    derived = {"d_ff": "mlp_width", "d_head": "head_dim", "num_kv_heads": "kv_heads"}
+    return derived | {"global_every": "sees_all", "fraction": "turned"}
 
 
-@pytest.mark.parametrize("section", [field.name for field in dataclasses.fields(Config)])
-def test_no_setting_is_dead_and_each_is_documented(section: str) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [*(field.type for field in dataclasses.fields(Config)), RotaryConfig],
+    ids=lambda kind: kind.__name__,
+)
+def test_no_setting_is_dead_and_each_is_documented(kind: type) -> None:
     read = settings_read()
-    kind = next(field.type for field in dataclasses.fields(Config) if field.name == section)
-    assert isinstance(kind, type)
     body = next(
         node
-        for node in ast.parse(FILES["config.py"]).body
+        for path in SCHEMAS
+        for node in ast.parse(FILES[path]).body
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__
     ).body
     documented = {
@@ -162,6 +168,6 @@ def test_no_setting_is_dead_and_each_is_documented(section: str) -> None:
     }
     for field in dataclasses.fields(kind):
         assert derived_settings().get(field.name, field.name) in read, (
-            f"{section}.{field.name} is read by nothing"
+            f"{kind.__name__}.{field.name} is read by nothing"
         )
-        assert field.name in documented, f"{section}.{field.name} has no description"
+        assert field.name in documented, f"{kind.__name__}.{field.name} has no description"

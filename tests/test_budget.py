@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from llm_jax import command
-from llm_jax.config import Config, ModelConfig, OptimConfig, TrainConfig
+from llm_jax.config import Config, OptimConfig, TrainConfig
 from llm_jax.errors import UserError
+from llm_jax.model_config import ModelConfig
 from llm_jax.train import train
 from llm_jax.training.budget import (
     LADDER,

@@ -98,7 +98,7 @@ def test_every_stage_of_the_tutorial_is_there_with_its_shape(pages: dict[str, st
 
 def test_rotary_positions_and_normed_heads_are_told_as_what_they_are(tmp_path: Path) -> None:
     out, config = tmp_path / "modern.html", tmp_path / "modern.toml"
-    switches = 'positions = "rotary"\nactivation = "relu_squared"\nqk_norm = true\nnum_layers = 2\n'
+    switches = 'positions = "rotary"\nactivation = "relu_squared"\nqk_norm = "head"\nnum_layers = 2\n'
     config.write_text(f'[data]\nprepared = "{tmp_path}"\n[model]\n{switches}')
     run_explain([str(config), "--out", str(out)])
     page = out.read_text(encoding="utf-8")
@@ -109,7 +109,16 @@ def test_rotary_positions_and_normed_heads_are_told_as_what_they_are(tmp_path: P
     ]
     assert not {"positions", "input"} & {stage for stage, _, _ in found}
     assert "_norm_heads(&#34;query_norm&#34;" in page
-    assert "rotate(x, turn)" in page
+    assert "rotate(x, sight.turn)" in page
+
+
+def test_a_model_that_the_stages_do_not_tell_of_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "llama.toml"
+    config.write_text(f'[data]\nprepared = "{tmp_path}"\n[model]\nnorm = "rms"\ngated_mlp = true\n')
+    run_explain([str(config), "--out", str(tmp_path / "page.html")], status=2)
+    assert "another ['norm', 'gated_mlp']" in capsys.readouterr().err
 
 
 def test_the_page_needs_nothing_beside_it(pages: dict[str, str]) -> None:

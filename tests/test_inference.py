@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.config import ModelConfig, SamplingConfig
+from llm_jax.config import SamplingConfig
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import ByteTokenizer, decode
 from llm_jax.errors import DataError, UserError
@@ -17,6 +17,7 @@ from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.sampling import keep_likely, penalize, sample
 from llm_jax.inference.text import stream_text
 from llm_jax.model.decoder import forward, init_params
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
 GREEDY = SamplingConfig(temperature=0)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from llm_jax.batch import Batch
-from llm_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from llm_jax.config import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.errors import CheckpointError, DivergedError
+from llm_jax.model_config import ModelConfig
 from llm_jax.resume import compare_runs, short_run
 from llm_jax.training import loop
 from llm_jax.training.checkpoint import Checkpoints, read_state

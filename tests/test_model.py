@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.config import ModelConfig
 from llm_jax.errors import DataError, UserError
+from llm_jax.model.attention import attention_weights
 from llm_jax.model.cache import init_cache
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import (
@@ -20,15 +20,27 @@ from llm_jax.model.decoder import (
     init_params,
     read_out,
 )
-from llm_jax.model.layers import attention_weights, dropout, hashed_bits
-from llm_jax.model.positions import rotate, rotation, sinusoidal_table
+from llm_jax.model.dropout import dropout, hashed_bits
+from llm_jax.model.positions import frequencies, rotate, rotation, sinusoidal_table
+from llm_jax.model_config import ModelConfig, RotaryConfig
 from llm_jax.tree import Tree, count_parameters, flatten
 
 run = jax.jit(forward, static_argnums=1)
 GPT2 = {"positions": "learned", "activation": "gelu", "qkv_bias": True, "tied_head": True, "head_bias": False}
 GPT2 |= {"spare_embedding_rows": 0, "initializer": "gpt2", "embedding_dropout": 0.1}
-MODERN = {"positions": "rotary", "activation": "relu_squared", "qk_norm": True}
-FAMILIES = {"tutorial": {}, "gpt2": GPT2, "modern": MODERN}
+MODERN = {"positions": "rotary", "activation": "relu_squared", "qk_norm": "head"}
+LLAMA = {"positions": "rotary", "norm": "rms", "activation": "silu", "gated_mlp": True, "num_heads": 6}
+LLAMA |= {
+    "num_kv_heads": 2,
+    "d_head": 4,
+    "output_bias": False,
+    "mlp_bias": False,
+    "rotary": RotaryConfig(theta=500.0, fraction=0.5),
+}
+GEMMA = LLAMA | {"norm": "rms_plus_one", "norm_place": "both", "qk_norm": "all_heads"}
+GEMMA |= {"sliding_window": 3, "global_every": 2, "rotary": RotaryConfig(local_theta=100.0), "logit_cap": 2.0}
+GEMMA |= {"attention_cap": 1.0, "attention_scale": 0.3, "embedding_scale": 4.0, "activation": "gelu"}
+FAMILIES = {"tutorial": {}, "gpt2": GPT2, "modern": MODERN, "llama": LLAMA, "gemma": GEMMA}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -163,7 +175,7 @@ def test_dropout_keeps_the_mean_and_needs_a_key(
 def test_attention_weights_sum_to_one_and_are_zero_where_masked() -> None:
     q, k = jax.random.normal(jax.random.key(0), (2, 1, 5, 2, 4))
     mask_BTS = jnp.tril(jnp.ones((5, 5), bool))[None]
-    weights_BNTS, _, _ = attention_weights(q, k, mask_BTS)
+    weights_BNTS, _, _ = attention_weights(ModelConfig(d_model=8, num_heads=2), q, k, mask_BTS)
     np.testing.assert_allclose(weights_BNTS.sum(-1), 1, atol=1e-6)
     assert jnp.all(jnp.where(mask_BTS[:, None], 0, weights_BNTS) == 0)
 
@@ -212,7 +224,8 @@ def test_sinusoidal_table_has_sines_in_even_and_cosines_in_odd_columns() -> None
 def test_rotary_positions_turn_pairs_as_complex_numbers() -> None:
     x_BTNH = jax.random.normal(jax.random.key(0), (2, 5, 3, 8))
     position_BT = np.array([[0, 1, 2, 3, 4], [0, 0, 0, 7, 100]])
-    turned = np.asarray(rotate(x_BTNH, rotation(position_BT, 8)))
+    turn = rotation(position_BT, frequencies(RotaryConfig(), 8), 1.0, jnp.dtype("float32"))
+    turned = np.asarray(rotate(x_BTNH, turn))
     pairs = np.asarray(x_BTNH[..., :4]) + 1j * np.asarray(x_BTNH[..., 4:])
     expected = pairs * np.exp(1j * position_BT[:, :, None, None] * 10000.0 ** (-np.arange(4) / 4))
     np.testing.assert_allclose(turned[..., :4] + 1j * turned[..., 4:], expected, atol=1e-5)
@@ -222,7 +235,8 @@ def test_attention_with_rotary_positions_knows_distances_alone(tiny: ModelConfig
     q_BTNH, k_BTNH = jax.random.normal(jax.random.key(0), (2, 1, 6, tiny.num_heads, tiny.head_dim))
 
     def scores(first: int) -> jax.Array:
-        turn = rotation(first + np.arange(6)[None], tiny.head_dim)
+        frequency_P = frequencies(RotaryConfig(), tiny.head_dim)
+        turn = rotation(first + np.arange(6)[None], frequency_P, 1.0, jnp.dtype("float32"))
         return jnp.einsum("BTNH,BSNH->BNTS", rotate(q_BTNH, turn), rotate(k_BTNH, turn))
 
     np.testing.assert_allclose(scores(50), scores(0), atol=1e-4)
@@ -230,7 +244,7 @@ def test_attention_with_rotary_positions_knows_distances_alone(tiny: ModelConfig
 
 
 def test_normed_queries_and_keys_have_one_size(tiny: ModelConfig, tokens_BT: np.ndarray) -> None:
-    config = dataclasses.replace(tiny, qk_norm=True)
+    config = dataclasses.replace(tiny, qk_norm="head")
     _, _, seen = run(init_params(jax.random.key(0), config), config, tokens_BT)
     for heads in (seen.blocks.queries, seen.blocks.keys):
         np.testing.assert_allclose(jnp.mean(jnp.square(heads), axis=-1), 1, rtol=1e-3)
@@ -270,7 +284,7 @@ def test_what_is_seen_is_what_was_computed(
         blocks.block_output, blocks.block_input + blocks.attention_output + blocks.mlp_output, atol=1e-5
     )
     np.testing.assert_allclose(
-        np.where(seen.mask[None, :, None], blocks.scores, -np.inf),
+        np.where(seen.sight.mask[None, :, None], blocks.scores, -np.inf),
         np.where(blocks.masked_scores < -1e30, -np.inf, blocks.masked_scores),
     )
     np.testing.assert_allclose(blocks.weights.sum(axis=-1), 1, rtol=1e-5)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from llm_jax import materials
-from llm_jax.config import Config, ModelConfig, TrainConfig
+from llm_jax.config import Config, TrainConfig
 from llm_jax.model.decoder import forward, init_params, read_out
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 from llm_jax.walkthrough import page
 from llm_jax.walkthrough.words import read_words

@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax.config import ModelConfig, SamplingConfig
+from llm_jax.config import SamplingConfig
 from llm_jax.errors import UserError
 from llm_jax.inference.sampling import sample
 from llm_jax.model.cache import KVCache, init_cache
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import hidden_states, logits, unstack_blocks
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
 MOST_A_CALL = 32  # tokens of each row

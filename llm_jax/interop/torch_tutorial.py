@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llm_jax.config import ModelConfig
 from llm_jax.errors import CheckpointError
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree, flatten, unflatten
 
 StateDict = dict[str, np.ndarray]

@@ -4,8 +4,8 @@ go in.
 
 import numpy as np
 
-from llm_jax.config import ModelConfig
 from llm_jax.errors import DataError, UserError
+from llm_jax.model_config import ModelConfig
 
 
 def check_tokens(tokens: np.ndarray, config: ModelConfig, name: str) -> None:

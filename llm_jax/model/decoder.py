@@ -6,25 +6,22 @@ unless ids share one), L layers.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from llm_jax.config import ModelConfig
+from llm_jax.model.attention import Sight, cap, sight
 from llm_jax.model.cache import KVCache
-from llm_jax.model.layers import (
-    Block,
-    Head,
-    apply,
-    dropout,
-    embedding_init,
-    head_scores,
-    layer_norm,
-)
-from llm_jax.model.positions import Rotation, rotation, sinusoidal_table
+from llm_jax.model.dropout import dropout
+from llm_jax.model.layers import Block, Head, apply, embedding_init, head_scores
+from llm_jax.model.norms import norm
+from llm_jax.model.positions import sinusoidal_table
 from llm_jax.model.seen import Seen, SeenInBlock
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
 
@@ -32,15 +29,15 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     """Fresh parameters, layers stacked on a leading axis."""
     keys = jax.random.split(key, 4)
     x_BTD = jnp.zeros((1, 1, config.d_model), config.dtype)
-    mask_BTS = jnp.ones((1, 1, 1), bool)
+    sees_itself = sight(config, jnp.arange(1), 1, jnp.zeros(1, jnp.int32), local=False)
 
     def init_block(key: jax.Array) -> Tree:
-        return dict(Block(config).init(key, x_BTD, mask_BTS, None, None, jnp.int32(0), None)["params"])
+        return dict(Block(config).init(key, x_BTD, sees_itself, None, jnp.int32(0), None)["params"])
 
     params = {
         "token_embedding": {"embedding": _init_table(keys[0], config, _embedding_rows(config))},
         "blocks": jax.vmap(init_block)(jax.random.split(keys[1], config.num_layers)),
-        "final_norm": layer_norm(config, "final_norm").init(keys[2], x_BTD)["params"],
+        "final_norm": norm(config, "final_norm").init(keys[2], x_BTD)["params"],
     }
     if config.positions == "learned":
         table_TD = _init_table(jax.random.fold_in(keys[0], 1), config, config.context_length)
@@ -108,10 +105,8 @@ def hidden_states(
     first = jnp.int32(0) if cache is None else cache.length
     start_B = jnp.zeros(batch_size, jnp.int32) if start_B is None else start_B
     query_T = first + jnp.arange(num_tokens)
-    slot_S = jnp.arange(num_slots)
-    mask_BTS = (slot_S[None, None, :] <= query_T[None, :, None]) & (
-        slot_S[None, None, :] >= start_B[:, None, None]
-    )
+    far = sight(config, query_T, num_slots, start_B, local=False)
+    near = sight(config, query_T, num_slots, start_B, local=True) if config.sliding_window else None
     position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
 
     token_BTD, signal_BTD = _embed(params, config, tokens_BT, position_BT)
@@ -119,10 +114,9 @@ def hidden_states(
     if dropout_key is not None:
         dropout_key, embedding_key = jax.random.split(dropout_key)
         x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD)
-    turn = rotation(position_BT, config.head_dim) if config.positions == "rotary" else None
-    x_BTD, cache, seen = _run_blocks(params["blocks"], config, x_BTD, mask_BTS, turn, cache, dropout_key)
+    x_BTD, cache, seen = _run_blocks(params["blocks"], config, x_BTD, far, near, cache, dropout_key)
     hidden_BTD = _final_norm(params, config, x_BTD)
-    return hidden_BTD, cache, Seen(token_BTD, signal_BTD, turn, mask_BTS, seen, hidden_BTD)
+    return hidden_BTD, cache, Seen(token_BTD, signal_BTD, far, seen, hidden_BTD)
 
 
 def head_weights(params: Tree, config: ModelConfig) -> tuple[jax.Array, jax.Array | None]:
@@ -134,7 +128,7 @@ def head_weights(params: Tree, config: ModelConfig) -> tuple[jax.Array, jax.Arra
 
 def row_logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
     """Scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
-    return head_scores(hidden.astype(config.dtype), *head_weights(params, config))
+    return cap(head_scores(hidden.astype(config.dtype), *head_weights(params, config)), config.logit_cap)
 
 
 def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
@@ -176,7 +170,7 @@ def _init_table(key: jax.Array, config: ModelConfig, rows: int) -> jax.Array:
 
 
 def _final_norm(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Array:
-    return apply(layer_norm(config, "final_norm"), params["final_norm"], stream)
+    return apply(norm(config, "final_norm"), params["final_norm"], stream)
 
 
 @jax.named_scope("embedding")
@@ -190,7 +184,7 @@ def _embed(
         return apply(leaf, {"embedding": table}, ids)
 
     rows_BT = jnp.minimum(tokens_BT, config.num_rows - 1) if config.shared_ids else tokens_BT
-    token_BTD = look_up(params["token_embedding"]["embedding"], rows_BT)
+    token_BTD = look_up(params["token_embedding"]["embedding"], rows_BT) * config.embedding_scale
     if config.positions == "rotary":
         return token_BTD, None
     if config.positions == "learned":
@@ -204,25 +198,25 @@ def _run_blocks(
     blocks: Tree | tuple[Tree, ...],
     config: ModelConfig,
     x_BTD: jax.Array,
-    mask_BTS: jax.Array,
-    turn: Rotation | None,
+    far: Sight,
+    near: Sight | None,
     cache: KVCache | None,
     key: jax.Array | None,
 ) -> tuple[jax.Array, KVCache | None, SeenInBlock]:
     first = jnp.int32(0) if cache is None else cache.length
 
     def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
-        block_params, dropout_keys, slots = layer
-        x_BTD, slots, seen = apply(
-            Block(config), block_params, x_BTD, mask_BTS, turn, slots, first, dropout_keys
-        )
+        block_params, is_global, dropout_keys, slots = layer
+        look = far if near is None else jax.tree.map(partial(jnp.where, is_global), far, near)
+        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, look, slots, first, dropout_keys)
         return x_BTD, (slots, seen)
 
     if config.remat:
         run_block = jax.checkpoint(run_block)
+    global_L = np.array([config.sees_all(number) for number in range(config.num_layers)])
     layer_keys = None if key is None else jax.random.split(key, (config.num_layers, 3))
     if config.layers == "scan" and cache is None and not isinstance(blocks, tuple):
-        x_BTD, (_, seen) = jax.lax.scan(run_block, x_BTD, (blocks, layer_keys, None))
+        x_BTD, (_, seen) = jax.lax.scan(run_block, x_BTD, (blocks, global_L, layer_keys, None))
         return x_BTD, None, seen
     # Unstacked once: indexing the stack in each layer costs a copy there and a scatter in its gradient.
     if not isinstance(blocks, tuple):
@@ -231,7 +225,7 @@ def _run_blocks(
     for number, block_params in enumerate(blocks):
         dropout_keys = None if layer_keys is None else layer_keys[number]
         slots = None if cache is None else cache.layers[number]
-        x_BTD, output = run_block(x_BTD, (block_params, dropout_keys, slots))
+        x_BTD, output = run_block(x_BTD, (block_params, global_L[number], dropout_keys, slots))
         outputs.append(output)
     written, seen = zip(*outputs, strict=True)
     seen = jax.tree.map(lambda *layers: jnp.stack(layers), *seen)

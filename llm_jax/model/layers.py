@@ -1,76 +1,28 @@
-"""The leaves: Flax modules that declare one layer's parameters, and the pure pieces of attention.
+"""The leaves: Flax modules that declare one layer's parameters.
 
 Nothing here knows how many layers there are, what a loss is, or where arrays live. Legend: B batch, T query
-tokens, S key/value slots, D d_model, F MLP width, N heads, H head_dim, V vocabulary.
+tokens, S key/value slots, D d_model, F MLP width, N query heads, K key/value heads, H head_dim, R rows of
+the head.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llm_jax.config import ModelConfig
+from llm_jax.model.attention import Sight, attention_weights, mix
 from llm_jax.model.cache import LayerCache
-from llm_jax.model.positions import Rotation, rotate
+from llm_jax.model.dropout import dropout
+from llm_jax.model.norms import RMSNorm, norm, wide
+from llm_jax.model.positions import rotate
 from llm_jax.model.seen import SeenInBlock
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
 Initializer = jax.nn.initializers.Initializer
-
-
-def wide(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The type of norms, softmax, logits and loss: `dtype`, but float32 at least."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-@jax.named_scope("dropout")
-def dropout(key: jax.Array | None, rate: float, x: jax.Array) -> jax.Array:
-    """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate); the identity without a
-    key.
-    """
-    if key is None or rate == 0:
-        return x
-    least = jnp.uint32(int(rate * 2**32))
-    return jnp.where(hashed_bits(key, x.shape) >= least, x / (1 - rate), 0).astype(x.dtype)
-
-
-def hashed_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A uniform uint32 for each place of an array: its index and the key, hashed.
-
-    Unlike a generator's stream it is pure arithmetic on an index, so it is fused into what uses it and does
-    not depend on how the array is cut up. Each round is PCG's output permutation (Jarzynski and Olano 2020).
-    """
-    index = sum(
-        (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(math.prod(shape[axis + 1 :]) % 2**32))
-        for axis in range(len(shape))
-    )
-    first, second = jax.random.key_data(key)
-    return _pcg(_pcg(index + first) + second)
-
-
-def _pcg(word: jax.Array) -> jax.Array:
-    state = word * jnp.uint32(747796405) + jnp.uint32(2891336453)
-    word = ((state >> ((state >> 28) + 4)) ^ state) * jnp.uint32(277803737)
-    return (word >> 22) ^ word
-
-
-@jax.named_scope("attention")
-def attention_weights(
-    q_BTNH: jax.Array, k_BSNH: jax.Array, mask_BTS: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Softmax over slots of q.k / sqrt(H), exactly 0 where the mask is False; then the scores it was made of,
-    after and before the mask. Each [B, N, T, S] in at least float32.
-    """
-    kind = wide(q_BTNH.dtype)
-    scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=kind)
-    scores_BNTS = scores_BNTS / math.sqrt(q_BTNH.shape[-1])
-    # The lowest finite number rather than -inf: a padded query may see no slot at all, and must not become
-    # NaN.
-    masked_BNTS = jnp.where(mask_BTS[:, None], scores_BNTS, jnp.finfo(kind).min)
-    weights_BNTS = jax.nn.softmax(masked_BNTS, axis=-1)
-    return weights_BNTS, masked_BNTS, scores_BNTS
 
 
 def apply(module: nn.Module, params: Tree, *arguments: Any) -> Any:
@@ -107,26 +59,17 @@ def embedding_init(config: ModelConfig) -> Initializer:
     return jax.nn.initializers.normal(1.0 if config.initializer == "torch" else 0.02)
 
 
-def layer_norm(config: ModelConfig, name: str) -> nn.LayerNorm:
-    """Layer norm in at least float32, with the variance as torch computes it."""
-    return nn.LayerNorm(
-        epsilon=config.norm_eps,
-        dtype=wide(config.dtype),
-        param_dtype=config.param_dtype,
-        use_fast_variance=False,
-        name=name,
-    )
-
-
 _ACTIVATIONS = {
     "relu": jax.nn.relu,
     "gelu": jax.nn.gelu,
+    "gelu_exact": partial(jax.nn.gelu, approximate=False),
+    "silu": jax.nn.silu,
     "relu_squared": lambda x: jnp.square(jax.nn.relu(x)),
 }
 
 
 class Block(nn.Module):
-    """One pre-norm decoder block: attention, then the MLP, each added to the residual stream."""
+    """One decoder block: attention, then the MLP, each added to the residual stream."""
 
     config: ModelConfig
 
@@ -134,8 +77,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x_BTD: jax.Array,
-        mask_BTS: jax.Array,
-        turn: Rotation | None,
+        sight: Sight,
         cache: LayerCache | None,
         first: jax.Array,
         keys: jax.Array | None,
@@ -143,35 +85,40 @@ class Block(nn.Module):
         c = self.config
         weights_key, attention_key, mlp_key = (None, None, None) if keys is None else keys
 
-        attention_input_BTD = layer_norm(c, "norm_1")(x_BTD).astype(c.dtype)
-        q_BTNH, k_BSNH, v_BSNH = (
-            self._heads(name, attention_input_BTD) for name in ("query", "key", "value")
-        )
-        if c.qk_norm:
+        attention_input_BTD = self._norm_before("norm_1", x_BTD)
+        q_BTNH = self._heads("query", c.num_heads, attention_input_BTD)
+        k_BSKH = self._heads("key", c.kv_heads, attention_input_BTD)
+        v_BSKH = self._heads("value", c.kv_heads, attention_input_BTD)
+        if c.qk_norm != "none":
             q_BTNH = self._norm_heads("query_norm", q_BTNH)
-            k_BSNH = self._norm_heads("key_norm", k_BSNH)
-        if turn is not None:
-            q_BTNH, k_BSNH = (rotate(x, turn) for x in (q_BTNH, k_BSNH))
+            k_BSKH = self._norm_heads("key_norm", k_BSKH)
+        if sight.turn is not None:
+            q_BTNH, k_BSKH = (rotate(x, sight.turn) for x in (q_BTNH, k_BSKH))
         if cache is not None:
-            cache = cache.write(k_BSNH, v_BSNH, first)
-            k_BSNH, v_BSNH = (jnp.swapaxes(slots, 1, 2) for slots in cache)
-        weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(q_BTNH, k_BSNH, mask_BTS)
+            cache = cache.write(k_BSKH, v_BSKH, first)
+            k_BSKH, v_BSKH = (jnp.swapaxes(slots, 1, 2) for slots in cache)
+        weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(c, q_BTNH, k_BSKH, sight.mask)
         kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype))
-        mixed_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
-        attention_output_BTD = self._project("attention_output", c.d_model, mixed_BTNH, True)
+        mixed_BTNH = mix(kept_BNTS, v_BSKH)
+        projected_BTD = self._project("attention_output", c.d_model, mixed_BTNH, c.output_bias, residual=True)
+        attention_output_BTD = self._norm_after("attention_output_norm", projected_BTD)
         after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD)
 
-        mlp_input_BTD = layer_norm(c, "norm_2")(after_attention_BTD).astype(c.dtype)
-        hidden_BTF = self._project("mlp_up", c.mlp_width, mlp_input_BTD)
+        mlp_input_BTD = self._norm_before("norm_2", after_attention_BTD)
+        active_name = "mlp_gate" if c.gated_mlp else "mlp_up"
+        hidden_BTF = self._project(active_name, c.mlp_width, mlp_input_BTD, c.mlp_bias)
         active_BTF = _ACTIVATIONS[c.activation](hidden_BTF)
-        mlp_output_BTD = self._project("mlp_down", c.d_model, active_BTF, True)
+        if c.gated_mlp:
+            active_BTF *= self._project("mlp_up", c.mlp_width, mlp_input_BTD, c.mlp_bias)
+        down_BTD = self._project("mlp_down", c.d_model, active_BTF, c.mlp_bias, residual=True)
+        mlp_output_BTD = self._norm_after("mlp_output_norm", down_BTD)
         output_BTD = after_attention_BTD + dropout(mlp_key, c.dropout, mlp_output_BTD)
         seen = SeenInBlock(
             block_input=x_BTD,
             attention_input=attention_input_BTD,
             queries=q_BTNH,
-            keys=k_BSNH,
-            values=v_BSNH,
+            keys=k_BSKH,
+            values=v_BSKH,
             scores=scores_BNTS,
             masked_scores=masked_BNTS,
             weights=weights_BNTS,
@@ -186,17 +133,27 @@ class Block(nn.Module):
         )
         return output_BTD, cache, seen
 
-    def _heads(self, name: str, x_BTD: jax.Array) -> jax.Array:
+    def _norm_before(self, name: str, x_BTD: jax.Array) -> jax.Array:
         c = self.config
-        return Projection(c, (c.num_heads, c.head_dim), use_bias=c.qkv_bias, name=name)(x_BTD)
+        return norm(c, name)(x_BTD).astype(c.dtype) if c.norm_place != "after" else x_BTD.astype(c.dtype)
+
+    def _norm_after(self, name: str, x_BTD: jax.Array) -> jax.Array:
+        c = self.config
+        return norm(c, name)(x_BTD).astype(c.dtype) if c.norm_place != "before" else x_BTD
+
+    def _heads(self, name: str, count: int, x_BTD: jax.Array) -> jax.Array:
+        c = self.config
+        return Projection(c, (count, c.head_dim), use_bias=c.qkv_bias, name=name)(x_BTD)
 
     def _norm_heads(self, name: str, x_BTNH: jax.Array) -> jax.Array:
         c = self.config
-        norm = nn.RMSNorm(epsilon=c.norm_eps, dtype=wide(c.dtype), param_dtype=c.param_dtype, name=name)
-        return norm(x_BTNH).astype(c.dtype)
+        normed = x_BTNH if c.qk_norm == "head" else x_BTNH.reshape(*x_BTNH.shape[:2], -1)
+        return RMSNorm(c, name=name)(normed).reshape(x_BTNH.shape).astype(c.dtype)
 
-    def _project(self, name: str, features: int, x: jax.Array, residual: bool = False) -> jax.Array:
-        return Projection(self.config, (features,), residual=residual, name=name)(x)
+    def _project(
+        self, name: str, features: int, x: jax.Array, use_bias: bool, *, residual: bool = False
+    ) -> jax.Array:
+        return Projection(self.config, (features,), use_bias=use_bias, residual=residual, name=name)(x)
 
 
 class Projection(nn.Module):

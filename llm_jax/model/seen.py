@@ -1,7 +1,8 @@
 """What the decoder computes on the way, handed out by return value for those who look inside.
 
 Every forward pass returns it; under `jit`, what nobody uses is never computed. B batch, T query tokens, S
-key/value slots, D d_model, F MLP width, N heads, H head_dim, L layers. Fields are
+key/value slots, D d_model, F MLP width, N query heads, K key/value
+heads, H head_dim, L layers. Fields are
 jax.Array, or numpy arrays once fetched from the device.
 """
 
@@ -14,17 +15,17 @@ class SeenInBlock(NamedTuple):
     block_input: Any  # [B, T, D]
     attention_input: Any  # [B, T, D], normed
     queries: Any  # [B, T, N, H], normed and turned where the model does
-    keys: Any  # [B, S, N, H], likewise
-    values: Any  # [B, S, N, H]
-    scores: Any  # [B, N, T, S], before the mask
+    keys: Any  # [B, S, K, H], likewise
+    values: Any  # [B, S, K, H]
+    scores: Any  # [B, N, T, S], capped where the model does, before the mask
     masked_scores: Any  # [B, N, T, S]
     weights: Any  # [B, N, T, S], softmax, before dropout
     mixed: Any  # [B, T, N, H], values under the weights
-    attention_output: Any  # [B, T, D], projected, before dropout
+    attention_output: Any  # [B, T, D], projected (and normed where the model does), before dropout
     after_attention: Any  # [B, T, D], the residual stream
     mlp_input: Any  # [B, T, D], normed
-    mlp_hidden: Any  # [B, T, F], before the activation
-    mlp_active: Any  # [B, T, F], after it
+    mlp_hidden: Any  # [B, T, F], before the activation (of the gate, where there is one)
+    mlp_active: Any  # [B, T, F], after it (and times what the gate lets pass)
     mlp_output: Any  # [B, T, D], before dropout
     block_output: Any  # [B, T, D], the residual stream
 
@@ -34,7 +35,6 @@ class Seen(NamedTuple):
 
     token_embedding: Any  # [B, T, D]
     position_embedding: Any  # [B, T, D], or None where positions turn queries and keys
-    turn: Any  # their Rotation, or None
-    mask: Any  # [B, T, S] bool, True where attention may look
+    sight: Any  # Sight of layers without a window
     blocks: SeenInBlock
     hidden: Any  # [B, T, D], after the final norm

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from llm_jax.batch import Batch
-from llm_jax.config import ModelConfig
-from llm_jax.model.decoder import head_weights, hidden_states
+from llm_jax.model.decoder import head_weights, hidden_states, row_logits
 from llm_jax.model.layers import head_scores
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
 
@@ -124,6 +124,8 @@ def next_token_nats(
 ) -> jax.Array:
     """Cross-entropy of each next token, [B, T], without weights; dropout with a key."""
     hidden_BTD, _, _ = hidden_states(params, config, batch.tokens, dropout_key=dropout_key)
+    if config.logit_cap:  # whose slope head_nats does not know
+        return cross_entropy(row_logits(params, config, hidden_BTD), batch.targets, config.shared_ids)
     kernel_DR, bias_R = head_weights(params, config)
     hidden_ND = hidden_BTD.reshape(-1, config.d_model).astype(config.dtype)
     nats_N = head_nats(hidden_ND, kernel_DR, bias_R, batch.targets.reshape(-1), config.shared_ids)

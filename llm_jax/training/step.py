@@ -15,8 +15,9 @@ import numpy as np
 import optax
 
 from llm_jax.batch import Batch
-from llm_jax.config import Config, ModelConfig
+from llm_jax.config import Config
 from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
+from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import next_token_loss, next_token_nats
 from llm_jax.training.optimizer import Horizon, learning_rate, make_horizon, make_optimizer
 from llm_jax.tree import Tree

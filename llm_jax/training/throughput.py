@@ -12,8 +12,8 @@ from math import prod
 import jax
 import jax.numpy as jnp
 
-from llm_jax.config import ModelConfig
 from llm_jax.model.decoder import abstract_params
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import flatten
 
 
@@ -24,7 +24,8 @@ def flops_per_token(config: ModelConfig) -> int:
     )
     if config.tied_head:
         kernels += config.num_rows * config.d_model
-    attention = 2 * config.num_layers * config.context_length * config.d_model  # q.k and weights times v
+    width = config.num_heads * config.head_dim
+    attention = 2 * config.num_layers * config.context_length * width  # q.k and weights times v
     return 6 * (kernels + attention)
 
 

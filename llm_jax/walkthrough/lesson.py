@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from llm_jax.batch import Batch
-from llm_jax.config import ModelConfig
+from llm_jax.errors import UserError
 from llm_jax.model.decoder import forward
 from llm_jax.model.seen import Seen
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree, flatten
 
 
@@ -40,6 +41,25 @@ class Lesson(NamedTuple):
     logits: np.ndarray  # [B, T, V]
     nats: np.ndarray  # [B, T], cross-entropy of each target
     movements: list[Movement]
+
+
+# What may be set in a model that the stages tell of; all else must be as in the tutorial.
+_TOLD = {
+    *("vocab_size", "shared_ids", "spare_embedding_rows", "context_length"),
+    *("d_model", "num_layers", "num_heads", "d_ff", "positions", "activation", "qk_norm", "qkv_bias"),
+    *("tied_head", "head_bias", "norm_eps", "dropout", "embedding_dropout", "initializer"),
+    *("dtype", "param_dtype", "layers", "remat"),
+}
+
+
+def require_told(config: ModelConfig) -> None:
+    """Raises UserError for a model with a part that the stages do not tell of."""
+    usual = ModelConfig()
+    odd = [
+        name for name, value in vars(config).items() if value != getattr(usual, name) and name not in _TOLD
+    ]
+    if odd:
+        raise UserError(f"explain tells of the tutorial's and GPT-2's parts; this model has another {odd}")
 
 
 @partial(jax.jit, static_argnums=1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_jax.data import batches, tokenizers
-from llm_jax.model import decoder, layers, positions
+from llm_jax.model import attention, decoder, layers, positions
 from llm_jax.model.seen import SeenInBlock
 from llm_jax.walkthrough.lesson import Lesson
 from llm_jax.walkthrough.source import Code, statement
@@ -48,6 +48,8 @@ _HEADS = ("batch", "head", "time", "head_width")
 _ACTIVATIONS = {
     "relu": r"\mathrm{ReLU}",
     "gelu": r"\mathrm{GELU}",
+    "gelu_exact": r"\mathrm{GELU}",
+    "silu": r"\mathrm{SiLU}",
     "relu_squared": r"\mathrm{ReLU}^2",
 }
 _SQUARE = ("batch", "head", "query", "key")
@@ -134,8 +136,9 @@ def _signal(lesson: Lesson) -> list[Stage]:
 
 def _rotation(lesson: Lesson) -> list[Stage]:
     """Positions that turn queries and keys in every block."""
-    turn = lesson.seen.turn
-    code = [statement(positions.rotation, name) for name in ("frequency", "angle", "return")]
+    turn = lesson.seen.sight.turn
+    angles = [statement(positions.rotation, name) for name in ("angle_BTP", "return")]
+    code = [statement(positions.frequencies, "frequency_P"), *angles]
     return [
         Stage(
             "rotation",
@@ -166,7 +169,7 @@ def _heads(lesson: Lesson) -> list[Stage]:
     block, inputs = _first_block(lesson), _row_labels(lesson)
     projected = [("Q", block.queries), ("K", block.keys), ("V", block.values)]
     symbols = r"Q, K, V \in \mathbb{R}"
-    rotary, normed = lesson.config.positions == "rotary", lesson.config.qk_norm
+    rotary, normed = lesson.config.positions == "rotary", lesson.config.qk_norm != "none"
     turned = "R" * rotary + r"\,\mathrm{RMSNorm}" * normed
     occurrences = [0, *[1] * normed, *[2] * rotary]  # of lines in the block that make the queries
     return [
@@ -191,7 +194,7 @@ def _heads(lesson: Lesson) -> list[Stage]:
         Stage(
             "heads_first",
             symbols + r"^{B \times N \times T \times H}",
-            [statement(layers.attention_weights, "scores_BNTS")],
+            [statement(attention.attention_weights, "scores_BKGTS")],
             [View(symbol, _HEADS, _heads_first(x), rows=inputs) for symbol, x in projected],
         ),
     ]
@@ -199,21 +202,24 @@ def _heads(lesson: Lesson) -> list[Stage]:
 
 def _attention(lesson: Lesson) -> list[Stage]:
     block, inputs = _first_block(lesson), _row_labels(lesson)
-    mask_TT = np.where(lesson.seen.mask[0], 0.0, -np.inf)
-    masked_BNTT = np.where(lesson.seen.mask[:, None], block.scores, -np.inf)
+    mask_TT = np.where(lesson.seen.sight.mask[0], 0.0, -np.inf)
+    masked_BNTT = np.where(lesson.seen.sight.mask[:, None], block.scores, -np.inf)
     return [
         Stage(
             "scores",
             r"S = \frac{Q K^{\top}}{\sqrt{H}}",
-            [statement(layers.attention_weights, "scores_BNTS", occurrence) for occurrence in (0, 1)],
+            [
+                statement(attention.attention_weights, "scores_BKGTS"),
+                statement(attention.attention_weights, "scores_BNTS", 1),
+            ],
             [View("S", _SQUARE, block.scores, rows=inputs, columns=inputs)],
         ),
         Stage(
             "mask",
             r"M_{ij} = \begin{cases} 0 & j \le i \\ -\infty & j > i \end{cases}",
             [
-                statement(decoder.hidden_states, "mask_BTS"),
-                statement(layers.attention_weights, "masked_BNTS"),
+                statement(attention.sight, "mask_BTS"),
+                statement(attention.attention_weights, "masked_BNTS"),
             ],
             [
                 View("M", ("query", "key"), mask_TT, rows=inputs, columns=inputs),
@@ -223,13 +229,13 @@ def _attention(lesson: Lesson) -> list[Stage]:
         Stage(
             "softmax",
             r"A_{ij} = \frac{e^{S_{ij} + M_{ij}}}{\sum_k e^{S_{ik} + M_{ik}}}",
-            [statement(layers.attention_weights, "weights_BNTS")],
+            [statement(attention.attention_weights, "weights_BNTS")],
             [View("A", _SQUARE, block.weights, rows=inputs, columns=inputs)],
         ),
         Stage(
             "mixed",
             r"Z = A V",
-            [statement(_BLOCK, "mixed_BTNH")],
+            [statement(attention.mix, "mixed_BTKGH")],
             [View("Z", _HEADS, _heads_first(block.mixed), rows=inputs)],
         ),
         Stage(

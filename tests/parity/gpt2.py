@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import GPT2Config
 
-from llm_jax.config import ModelConfig
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree, unflatten
 
 SWITCHES: dict[str, Any] = {

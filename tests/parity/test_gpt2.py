@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from llm_jax.config import ModelConfig
 from llm_jax.model.decoder import abstract_params, forward
+from llm_jax.model_config import ModelConfig
 from llm_jax.proof import as_batch
 from llm_jax.training.losses import next_token_loss
 from llm_jax.tree import Tree, flatten, require_same_shapes
