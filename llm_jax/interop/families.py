@@ -1,0 +1,195 @@
+"""Families of open models as settings of our decoder, read off Hugging Face's config.json.
+
+A family is a function from fields to settings here and a table of names in `huggingface`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llm_jax.errors import CheckpointError
+from llm_jax.interop.fields import Fields
+from llm_jax.interop.stretching import read_rotary
+from llm_jax.model_config import ModelConfig
+
+_ACTIVATIONS = {
+    "silu": "silu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_new": "gelu",
+    "gelu_fast": "gelu",
+    "gelu": "gelu_exact",
+    "relu": "relu",
+    "relu2": "relu_squared",
+}
+_NUMBER = (int, float)
+
+
+def read_model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The decoder that a config.json describes.
+
+    Raises:
+        CheckpointError: its family is unknown, a field is missing or of another type, or one asks for
+            something that the decoder has not got.
+    """
+    family = config.get("model_type")
+    if family not in _FAMILIES:
+        raise CheckpointError(
+            f"config.json: model_type must be one of {', '.join(_FAMILIES)}, got {family!r}"
+        )
+    fields = Fields(config, "config.json")
+    settings = _FAMILIES[family](fields)
+    fields.finish()
+    return ModelConfig(**settings, dropout=0.0, initializer="gpt2", head_bias=False)
+
+
+def _gpt2(fields: Fields) -> dict[str, Any]:
+    fields.require("add_cross_attention", False)
+    fields.require("scale_attn_weights", True)
+    fields.require("scale_attn_by_inverse_layer_idx", False)
+    fields.require("reorder_and_upcast_attn", False, True)  # True for the order of the same products alone
+    return {
+        "vocab_size": fields.take("vocab_size", int),
+        "context_length": fields.take("n_positions", int),
+        "d_model": fields.take("n_embd", int),
+        "num_layers": fields.take("n_layer", int),
+        "num_heads": fields.take("n_head", int),
+        "d_ff": fields.take("n_inner", int, 0),
+        "norm_eps": fields.take("layer_norm_epsilon", float, 1e-5),
+        "activation": _activation(fields, "activation_function"),
+        "tied_head": fields.take("tie_word_embeddings", bool, True),
+        "positions": "learned",
+        "qkv_bias": True,
+    }
+
+
+def _llama(fields: Fields, *, tied: bool = False, activation: str = "hidden_act") -> dict[str, Any]:
+    """What Llama has, and with it most families.
+
+    Args:
+        fields: of config.json.
+        tied: what holds where the file does not say it.
+        activation: the field that names the non-linearity.
+    """
+    context = fields.take("max_position_embeddings", int)
+    heads, width = fields.take("num_attention_heads", int), fields.take("hidden_size", int)
+    attention_bias = fields.take("attention_bias", bool, False)
+    return {
+        "vocab_size": fields.take("vocab_size", int),
+        "context_length": context,
+        "d_model": width,
+        "num_layers": fields.take("num_hidden_layers", int),
+        "num_heads": heads,
+        "num_kv_heads": fields.take("num_key_value_heads", int, 0),
+        "d_head": fields.take("head_dim", int, 0),
+        "d_ff": fields.take("intermediate_size", int),
+        "norm_eps": float(fields.take("rms_norm_eps", _NUMBER)),
+        "activation": _activation(fields, activation),
+        "tied_head": fields.take("tie_word_embeddings", bool, tied),
+        "qkv_bias": attention_bias,
+        "output_bias": attention_bias,
+        "mlp_bias": fields.take("mlp_bias", bool, False),
+        "positions": "rotary",
+        "rotary": read_rotary(fields, context),
+        "norm": "rms",
+        "gated_mlp": True,
+    }
+
+
+def _mistral(fields: Fields) -> dict[str, Any]:
+    return _llama(fields) | {"sliding_window": fields.take("sliding_window", int, 0)}
+
+
+def _qwen2(fields: Fields) -> dict[str, Any]:
+    return _qwen(fields) | {"qkv_bias": True}
+
+
+def _qwen3(fields: Fields) -> dict[str, Any]:
+    return _qwen(fields) | {"qk_norm": "head"}
+
+
+def _qwen(fields: Fields) -> dict[str, Any]:
+    """What Qwen 2, 2.5 and 3 share."""
+    settings = _llama(fields)
+    layers, whole = range(settings["num_layers"]), fields.take("max_window_layers", int, 0)
+    usual = ["full_attention" if layer < whole else "sliding_attention" for layer in layers]
+    kinds = fields.take("layer_types", list, usual)
+    window = fields.take("sliding_window", int, 0)
+    return settings | _windows(window if fields.take("use_sliding_window", bool, False) else 0, kinds)
+
+
+def _gemma2(fields: Fields) -> dict[str, Any]:
+    settings = _gemma(fields)
+    return settings | _layer_kinds(fields, settings["num_layers"], every=2)
+
+
+def _gemma3(fields: Fields) -> dict[str, Any]:
+    settings = _gemma(fields)
+    older = fields.take("sliding_window_pattern", int, 6)
+    every = fields.take("_sliding_window_pattern", int, older)
+    windows = _layer_kinds(fields, settings["num_layers"], every)
+    local_theta = (settings["rotary"].local_theta or 10000.0) if windows else 0.0
+    rotary = dataclasses.replace(settings["rotary"], local_theta=local_theta)
+    return settings | windows | {"qk_norm": "head", "rotary": rotary}
+
+
+def _gemma(fields: Fields) -> dict[str, Any]:
+    """What Gemma 2 and 3 share."""
+    fields.require("use_bidirectional_attention", False, None)
+    settings = _llama(fields, tied=True, activation="hidden_activation")
+    return settings | {
+        "norm": "rms_plus_one",
+        "norm_place": "both",
+        "embedding_scale": math.sqrt(settings["d_model"]),
+        "attention_scale": fields.take("query_pre_attn_scalar", _NUMBER) ** -0.5,
+        "attention_cap": float(fields.take("attn_logit_softcapping", _NUMBER, 0.0)),
+        "logit_cap": float(fields.take("final_logit_softcapping", _NUMBER, 0.0)),
+    }
+
+
+def _layer_kinds(fields: Fields, num_layers: int, every: int) -> dict[str, Any]:
+    usual = ["sliding_attention" if (layer + 1) % every else "full_attention" for layer in range(num_layers)]
+    return _windows(fields.take("sliding_window", int), fields.take("layer_types", list, usual))
+
+
+def _olmo2(fields: Fields) -> dict[str, Any]:
+    return _llama(fields) | {"norm_place": "after", "qk_norm": "all_heads"}
+
+
+def _phi3(fields: Fields) -> dict[str, Any]:
+    settings = _llama(fields)
+    fields.take("original_max_position_embeddings", int, 0)  # for longrope alone, which is refused
+    return settings | {"sliding_window": fields.take("sliding_window", int, 0)}
+
+
+def _activation(fields: Fields, field: str) -> str:
+    name = fields.take(field, str)
+    if name not in _ACTIVATIONS:
+        raise CheckpointError(f"config.json: {field} must be one of {', '.join(_ACTIVATIONS)}, got {name!r}")
+    return _ACTIVATIONS[name]
+
+
+def _windows(window: int, kinds: Sequence[str]) -> dict[str, Any]:
+    """Settings for layers that are "full_attention" or "sliding_attention": a full one every so many."""
+    full = [kind == "full_attention" for kind in kinds]
+    if not window or all(full):
+        return {}
+    for every in (0, *range(1, len(full) + 1)):
+        if full == [every > 0 and (layer + 1) % every == 0 for layer in range(len(full))]:
+            return {"sliding_window": window, "global_every": every}
+    raise CheckpointError(
+        "config.json: full_attention must come every so many layers, got another layer_types"
+    )
+
+
+_FAMILIES: dict[Any, Callable[[Fields], dict[str, Any]]] = {
+    "gpt2": _gpt2,
+    "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "gemma2": _gemma2,
+    "gemma3_text": _gemma3,
+    "olmo2": _olmo2,
+    "phi3": _phi3,
+}

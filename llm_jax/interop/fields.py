@@ -1,0 +1,48 @@
+"""Another program's configuration: every field is taken, or known to change nothing, or refused by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llm_jax.errors import CheckpointError
+
+# Fields about training, generation or the file itself: logits do not depend on them.
+_NOT_THE_MODEL = {
+    *("_name_or_path", "architectures", "transformers_version", "model_type", "torch_dtype", "dtype"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "initializer_range", "pretraining_tp"),
+    *("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "cache_implementation"),
+    *("output_attentions", "output_hidden_states", "return_dict", "rope_interleaved_in_file"),
+    *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type"),
+    *("summary_use_proj", "task_specific_params", "n_ctx"),
+}
+
+
+class Fields:
+    """The fields that nothing has asked for yet; `finish` refuses what is left."""
+
+    def __init__(self, values: Mapping[str, Any], name: str):
+        self._left = dict(values)
+        self._name = name
+
+    def take(self, field: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
+        """The value of a field, which must be of this type; a missing one (or null) is the default."""
+        value = self._left.pop(field, None)
+        if value is None and default is not ...:
+            return default
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            wanted = " or ".join(each.__name__ for each in kinds)
+            raise CheckpointError(f"{self._name}: {field} must be {wanted}, got {value!r}")
+        return value
+
+    def require(self, field: str, *allowed: Any) -> None:
+        """Refuses any value but these; a missing field is as good as the first of them."""
+        value = self._left.pop(field, allowed[0])
+        if value not in allowed:
+            raise CheckpointError(f"{self._name}: {field} must be {allowed[0]!r} here, got {value!r}")
+
+    def finish(self) -> None:
+        """Raises CheckpointError for fields that were not taken and may change what the model computes."""
+        if left := sorted(set(self._left) - _NOT_THE_MODEL):
+            raise CheckpointError(
+                f"{self._name} has fields that this program does not know: {', '.join(left)}"
+            )

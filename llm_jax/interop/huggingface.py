@@ -1,0 +1,225 @@
+"""Hugging Face's tensors and our parameters, in both directions, one tensor at a time.
+
+Legend: D d_model, N query heads, K key/value heads, H head_dim, F MLP width, V vocabulary, L layers.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from llm_jax.errors import CheckpointError
+from llm_jax.model.decoder import abstract_params
+from llm_jax.model_config import ModelConfig
+from llm_jax.tree import Tree, flatten, unflatten
+
+
+class _Tensor(NamedTuple):
+    """One of their tensors as ours: its rows, or entries, are those of our leaves one after the other."""
+
+    name: str  # with {} for the layer's number
+    leaves: tuple[str, ...]
+    out_first: bool  # [out, in], as torch's linear layers; ours are [in, out]
+
+
+def _tensor(name: str, *leaves: str, out_first: bool = True) -> _Tensor:
+    return _Tensor(name, leaves, out_first)
+
+
+def _linear(name: str, *leaves: str) -> list[_Tensor]:
+    """A projection, its bias included."""
+    return [
+        _tensor(f"{name}.{theirs}", *(f"{leaf}/{ours}" for leaf in leaves))
+        for theirs, ours in (("weight", "kernel"), ("bias", "bias"))
+    ]
+
+
+_LAYER = "model.layers.{}"
+_ENDS = [
+    _tensor("model.embed_tokens.weight", "token_embedding/embedding", out_first=False),
+    _tensor("model.norm.weight", "final_norm/scale"),
+    _tensor("lm_head.weight", "head/kernel"),
+]
+_SPLIT = [
+    *_linear(f"{_LAYER}.self_attn.q_proj", "blocks/query"),
+    *_linear(f"{_LAYER}.self_attn.k_proj", "blocks/key"),
+    *_linear(f"{_LAYER}.self_attn.v_proj", "blocks/value"),
+    *_linear(f"{_LAYER}.self_attn.o_proj", "blocks/attention_output"),
+    *_linear(f"{_LAYER}.mlp.gate_proj", "blocks/mlp_gate"),
+    *_linear(f"{_LAYER}.mlp.up_proj", "blocks/mlp_up"),
+    *_linear(f"{_LAYER}.mlp.down_proj", "blocks/mlp_down"),
+    _tensor(f"{_LAYER}.self_attn.q_norm.weight", "blocks/query_norm/scale"),
+    _tensor(f"{_LAYER}.self_attn.k_norm.weight", "blocks/key_norm/scale"),
+]
+_FUSED = [
+    *_linear(f"{_LAYER}.self_attn.qkv_proj", "blocks/query", "blocks/key", "blocks/value"),
+    *_linear(f"{_LAYER}.self_attn.o_proj", "blocks/attention_output"),
+    *_linear(f"{_LAYER}.mlp.gate_up_proj", "blocks/mlp_gate", "blocks/mlp_up"),
+    *_linear(f"{_LAYER}.mlp.down_proj", "blocks/mlp_down"),
+]
+_BEFORE = [
+    _tensor(f"{_LAYER}.input_layernorm.weight", "blocks/norm_1/scale"),
+    _tensor(f"{_LAYER}.post_attention_layernorm.weight", "blocks/norm_2/scale"),
+]
+_AFTER = [
+    _tensor(f"{_LAYER}.post_attention_layernorm.weight", "blocks/attention_output_norm/scale"),
+    _tensor(f"{_LAYER}.post_feedforward_layernorm.weight", "blocks/mlp_output_norm/scale"),
+]
+_BOTH = [
+    *_AFTER,
+    _tensor(f"{_LAYER}.input_layernorm.weight", "blocks/norm_1/scale"),
+    _tensor(f"{_LAYER}.pre_feedforward_layernorm.weight", "blocks/norm_2/scale"),
+]
+_GPT2_LAYER = "transformer.h.{}"
+_GPT2 = [
+    _tensor("transformer.wte.weight", "token_embedding/embedding", out_first=False),
+    _tensor("transformer.wpe.weight", "position_embedding/embedding", out_first=False),
+    _tensor("lm_head.weight", "head/kernel"),
+    *(
+        _tensor(f"{theirs}.{part}", f"{ours}/{leaf}")
+        for theirs, ours in (
+            ("transformer.ln_f", "final_norm"),
+            (f"{_GPT2_LAYER}.ln_1", "blocks/norm_1"),
+            (f"{_GPT2_LAYER}.ln_2", "blocks/norm_2"),
+        )
+        for part, leaf in (("weight", "scale"), ("bias", "bias"))
+    ),
+    *(
+        _tensor(
+            f"{_GPT2_LAYER}.{theirs}.{part}", *(f"blocks/{name}/{leaf}" for name in ours), out_first=False
+        )
+        for theirs, ours in (
+            ("attn.c_attn", ("query", "key", "value")),
+            ("attn.c_proj", ("attention_output",)),
+            ("mlp.c_fc", ("mlp_up",)),
+            ("mlp.c_proj", ("mlp_down",)),
+        )
+        for part, leaf in (("weight", "kernel"), ("bias", "bias"))
+    ),
+]
+_TABLES = {
+    "gpt2": _GPT2,
+    "llama": [*_ENDS, *_SPLIT, *_BEFORE],
+    "mistral": [*_ENDS, *_SPLIT, *_BEFORE],
+    "qwen2": [*_ENDS, *_SPLIT, *_BEFORE],
+    "qwen3": [*_ENDS, *_SPLIT, *_BEFORE],
+    "gemma2": [*_ENDS, *_SPLIT, *_BOTH],
+    "gemma3_text": [*_ENDS, *_SPLIT, *_BOTH],
+    "olmo2": [*_ENDS, *_SPLIT, *_AFTER],
+    "phi3": [*_ENDS, *_FUSED, *_BEFORE],
+}
+# Buffers that some files hold beside the parameters.
+_BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+
+
+class Part(NamedTuple):
+    """One of their tensors, in the model at hand."""
+
+    name: str
+    shape: tuple[int, ...]
+    leaves: tuple[str, ...]  # paths of ours
+    layer: int | None  # None outside the blocks
+    out_first: bool
+
+
+def parts(family: str, config: ModelConfig) -> Iterator[Part]:
+    """Every tensor of a model of this family, in the order of the layers."""
+    shapes = {path: leaf.shape for path, leaf in flatten(abstract_params(config))}
+    for tensor in _TABLES[family]:
+        if tensor.leaves[0] not in shapes:
+            continue
+        stacked = tensor.leaves[0].startswith("blocks/")
+        flat = [_flat(path, shapes[path][1:] if stacked else shapes[path]) for path in tensor.leaves]
+        shape = (*flat[0][:-1], sum(each[-1] for each in flat))
+        for layer in range(config.num_layers) if stacked else (None,):
+            yield Part(
+                tensor.name.format(layer),
+                shape[::-1] if tensor.out_first else shape,
+                tensor.leaves,
+                layer,
+                tensor.out_first,
+            )
+
+
+def import_params(
+    family: str,
+    config: ModelConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], np.ndarray],
+    progress: Callable[[Iterator[Part], int], Iterator[Part]] = lambda all_parts, _: all_parts,
+) -> Tree:
+    """Our parameters; every tensor is read once, when its turn comes, and used.
+
+    Args:
+        family: config.json's model_type.
+        config: what `families.read_model_config` made of config.json.
+        shapes: of every tensor that there is.
+        read: one tensor by its name.
+        progress: shows how far it is: given the parts and their number, passes the parts on.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or of another shape.
+    """
+    wanted = list(parts(family, config))
+    their_names = _require_fit(wanted, shapes, config)
+    leaves = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in flatten(abstract_params(config))}
+    for part in progress(iter(wanted), len(wanted)):
+        tensor = read(their_names[part.name])
+        columns = 0
+        for path in part.leaves:
+            target = leaves[path] if part.layer is None else leaves[path][part.layer]
+            width = _flat(path, target.shape)[-1]
+            ours = (tensor.T if part.out_first else tensor)[..., columns : columns + width]
+            target[...] = ours.reshape(target.shape)
+            columns += width
+    if "lm_head.weight" in their_names and config.tied_head:
+        head = read(their_names["lm_head.weight"]).astype(config.param_dtype)
+        if not np.array_equal(head, leaves["token_embedding/embedding"]):
+            raise CheckpointError("lm_head.weight must equal the embedding where tie_word_embeddings is true")
+    return unflatten(leaves)
+
+
+def export_tensors(family: str, config: ModelConfig, params: Tree) -> Iterator[tuple[str, np.ndarray]]:
+    """Their tensors by name, one after the other; `import_params` makes the same bits of them."""
+    leaves = dict(flatten(params))
+    for part in parts(family, config):
+        columns = []
+        for path in part.leaves:
+            leaf = leaves[path] if part.layer is None else leaves[path][part.layer]
+            columns.append(np.asarray(leaf).reshape(_flat(path, leaf.shape)))
+        joined = np.concatenate(columns, axis=-1)
+        yield part.name, np.ascontiguousarray(joined.T if part.out_first else joined)
+
+
+def _flat(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A leaf of one layer as their matrix [in, out] or vector."""
+    if not path.endswith("/kernel"):
+        return (math.prod(shape),) if path.endswith(("/bias", "/scale")) else shape
+    inputs = shape[:-1] if path == "blocks/attention_output/kernel" else shape[:1]
+    return math.prod(inputs), math.prod(shape) // math.prod(inputs)
+
+
+def _require_fit(
+    wanted: list[Part], shapes: Mapping[str, tuple[int, ...]], config: ModelConfig
+) -> dict[str, str]:
+    """The file's name for each of the table's; files of a bare model lack the first part of them."""
+    prefix = wanted[0].name.split(".")[0] + "."
+    bare = not any(name.startswith(prefix) for name in shapes)
+    names = {
+        (prefix if bare and name != "lm_head.weight" else "") + name: name
+        for name in shapes
+        if not name.endswith(_BUFFERS)
+    }
+    known = {part.name: part.shape for part in wanted}
+    extra = set(names) - set(known) - ({"lm_head.weight"} if config.tied_head else set())
+    faults = [f"{name} is missing" for name in known if name not in names]
+    faults += [f"{names[name]} is not part of this family" for name in sorted(extra)]
+    faults += [
+        f"{names[name]} must have shape {shape}, got {shapes[names[name]]}"
+        for name, shape in known.items()
+        if name in names and tuple(shapes[names[name]]) != shape
+    ]
+    if faults:
+        raise CheckpointError("the tensors do not fit config.json: " + "; ".join(faults[:3]))
+    return names

@@ -1,0 +1,137 @@
+"""Other programs' configurations and tensors: what is taken, and what is refused by name."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from llm_jax.errors import CheckpointError
+from llm_jax.interop.families import read_model_config
+from llm_jax.interop.huggingface import export_tensors, import_params, parts
+from llm_jax.model.decoder import init_params
+from llm_jax.tree import flatten
+
+LLAMA: dict[str, Any] = {"model_type": "llama", "vocab_size": 31, "hidden_size": 12, "intermediate_size": 20}
+LLAMA |= {"num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 3, "hidden_act": "silu"}
+LLAMA |= {"max_position_embeddings": 16, "rms_norm_eps": 1e-6, "rope_theta": 500, "torch_dtype": "bfloat16"}
+GEMMA = LLAMA | {"model_type": "gemma3_text", "head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 8}
+GEMMA = {name: value for name, value in GEMMA.items() if name != "hidden_act"}
+GEMMA |= {"hidden_activation": "gelu_pytorch_tanh", "num_hidden_layers": 12}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def test_a_configuration_is_the_same_in_older_and_newer_words() -> None:
+    newer = {name: value for name, value in LLAMA.items() if name != "rope_theta"}
+    newer["rope_parameters"] = {"rope_type": "default", "rope_theta": 500}
+    assert read_model_config(newer) == read_model_config(LLAMA)
+    stretch = LLAMA3 | {"original_max_position_embeddings": 8}
+    older = read_model_config(LLAMA | {"rope_scaling": stretch})
+    assert older == read_model_config(newer | {"rope_parameters": stretch | {"rope_theta": 500}})
+    assert (older.rotary.scaling, older.rotary.factor, older.rotary.theta) == ("llama3", 8.0, 500.0)
+
+
+def test_windows_come_from_patterns_kinds_and_defaults_alike() -> None:
+    usual = read_model_config(GEMMA)
+    assert (usual.sliding_window, usual.global_every, usual.rotary.local_theta) == (8, 6, 10000.0)
+    kinds = ["sliding_attention", "sliding_attention", "full_attention"] * 4
+    for more in ({"sliding_window_pattern": 3}, {"layer_types": kinds}):
+        assert read_model_config(GEMMA | more).global_every == 3
+    local = read_model_config(GEMMA | {"rope_local_base_freq": 77.0}).rotary.local_theta
+    assert local == 77.0
+    qwen = LLAMA | {"model_type": "qwen2", "sliding_window": 4, "max_window_layers": 1}
+    assert read_model_config(qwen | {"use_sliding_window": False}).sliding_window == 0
+
+
+REFUSED = [
+    ({"model_type": "bert"}, "model_type must be one of gpt2, llama"),
+    ({"model_type": None}, "model_type must be one of"),
+    ({"hidden_act": "swish2"}, "hidden_act must be one of silu"),
+    ({"hidden_size": "12"}, "hidden_size must be int, got '12'"),
+    ({"hidden_size": True}, "hidden_size must be int, got True"),
+    ({"num_hidden_layers": None}, "num_hidden_layers must be int, got None"),
+    ({"rms_norm_eps": "small"}, "rms_norm_eps must be int or float"),
+    ({"new_idea": 1, "older_idea": 2}, "fields that this program does not know: new_idea, older_idea"),
+    ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type must be one of default, linear"),
+    ({"rope_scaling": {"type": "linear"}}, "rope_parameters: factor must be int or float, got None"),
+    ({"rope_scaling": {"type": "linear", "factor": 2.0, "more": 1}}, "does not know: more"),
+    ({"model_type": "gpt2"}, "must be int"),
+    (
+        {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+        "full_attention must come every so many layers",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_what_the_decoder_has_not_got_is_refused_by_name(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError) as refusal:
+        read_model_config(LLAMA | change)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def fitting() -> tuple[Any, dict[str, np.ndarray]]:
+    config = read_model_config(LLAMA)
+    params = init_params(jax.random.key(0), config)
+    return config, dict(export_tensors("llama", config, params))
+
+
+def import_(config: Any, tensors: dict[str, np.ndarray]) -> Any:
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return import_params("llama", config, shapes, tensors.__getitem__)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text", "olmo2", "phi3"])
+def test_exported_tensors_come_back_bit_by_bit(family: str) -> None:
+    gpt2 = {
+        "model_type": "gpt2",
+        "vocab_size": 31,
+        "n_positions": 16,
+        "n_embd": 12,
+        "n_layer": 2,
+        "n_head": 3,
+    }
+    gpt2 |= {"n_head": 3, "activation_function": "gelu_new"}
+    fields = {"gpt2": gpt2, "gemma3_text": GEMMA}
+    config = read_model_config(fields.get(family, LLAMA | {"model_type": family}))
+    params = init_params(jax.random.key(0), config)
+    tensors = dict(export_tensors(family, config, params))
+    assert [part.shape for part in parts(family, config)] == [tensor.shape for tensor in tensors.values()]
+    back = dict(flatten(import_params(family, config, {n: t.shape for n, t in tensors.items()}, tensors.get)))
+    for path, leaf in flatten(params):
+        np.testing.assert_array_equal(back[path], leaf, err_msg=path)
+
+
+def test_files_of_a_bare_model_and_buffers_are_understood() -> None:
+    config, tensors = fitting()
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    bare["layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(3)
+    for (path, got), (_, wanted) in zip(
+        flatten(import_(config, bare)), flatten(import_(config, tensors)), strict=True
+    ):
+        np.testing.assert_array_equal(got, wanted, err_msg=path)
+
+
+def test_tensors_that_do_not_fit_are_refused_by_name() -> None:
+    config, tensors = fitting()
+    name = "model.layers.1.mlp.up_proj.weight"
+    for change, message in (
+        ({name: tensors[name].T}, rf"{name} must have shape \(20, 12\), got \(12, 20\)"),
+        ({"model.layers.2.mlp.up_proj.weight": tensors[name]}, "layers.2.mlp.up_proj.weight is not part"),
+        ({"model.layers.0.self_attn.q_proj.bias": np.zeros(12)}, "q_proj.bias is not part of this family"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            import_(config, tensors | change)
+    del tensors[name]
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        import_(config, tensors)
+
+
+def test_a_head_beside_a_tied_embedding_must_be_the_same() -> None:
+    config = read_model_config(LLAMA | {"tie_word_embeddings": True})
+    tensors = dict(export_tensors("llama", config, init_params(jax.random.key(0), config)))
+    table = tensors["model.embed_tokens.weight"]
+    import_(config, tensors | {"lm_head.weight": table})
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight must equal the embedding"):
+        import_(config, tensors | {"lm_head.weight": table + 1})
