@@ -1,5 +1,7 @@
 """Other programs' configurations and tensors: what is taken, and what is refused by name."""
 
+import dataclasses
+import json
 from typing import Any
 
 import jax
@@ -7,9 +9,11 @@ import numpy as np
 import pytest
 
 from llm_jax.errors import CheckpointError
-from llm_jax.interop.families import read_model_config
+from llm_jax.interop.config_json import write_model_config
+from llm_jax.interop.families import FAMILIES, read_model_config
 from llm_jax.interop.huggingface import export_tensors, import_params, parts
-from llm_jax.model.decoder import init_params
+from llm_jax.model.decoder import forward, init_params
+from llm_jax.model_config import ModelConfig
 from llm_jax.tree import flatten
 
 LLAMA: dict[str, Any] = {"model_type": "llama", "vocab_size": 31, "hidden_size": 12, "intermediate_size": 20}
@@ -18,7 +22,16 @@ LLAMA |= {"max_position_embeddings": 16, "rms_norm_eps": 1e-6, "rope_theta": 500
 GEMMA = LLAMA | {"model_type": "gemma3_text", "head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 8}
 GEMMA = {name: value for name, value in GEMMA.items() if name != "hidden_act"}
 GEMMA |= {"hidden_activation": "gelu_pytorch_tanh", "num_hidden_layers": 12}
+GPT2 = {"model_type": "gpt2", "vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 2, "n_head": 3}
+GPT2 |= {"activation_function": "gelu_new"}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def example(family: str) -> dict[str, Any]:
+    """A config.json of this family."""
+    if family == "gpt2":
+        return GPT2
+    return (GEMMA if family.startswith("gemma") else LLAMA) | {"model_type": family}
 
 
 def test_a_configuration_is_the_same_in_older_and_newer_words() -> None:
@@ -71,6 +84,26 @@ def test_what_the_decoder_has_not_got_is_refused_by_name(change: dict[str, Any],
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_configuration_that_is_written_reads_back_the_same(family: str) -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4, "rope_theta": 9.0}
+    for rope in ({"rope_type": "default"}, yarn, LLAMA3 | {"original_max_position_embeddings": 9}):
+        config = read_model_config(example(family) | ({} if family == "gpt2" else {"rope_parameters": rope}))
+        again = read_model_config(json.loads(json.dumps(write_model_config(config))))
+        logits = [
+            forward(init_params(jax.random.key(0), each), each, np.arange(12, dtype=np.int32)[None])[0]
+            for each in (config, again)
+        ]
+        np.testing.assert_array_equal(*logits)
+
+
+def test_a_decoder_that_no_family_has_is_refused_with_what_is_odd() -> None:
+    with pytest.raises(CheckpointError, match="no family of Hugging Face's has this decoder's positions"):
+        write_model_config(ModelConfig(vocab_size=9, qkv_bias=True, tied_head=True, head_bias=False))
+    with pytest.raises(CheckpointError, match="head_bias"):
+        write_model_config(dataclasses.replace(read_model_config(LLAMA), head_bias=True))
+
+
 def fitting() -> tuple[Any, dict[str, np.ndarray]]:
     config = read_model_config(LLAMA)
     params = init_params(jax.random.key(0), config)
@@ -82,19 +115,9 @@ def import_(config: Any, tensors: dict[str, np.ndarray]) -> Any:
     return import_params("llama", config, shapes, tensors.__getitem__)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text", "olmo2", "phi3"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_exported_tensors_come_back_bit_by_bit(family: str) -> None:
-    gpt2 = {
-        "model_type": "gpt2",
-        "vocab_size": 31,
-        "n_positions": 16,
-        "n_embd": 12,
-        "n_layer": 2,
-        "n_head": 3,
-    }
-    gpt2 |= {"n_head": 3, "activation_function": "gelu_new"}
-    fields = {"gpt2": gpt2, "gemma3_text": GEMMA}
-    config = read_model_config(fields.get(family, LLAMA | {"model_type": family}))
+    config = read_model_config(example(family))
     params = init_params(jax.random.key(0), config)
     tensors = dict(export_tensors(family, config, params))
     assert [part.shape for part in parts(family, config)] == [tensor.shape for tensor in tensors.values()]

@@ -13,7 +13,7 @@ from llm_jax.interop.fields import Fields
 from llm_jax.interop.stretching import read_rotary
 from llm_jax.model_config import ModelConfig
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "silu": "silu",
     "gelu_pytorch_tanh": "gelu",
     "gelu_new": "gelu",
@@ -33,12 +33,10 @@ def read_model_config(config: Mapping[str, Any]) -> ModelConfig:
             something that the decoder has not got.
     """
     family = config.get("model_type")
-    if family not in _FAMILIES:
-        raise CheckpointError(
-            f"config.json: model_type must be one of {', '.join(_FAMILIES)}, got {family!r}"
-        )
+    if family not in FAMILIES:
+        raise CheckpointError(f"config.json: model_type must be one of {', '.join(FAMILIES)}, got {family!r}")
     fields = Fields(config, "config.json")
-    settings = _FAMILIES[family](fields)
+    settings = FAMILIES[family](fields)
     fields.finish()
     return ModelConfig(**settings, dropout=0.0, initializer="gpt2", head_bias=False)
 
@@ -164,9 +162,9 @@ def _phi3(fields: Fields) -> dict[str, Any]:
 
 def _activation(fields: Fields, field: str) -> str:
     name = fields.take(field, str)
-    if name not in _ACTIVATIONS:
-        raise CheckpointError(f"config.json: {field} must be one of {', '.join(_ACTIVATIONS)}, got {name!r}")
-    return _ACTIVATIONS[name]
+    if name not in ACTIVATIONS:
+        raise CheckpointError(f"config.json: {field} must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
 
 
 def _windows(window: int, kinds: Sequence[str]) -> dict[str, Any]:
@@ -182,7 +180,7 @@ def _windows(window: int, kinds: Sequence[str]) -> dict[str, Any]:
     )
 
 
-_FAMILIES: dict[Any, Callable[[Fields], dict[str, Any]]] = {
+FAMILIES: dict[Any, Callable[[Fields], dict[str, Any]]] = {
     "gpt2": _gpt2,
     "llama": _llama,
     "mistral": _mistral,
