@@ -44,7 +44,7 @@ def train_bpe(text: str, vocab_size: int) -> RankTokenizer:
 
 def _to_bytes(piece: str) -> bytes:
     """The byte-level alphabet of GPT-2 (every byte a visible character) back to bytes."""
-    return bytes(_BYTE_OF[character] for character in piece)
+    return bytes(BYTE_OF_LETTER[character] for character in piece)
 
 
 def _alphabet() -> dict[str, int]:
@@ -53,4 +53,5 @@ def _alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in visible} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
 
 
-_BYTE_OF = _alphabet()
+# GPT-2's spelling of bytes as visible letters.
+BYTE_OF_LETTER = _alphabet()

@@ -1,7 +1,8 @@
 """Tokenizers behind one protocol: text to ids and back, self-describing, special tokens off for user text.
 
 Vocabularies that everybody shares come from tiktoken with a verified hash; those trained here are in `bpe`,
-the one cut down to a corpus in `compact`, pieces of text as they arrive in `streaming`.
+the one cut down to a corpus in `compact`, those of other people's models in `file_tokenizer`, pieces of text
+as they arrive in `streaming`.
 """
 
 import base64
@@ -67,7 +68,7 @@ class ByteTokenizer:
     vocab_size = 256
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(_utf8(text), np.uint8).astype(np.int32)
+        return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
     def token_bytes(self, token: int) -> bytes:
         return bytes([token])
@@ -95,7 +96,7 @@ class CharacterTokenizer:
         ids: list[int] = []
         for character in text:
             known = self._ids.get(character)
-            ids.extend([known] if known is not None else (len(self._ids) + byte for byte in _utf8(character)))
+            ids.extend([known] if known is not None else (len(self._ids) + byte for byte in utf8(character)))
         return np.array(ids, np.int32)
 
     def token_bytes(self, token: int) -> bytes:
@@ -225,6 +226,10 @@ def tokenizer_from_dict(description: Mapping[str, Any]) -> Tokenizer:
             if not isinstance(base, RankTokenizer):
                 raise ValueError(f"{base.name} cannot be cut down")
             return CompactTokenizer(base, np.array(description["kept"], np.int64), description["rare_ids"])
+        if kind == "file":
+            from llm_jax.data.file_tokenizer import FileTokenizer
+
+            return FileTokenizer(description["content"])
         if kind in ("cl100k_base", "gpt2", "o200k_base"):
             return named_tokenizer(kind)
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -232,7 +237,8 @@ def tokenizer_from_dict(description: Mapping[str, Any]) -> Tokenizer:
     raise DataError(f"the tokenizer's kind ({kind!r}) is not one that this version knows")
 
 
-def _utf8(text: str) -> bytes:
-    # A lone surrogate (half of a character, as some JSON has) is no character: it becomes U+FFFD, as in
-    # tiktoken.
+def utf8(text: str) -> bytes:
+    """The text in UTF-8; a lone surrogate (half of a character, as some JSON has) becomes U+FFFD, as in
+    tiktoken.
+    """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -1,0 +1,148 @@
+"""A GGUF file's tokenizer as the content of a `tokenizer.json`, which `file_tokenizer` runs.
+
+Two kinds are taken: byte-level BPE ("gpt2") and SentencePiece's BPE ("llama"). Of the first, the file names
+how text is cut into words (`tokenizer.ggml.pre`) without saying it; what each name means is in the table
+here, after llama.cpp (https://github.com/ggml-org/llama.cpp, src/llama-vocab.cpp).
+"""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from llm_jax.data.bpe import PATTERN
+from llm_jax.errors import DataError
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+
+
+def _by_line(digits: str) -> str:
+    """Words with any one sign before them, numbers, signs with the ends of lines after them, white space."""
+    endings = r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])"
+    words = rf"[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
+    return rf"{endings}|{words}|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+# Expressions that cut one after the other: each cuts the pieces of the one before it.
+CUTS = {
+    "gpt-2": [PATTERN],
+    "smollm": [r"\p{N}", PATTERN],
+    "llama-bpe": [_by_line(r"\p{N}{1,3}")],
+    "qwen2": [_by_line(r"\p{N}")],
+    "default": [r"[\p{P}$+<=>^~|]+", PATTERN, r"\p{N}+", "[0-9][0-9][0-9]"],
+}
+# Far longer than any piece of a real model; what a piece costs grows with its square.
+LONGEST = 1000
+# Words that are in the vocabulary stay whole, whatever the merges say.
+WHOLE_WORDS = {"llama-bpe"}
+
+
+def gguf_tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of the `tokenizer.json` that gives the ids which llama.cpp gives for a GGUF file.
+
+    Args:
+        metadata: the file's keys and values; those that begin with `tokenizer.ggml.` are read.
+
+    Raises:
+        DataError: a value is missing or damaged, or the tokenizer is not one of those that are known here.
+    """
+    model = metadata.get("tokenizer.ggml.model")
+    if model not in ("gpt2", "llama"):
+        raise DataError(f"tokenizer.ggml.model must be 'gpt2' or 'llama', got {model!r:.80}")
+    tokens, kinds = _list(metadata, "tokens", str), _list(metadata, "token_type", int)
+    if len(kinds) != len(tokens):
+        raise DataError(f"tokenizer.ggml.token_type has {len(kinds)} values for {len(tokens)} tokens")
+    if len(set(tokens)) < len(tokens):
+        raise DataError(f"tokenizer.ggml.tokens has {len(tokens) - len(set(tokens))} tokens twice")
+    parts = _byte_level_bpe(metadata, tokens) if model == "gpt2" else _sentencepiece(metadata, tokens, kinds)
+    return {"version": "1.0", "added_tokens": _added_tokens(tokens, kinds, model), **parts}
+
+
+def _byte_level_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
+    pre = metadata.get("tokenizer.ggml.pre")
+    if not isinstance(pre, str) or pre not in CUTS:
+        raise DataError(f"tokenizer.ggml.pre must be one of {', '.join(CUTS)}; got {pre!r:.80}")
+    merges = [merge.split(" ") for merge in _list(metadata, "merges", str)]
+    if wrong := next((merge for merge in merges if len(merge) != 2), None):
+        raise DataError(f"tokenizer.ggml.merges must be pairs of pieces, got {' '.join(wrong)!r:.80}")
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    splits = [
+        {"type": "Split", "pattern": {"Regex": cut}, "behavior": "Isolated", "invert": False}
+        for cut in CUTS[pre]
+    ]
+    return {
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+        "decoder": byte_level,
+        "model": _bpe(tokens, merges, ignore_merges=pre in WHOLE_WORDS),
+    }
+
+
+def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], kinds: list[int]) -> dict[str, Any]:
+    """SentencePiece's BPE joins the neighbours whose piece has the best score. Merges of all ways to halve
+    each piece, in the order of scores, do the same.
+    """
+    scores = _list(metadata, "scores", float)
+    if len(scores) != len(tokens):
+        raise DataError(f"tokenizer.ggml.scores has {len(scores)} values for {len(tokens)} tokens")
+    common = {
+        piece: score for piece, score, kind in zip(tokens, scores, kinds, strict=True) if kind == NORMAL
+    }
+    joined = [piece for piece in common if len(piece) > 1]
+    if len({common[piece] for piece in joined}) < len(joined) or not all(map(isfinite, scores)):
+        raise DataError(
+            "tokenizer.ggml.scores must be finite and differ, or it is not known which pieces join first"
+        )
+    if max(map(len, joined), default=0) > LONGEST:
+        raise DataError(
+            f"tokenizer.ggml.tokens must be pieces of at most {LONGEST} letters, and one is longer"
+        )
+    if alone := next((letter for piece in joined for letter in piece if letter not in common), None):
+        raise DataError(f"tokenizer.ggml.tokens must have every letter of its pieces, but has no {alone!r}")
+    merges = [
+        [piece[:at], piece[at:]]
+        for piece in sorted(joined, key=lambda piece: -common[piece])
+        for at in reversed(range(1, len(piece)))
+        if piece[:at] in common and piece[at:] in common
+    ]
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    if not isinstance(prefix, bool):
+        raise DataError(f"tokenizer.ggml.add_space_prefix must be true or false, got {prefix!r:.80}")
+    before = [{"type": "Prepend", "prepend": "▁"}] if prefix else []
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    words = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*before, spaces]},
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [words, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip],
+        },
+        "model": _bpe(tokens, merges, byte_fallback=True),
+    }
+
+
+def _bpe(tokens: list[str], merges: list[list[str]], **switches: bool) -> dict[str, Any]:
+    vocabulary = {piece: token for token, piece in enumerate(tokens)}
+    return {"type": "BPE", **switches, "vocab": vocabulary, "merges": merges}
+
+
+def _list(metadata: Mapping[str, Any], key: str, kind: type) -> list[Any]:
+    values = metadata.get(f"tokenizer.ggml.{key}")
+    if values is None:
+        raise DataError(f"tokenizer.ggml.{key} is missing")
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(values, list | tuple) or not all(type(value) is kind for value in values):
+        raise DataError(f"tokenizer.ggml.{key} must be a list of {kind.__name__}, got {values!r:.80}")
+    return list(values)
+
+
+def _added_tokens(tokens: list[str], kinds: list[int], model: str) -> list[dict[str, Any]]:
+    """Every token that is not common: unused ones count as special, so that no text makes them."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    plain = (NORMAL, BYTE) if model == "llama" else (NORMAL,)
+    added = []
+    for token, (content, kind) in enumerate(zip(tokens, kinds, strict=True)):
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED, UNUSED):
+            added.append({"id": token, "content": content, "special": kind != USER_DEFINED, **flags})
+        elif kind not in plain:
+            raise DataError(f"tokenizer.ggml.token_type has {kind} for token {token}, unknown with {model!r}")
+    return added
