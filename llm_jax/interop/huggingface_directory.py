@@ -1,0 +1,183 @@
+"""A directory as Hugging Face's save_pretrained writes it: config.json, and weights in .safetensors files.
+
+The safetensors library reads the tensors; what it leaves open is checked here: which files an index may name,
+that each tensor has one home, and that its numbers are of a kind that a model has. Nothing is unpickled.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401 - makes bfloat16 known to numpy, as safetensors asks for it by name
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from llm_jax.errors import CheckpointError
+from llm_jax.interop.sources import Source, quoted
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors", re.ASCII)
+_KINDS = ("F32", "F16", "BF16")
+_MAX_JSON_BYTES = 16 << 20
+_MAX_TENSORS = 1 << 16
+_MAX_DIMENSIONS = 8
+
+
+def open_directory(path: Path) -> Source:
+    """The model in a directory; its files are only looked into, each tensor is read when it is asked for.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, lies elsewhere, or holds what no model of ours has.
+    """
+    try:
+        return _open(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _open(path: Path) -> Source:
+    if not path.is_dir():
+        raise CheckpointError(f"{path} must be a directory with config.json and {_SINGLE}")
+    config = _json_file(_own_file(path, "config.json"))
+    index = None if (path / _SINGLE).is_symlink() or (path / _SINGLE).exists() else _weight_map(path)
+    homes: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    shards: dict[str, safe_open] = {}
+    for shard in [_SINGLE] if index is None else sorted(set(index.values())):
+        shards[shard], found = _open_shard(_own_file(path, shard))
+        if twice := sorted(found.keys() & homes.keys()):
+            raise CheckpointError(
+                f"{path}: tensor {quoted(twice[0])} must be in one shard, but is in {homes[twice[0]]} "
+                f"and {shard}"
+            )
+        homes |= dict.fromkeys(found, shard)
+        shapes |= found
+    if index is not None:
+        _require_agreement(path, index, homes)
+
+    def read(name: str) -> np.ndarray:
+        if name not in homes:
+            raise CheckpointError(f"{path} holds no tensor {quoted(name)}")
+        try:
+            return shards[homes[name]].get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path / homes[name]} is damaged: {quoted(error)}") from None
+
+    return Source(config, shapes, read, tokenizer={})
+
+
+def _own_file(folder: Path, name: str) -> Path:
+    """The file of this name, which must lie in the folder, or in the store that a snapshot of Hugging Face's
+    hub links to.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"{path} must be a file")
+    home, target = folder.resolve(), path.resolve()
+    store = home.parent.parent / "blobs"
+    if home not in target.parents and not (home.parent.name == "snapshots" and target.parent == store):
+        raise CheckpointError(f"{path} must lie in {folder}, but is a link to {quoted(target)}")
+    return path
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Tensor -> shard, as the index says it."""
+    path = folder / _INDEX
+    if not path.exists():
+        raise CheckpointError(_why_no_weights(folder))
+    names = _json_file(_own_file(folder, _INDEX)).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{path} must hold an object weight_map that is not empty")
+    for tensor, shard in names.items():
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise CheckpointError(
+                f"{path} must name a .safetensors file beside it for {quoted(tensor)}, got {quoted(shard)}"
+            )
+    return names
+
+
+def _why_no_weights(folder: Path) -> str:
+    pickles = sorted(
+        file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+    )
+    if pickles:
+        return (
+            f"{folder} must hold {_SINGLE}, but has only {quoted(pickles[0])}, a pickle, which can run any "
+            "code and is never read; save the model as .safetensors with the program that made it"
+        )
+    return f"{folder} must hold {_SINGLE} or {_INDEX}"
+
+
+def _open_shard(path: Path) -> tuple[safe_open, dict[str, tuple[int, ...]]]:
+    """The open file, and the shapes of all its tensors."""
+    _require_plain_header(path)
+    try:
+        shard = safe_open(path, framework="np")
+        names = list(shard.keys())
+        slices = {name: shard.get_slice(name) for name in names}
+        kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
+        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {quoted(error)}") from None
+    if not names:
+        raise CheckpointError(f"{path} must hold tensors, but has none")
+    for name in names:
+        if kinds[name] not in _KINDS:
+            raise CheckpointError(
+                f"{path}: tensor {quoted(name)} must be float32, float16 or bfloat16, got {kinds[name]}"
+            )
+        if len(shapes[name]) > _MAX_DIMENSIONS or 0 in shapes[name]:
+            raise CheckpointError(
+                f"{path}: tensor {quoted(name)} must have at most {_MAX_DIMENSIONS} dimensions, none of them "
+                f"0, got {quoted(shapes[name])}"
+            )
+    return shard, shapes
+
+
+def _require_plain_header(path: Path) -> None:
+    """The library takes any length up to 100 MB, and of two tensors with one name the last."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _MAX_JSON_BYTES:
+            raise CheckpointError(
+                f"{path} must have a header of at most {_MAX_JSON_BYTES:,} bytes, but says {length:,}"
+            )
+        header = _json_object(file.read(length), f"the header of {path}")
+    if len(header) > _MAX_TENSORS:
+        raise CheckpointError(f"{path} must hold at most {_MAX_TENSORS:,} tensors, got {len(header):,}")
+
+
+def _require_agreement(folder: Path, index: dict[str, str], homes: dict[str, str]) -> None:
+    for name, shard in index.items():
+        if homes.get(name) != shard:
+            raise CheckpointError(f"{folder}: {shard} must hold tensor {quoted(name)}, as {_INDEX} says")
+    if extra := sorted(homes.keys() - index.keys()):
+        raise CheckpointError(
+            f"{folder}: {_INDEX} must name tensor {quoted(extra[0])}, which is in {homes[extra[0]]}"
+        )
+
+
+def _json_file(path: Path) -> dict[str, Any]:
+    if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+        raise CheckpointError(f"{path} must have at most {_MAX_JSON_BYTES:,} bytes, got {size:,}")
+    return _json_object(path.read_bytes(), str(path))
+
+
+def _json_object(raw: bytes, what: str) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            seen: set[str] = set()
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+            raise CheckpointError(f"{what} must have each name once, but {quoted(twice)} is there twice")
+        return entries
+
+    try:
+        value = json.loads(raw, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{what} must be JSON: {quoted(error)}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{what} must be a JSON object, got {type(value).__name__}")
+    return value
