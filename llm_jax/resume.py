@@ -15,6 +15,7 @@ from typing import Any
 from llm_jax.config import Config
 from llm_jax.errors import CheckpointError
 from llm_jax.settings import to_dict
+from llm_jax.tree import flatten
 
 
 def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any]:
@@ -85,9 +86,8 @@ def place(config: Config, run: Path) -> Config:
 def start(config: Config) -> subprocess.Popen[str]:
     """A process that trains with this configuration."""
     words = [
-        f"--{section}.{name}={str(value).lower() if isinstance(value, bool) else value}"
-        for section, fields in to_dict(config).items()
-        for name, value in fields.items()
+        f"--{path.replace('/', '.')}={str(value).lower() if isinstance(value, bool) else value}"
+        for path, value in flatten(to_dict(config))
     ]
     return subprocess.Popen(
         [sys.executable, "-m", "llm_jax.train", *words],

@@ -16,6 +16,7 @@ from cyclopts.config import Dict
 
 from llm_jax.config import Config
 from llm_jax.errors import UserError
+from llm_jax.tree import flatten
 
 _SECTIONS = tuple(f"[{name}]" for name in Config.__dataclass_fields__)
 
@@ -54,11 +55,11 @@ def file_layers(files: Sequence[Path]) -> list[Dict]:
 
 def differences(got: Config, wanted: Config) -> list[str]:
     """'section.field: got -> wanted' for every field in which two configurations differ."""
+    others = dict(flatten(to_dict(wanted)))
     return [
-        f"{section}.{name}: {value} -> {other}"
-        for section, fields in to_dict(got).items()
-        for name, value in fields.items()
-        if (other := to_dict(wanted)[section][name]) != value
+        f"{path.replace('/', '.')}: {value} -> {others[path]}"
+        for path, value in flatten(to_dict(got))
+        if others[path] != value
     ]
 
 

@@ -27,10 +27,11 @@ HOMES = {
     "tokenizers": ("data/",),
     "urllib": ("data/download.py",),
     "matplotlib": ("walkthrough/",),
-    "jinja2": ("walkthrough/page.py",),
+    "jinja2": ("walkthrough/page.py", "data/chat_template.py"),
     "latex2mathml": ("walkthrough/",),
     "pickle": ("interop/pickle_reader.py",),
-    "safetensors": ("convert.py", "interop/"),
+    "safetensors": ("interop/",),
+    "gguf": ("interop/gguf_file.py",),
     "tensorboardX": ("training/record.py",),
     "cyclopts": ("rules.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (
@@ -40,7 +41,16 @@ HOMES = {
         "walkthrough/lesson.py",
         *(
             f"{name}.py"
-            for name in ("compilation", "inside", "trained", "rerun", "proof", "resume", "convert", "verify")
+            for name in (
+                "compilation",
+                "inside",
+                "trained",
+                "rerun",
+                "proof",
+                "resume",
+                "converting",
+                "verify",
+            )
         ),
         "profiling.py",
     ),

@@ -69,6 +69,9 @@ REFUSED = [
     ({"rope_scaling": {"type": "linear"}}, "rope_parameters: factor must be int or float, got None"),
     ({"rope_scaling": {"type": "linear", "factor": 2.0, "more": 1}}, "does not know: more"),
     ({"model_type": "gpt2"}, "must be int"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1 in this family"),
+    ({"model_type": "mistral", "mlp_bias": True}, "mlp_bias must be False here"),
+    ({"model_type": "qwen2", "attention_bias": True}, "attention_bias must be False here"),
     (
         {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
         "full_attention must come every so many layers",
@@ -149,6 +152,15 @@ def test_tensors_that_do_not_fit_are_refused_by_name() -> None:
     del tensors[name]
     with pytest.raises(CheckpointError, match=f"{name} is missing"):
         import_(config, tensors)
+
+
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    config, tensors = fitting()
+    name = "model.layers.1.mlp.up_proj.weight"
+    bad = tensors[name].copy()
+    bad[3, 4] = np.nan
+    with pytest.raises(CheckpointError, match=f"{name} must hold finite numbers alone"):
+        import_(config, tensors | {name: bad})
 
 
 def test_a_head_beside_a_tied_embedding_must_be_the_same() -> None:

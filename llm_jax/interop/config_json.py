@@ -19,6 +19,8 @@ _CLASSES = {
     "olmo2": "Olmo2ForCausalLM",
     "phi3": "Phi3ForCausalLM",
 }
+# Some families' own defaults lie outside small vocabularies.
+_NO_MARKS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
 
 
 def write_model_config(config: ModelConfig) -> dict[str, Any]:
@@ -30,7 +32,9 @@ def write_model_config(config: ModelConfig) -> dict[str, Any]:
     wanted = _computed(config)
     closest: list[str] = []
     for family in FAMILIES:
-        fields = {"model_type": family, "architectures": [_CLASSES[family]]} | _fields(family, config)
+        fields = (
+            {"model_type": family, "architectures": [_CLASSES[family]]} | _NO_MARKS | _fields(family, config)
+        )
         try:
             got = _computed(read_model_config(fields))
         except CheckpointError:
@@ -108,7 +112,7 @@ def _special(family: str, config: ModelConfig) -> dict[str, Any]:
         return {
             "sliding_window": config.sliding_window,
             "layer_types": kinds,
-            "query_pre_attn_scalar": scale**-2,
+            "query_pre_attn_scalar": round(scale**-2),
             "attn_logit_softcapping": config.attention_cap or None,
             "final_logit_softcapping": config.logit_cap or None,
         }

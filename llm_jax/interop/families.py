@@ -61,17 +61,32 @@ def _gpt2(fields: Fields) -> dict[str, Any]:
     }
 
 
-def _llama(fields: Fields, *, tied: bool = False, activation: str = "hidden_act") -> dict[str, Any]:
+def _llama(fields: Fields) -> dict[str, Any]:
+    return _common(fields, {"attention_bias", "mlp_bias"})
+
+
+def _common(
+    fields: Fields,
+    biases: set[str],
+    *,
+    tied: bool = False,
+    activation: str = "hidden_act",
+    partial: bool = False,
+) -> dict[str, Any]:
     """What Llama has, and with it most families.
 
     Args:
         fields: of config.json.
+        biases: the fields that say whether there are any, of those that the family has.
         tied: what holds where the file does not say it.
         activation: the field that names the non-linearity.
+        partial: whether rotary positions may turn a share of each head.
     """
     context = fields.take("max_position_embeddings", int)
     heads, width = fields.take("num_attention_heads", int), fields.take("hidden_size", int)
-    attention_bias = fields.take("attention_bias", bool, False)
+    for field in sorted({"attention_bias", "mlp_bias"} - biases):
+        fields.require(field, False, None)
+    attention_bias = "attention_bias" in biases and fields.take("attention_bias", bool, False)
     return {
         "vocab_size": fields.take("vocab_size", int),
         "context_length": context,
@@ -86,29 +101,29 @@ def _llama(fields: Fields, *, tied: bool = False, activation: str = "hidden_act"
         "tied_head": fields.take("tie_word_embeddings", bool, tied),
         "qkv_bias": attention_bias,
         "output_bias": attention_bias,
-        "mlp_bias": fields.take("mlp_bias", bool, False),
+        "mlp_bias": "mlp_bias" in biases and fields.take("mlp_bias", bool, False),
         "positions": "rotary",
-        "rotary": read_rotary(fields, context),
+        "rotary": read_rotary(fields, context, partial=partial),
         "norm": "rms",
         "gated_mlp": True,
     }
 
 
 def _mistral(fields: Fields) -> dict[str, Any]:
-    return _llama(fields) | {"sliding_window": fields.take("sliding_window", int, 0)}
+    return _common(fields, set()) | {"sliding_window": fields.take("sliding_window", int, 0)}
 
 
 def _qwen2(fields: Fields) -> dict[str, Any]:
-    return _qwen(fields) | {"qkv_bias": True}
+    return _qwen(fields, set()) | {"qkv_bias": True}
 
 
 def _qwen3(fields: Fields) -> dict[str, Any]:
-    return _qwen(fields) | {"qk_norm": "head"}
+    return _qwen(fields, {"attention_bias"}) | {"qk_norm": "head"}
 
 
-def _qwen(fields: Fields) -> dict[str, Any]:
+def _qwen(fields: Fields, biases: set[str]) -> dict[str, Any]:
     """What Qwen 2, 2.5 and 3 share."""
-    settings = _llama(fields)
+    settings = _common(fields, biases)
     layers, whole = range(settings["num_layers"]), fields.take("max_window_layers", int, 0)
     usual = ["full_attention" if layer < whole else "sliding_attention" for layer in layers]
     kinds = fields.take("layer_types", list, usual)
@@ -134,7 +149,7 @@ def _gemma3(fields: Fields) -> dict[str, Any]:
 def _gemma(fields: Fields) -> dict[str, Any]:
     """What Gemma 2 and 3 share."""
     fields.require("use_bidirectional_attention", False, None)
-    settings = _llama(fields, tied=True, activation="hidden_activation")
+    settings = _common(fields, {"attention_bias"}, tied=True, activation="hidden_activation")
     return settings | {
         "norm": "rms_plus_one",
         "norm_place": "both",
@@ -151,11 +166,11 @@ def _layer_kinds(fields: Fields, num_layers: int, every: int) -> dict[str, Any]:
 
 
 def _olmo2(fields: Fields) -> dict[str, Any]:
-    return _llama(fields) | {"norm_place": "after", "qk_norm": "all_heads"}
+    return _common(fields, {"attention_bias"}) | {"norm_place": "after", "qk_norm": "all_heads"}
 
 
 def _phi3(fields: Fields) -> dict[str, Any]:
-    settings = _llama(fields)
+    settings = _common(fields, set(), partial=True)
     fields.take("original_max_position_embeddings", int, 0)  # for longrope alone, which is refused
     return settings | {"sliding_window": fields.take("sliding_window", int, 0)}
 

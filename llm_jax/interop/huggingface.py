@@ -172,6 +172,8 @@ def import_params(
             width = _flat(path, target.shape)[-1]
             ours = (tensor.T if part.out_first else tensor)[..., columns : columns + width]
             target[...] = ours.reshape(target.shape)
+            if not np.isfinite(target).all():
+                raise CheckpointError(f"{their_names[part.name]} must hold finite numbers alone")
             columns += width
     if "lm_head.weight" in their_names and config.tied_head:
         head = read(their_names["lm_head.weight"]).astype(config.param_dtype)

@@ -12,8 +12,8 @@ _NUMBER = (int, float)
 _DEFAULT_THETA = 10000.0
 
 
-def read_rotary(fields: Fields, context: int) -> RotaryConfig:
-    """The rotary positions of a model with this context length.
+def read_rotary(fields: Fields, context: int, *, partial: bool) -> RotaryConfig:
+    """The rotary positions of a model with this context length; only some families turn a share of a head.
 
     Raises:
         CheckpointError: they are stretched in a way, or by fields, that this program does not know.
@@ -40,6 +40,8 @@ def read_rotary(fields: Fields, context: int) -> RotaryConfig:
         raise CheckpointError(f"config.json: rope_type must be one of {', '.join(_KINDS)}, got {kind!r}")
     settings = _KINDS[kind](found, context)
     found.finish()
+    if fraction != 1 and not partial:
+        raise CheckpointError(f"config.json: partial_rotary_factor must be 1 in this family, got {fraction}")
     return RotaryConfig(theta=theta, local_theta=local_theta, fraction=fraction, **settings)
 
 

@@ -13,6 +13,11 @@ from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree, flatten, unflatten
 
 StateDict = dict[str, np.ndarray]
+# What may differ between models of the tutorial's architecture.
+_FREE = {
+    *("vocab_size", "spare_embedding_rows", "context_length", "d_model", "num_layers", "num_heads", "d_ff"),
+    *("dropout", "embedding_dropout", "initializer", "dtype", "param_dtype", "layers", "remat"),
+}
 _HEAD = "language_model_out_linear_layer"
 _TABLE = "token_embedding_lookup_table.weight"
 # Ours without "blocks/" -> theirs without "transformer_blocks.{i}."; weights are transposed, biases and norms
@@ -114,9 +119,8 @@ def export_state_dict(params: Tree, config: ModelConfig) -> StateDict:
     Raises:
         CheckpointError: the model is not the tutorial's architecture.
     """
-    plain = ModelConfig()
-    fixed = ("positions", "activation", "qkv_bias", "tied_head", "head_bias", "norm_eps", "shared_ids")
-    if odd := [name for name in fixed if getattr(config, name) != getattr(plain, name)]:
+    usual = vars(ModelConfig())
+    if odd := [name for name in usual if name not in _FREE and getattr(config, name) != usual[name]]:
         raise CheckpointError(f"the torch tutorial's format has no room for this model's {', '.join(odd)}")
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params)}
     state_dict: StateDict = {_TABLE: leaves["token_embedding/embedding"]}

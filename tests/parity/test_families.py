@@ -1,15 +1,19 @@
 """Every family beside transformers: logits of long prompts, the loss and every gradient."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from llm_jax.interop.config_json import write_model_config
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.huggingface import export_tensors, import_params
+from llm_jax.interop.huggingface_writing import write_directory
 from llm_jax.model.decoder import abstract_params, forward
 from llm_jax.model_config import ModelConfig
 from llm_jax.proof import as_batch
@@ -39,13 +43,18 @@ def require_near(got: np.ndarray, wanted: np.ndarray, absolute: float, relative:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_logits_equal_transformers(name: str) -> None:
+def test_logits_equal_transformers_and_so_do_those_of_what_is_exported(name: str, tmp_path: Path) -> None:
     model, config_json = reference(name, "float32")
+    tokens = torch.tensor(WINDOW[:, :-1])
     with torch.no_grad():
-        wanted = model(torch.tensor(WINDOW[:, :-1])).logits.numpy()
+        wanted = model(tokens).logits.numpy()
     params, config = ours(config_json, arrays(model), "float32")
     logits = jax.jit(forward, static_argnums=1)(params, config, as_batch(WINDOW).tokens)[0]
     require_near(np.asarray(logits), wanted, 1e-4, 1e-5)
+    write_directory(tmp_path, write_model_config(config), config, params, shard_bytes=20_000)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    with torch.no_grad():
+        require_near(again(tokens).logits.numpy(), wanted, 1e-5, 1e-6)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
