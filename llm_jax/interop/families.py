@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llm_jax.errors import CheckpointError
+from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop.fields import Fields
+from llm_jax.interop.sources import quoted
 from llm_jax.interop.stretching import read_rotary
 from llm_jax.model_config import ModelConfig
 
@@ -22,7 +23,7 @@ ACTIVATIONS = {
     "relu": "relu",
     "relu2": "relu_squared",
 }
-_NUMBER = (int, float)
+_MOST_LAYERS = 10_000
 
 
 def read_model_config(config: Mapping[str, Any]) -> ModelConfig:
@@ -33,12 +34,15 @@ def read_model_config(config: Mapping[str, Any]) -> ModelConfig:
             something that the decoder has not got.
     """
     family = config.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise CheckpointError(f"config.json: model_type must be one of {', '.join(FAMILIES)}, got {family!r}")
     fields = Fields(config, "config.json")
     settings = FAMILIES[family](fields)
     fields.finish()
-    return ModelConfig(**settings, dropout=0.0, initializer="gpt2", head_bias=False)
+    try:
+        return ModelConfig(**settings, dropout=0.0, initializer="gpt2", head_bias=False)
+    except UserError as error:
+        raise CheckpointError(f"config.json: {error}") from None
 
 
 def _gpt2(fields: Fields) -> dict[str, Any]:
@@ -47,13 +51,13 @@ def _gpt2(fields: Fields) -> dict[str, Any]:
     fields.require("scale_attn_by_inverse_layer_idx", False)
     fields.require("reorder_and_upcast_attn", False, True)  # True for the order of the same products alone
     return {
-        "vocab_size": fields.take("vocab_size", int),
-        "context_length": fields.take("n_positions", int),
-        "d_model": fields.take("n_embd", int),
-        "num_layers": fields.take("n_layer", int),
-        "num_heads": fields.take("n_head", int),
-        "d_ff": fields.take("n_inner", int, 0),
-        "norm_eps": fields.take("layer_norm_epsilon", float, 1e-5),
+        "vocab_size": fields.whole("vocab_size"),
+        "context_length": fields.whole("n_positions"),
+        "d_model": fields.whole("n_embd"),
+        "num_layers": _num_layers(fields, "n_layer"),
+        "num_heads": fields.whole("n_head"),
+        "d_ff": fields.whole("n_inner", 0),
+        "norm_eps": fields.number("layer_norm_epsilon", 1e-5),
         "activation": _activation(fields, "activation_function"),
         "tied_head": fields.take("tie_word_embeddings", bool, True),
         "positions": "learned",
@@ -82,21 +86,21 @@ def _common(
         activation: the field that names the non-linearity.
         partial: whether rotary positions may turn a share of each head.
     """
-    context = fields.take("max_position_embeddings", int)
-    heads, width = fields.take("num_attention_heads", int), fields.take("hidden_size", int)
+    context = fields.whole("max_position_embeddings")
+    heads, width = fields.whole("num_attention_heads"), fields.whole("hidden_size")
     for field in sorted({"attention_bias", "mlp_bias"} - biases):
         fields.require(field, False, None)
     attention_bias = "attention_bias" in biases and fields.take("attention_bias", bool, False)
     return {
-        "vocab_size": fields.take("vocab_size", int),
+        "vocab_size": fields.whole("vocab_size"),
         "context_length": context,
         "d_model": width,
-        "num_layers": fields.take("num_hidden_layers", int),
+        "num_layers": _num_layers(fields, "num_hidden_layers"),
         "num_heads": heads,
-        "num_kv_heads": fields.take("num_key_value_heads", int, 0),
-        "d_head": fields.take("head_dim", int, 0),
-        "d_ff": fields.take("intermediate_size", int),
-        "norm_eps": float(fields.take("rms_norm_eps", _NUMBER)),
+        "num_kv_heads": fields.whole("num_key_value_heads", 0),
+        "d_head": fields.whole("head_dim", 0),
+        "d_ff": fields.whole("intermediate_size"),
+        "norm_eps": fields.number("rms_norm_eps"),
         "activation": _activation(fields, activation),
         "tied_head": fields.take("tie_word_embeddings", bool, tied),
         "qkv_bias": attention_bias,
@@ -110,7 +114,7 @@ def _common(
 
 
 def _mistral(fields: Fields) -> dict[str, Any]:
-    return _common(fields, set()) | {"sliding_window": fields.take("sliding_window", int, 0)}
+    return _common(fields, set()) | {"sliding_window": fields.whole("sliding_window", 0)}
 
 
 def _qwen2(fields: Fields) -> dict[str, Any]:
@@ -126,8 +130,8 @@ def _qwen(fields: Fields, biases: set[str]) -> dict[str, Any]:
     settings = _common(fields, biases)
     layers, whole = range(settings["num_layers"]), fields.take("max_window_layers", int, 0)
     usual = ["full_attention" if layer < whole else "sliding_attention" for layer in layers]
-    kinds = fields.take("layer_types", list, usual)
-    window = fields.take("sliding_window", int, 0)
+    kinds = _kinds(fields, usual)
+    window = fields.whole("sliding_window", 0)
     return settings | _windows(window if fields.take("use_sliding_window", bool, False) else 0, kinds)
 
 
@@ -138,8 +142,8 @@ def _gemma2(fields: Fields) -> dict[str, Any]:
 
 def _gemma3(fields: Fields) -> dict[str, Any]:
     settings = _gemma(fields)
-    older = fields.take("sliding_window_pattern", int, 6)
-    every = fields.take("_sliding_window_pattern", int, older)
+    older = fields.whole("sliding_window_pattern", 6)
+    every = fields.whole("_sliding_window_pattern", older)
     windows = _layer_kinds(fields, settings["num_layers"], every)
     local_theta = (settings["rotary"].local_theta or 10000.0) if windows else 0.0
     rotary = dataclasses.replace(settings["rotary"], local_theta=local_theta)
@@ -154,15 +158,23 @@ def _gemma(fields: Fields) -> dict[str, Any]:
         "norm": "rms_plus_one",
         "norm_place": "both",
         "embedding_scale": math.sqrt(settings["d_model"]),
-        "attention_scale": fields.take("query_pre_attn_scalar", _NUMBER) ** -0.5,
-        "attention_cap": float(fields.take("attn_logit_softcapping", _NUMBER, 0.0)),
-        "logit_cap": float(fields.take("final_logit_softcapping", _NUMBER, 0.0)),
+        "attention_scale": fields.number("query_pre_attn_scalar") ** -0.5,
+        "attention_cap": fields.number("attn_logit_softcapping", 0.0),
+        "logit_cap": fields.number("final_logit_softcapping", 0.0),
     }
 
 
 def _layer_kinds(fields: Fields, num_layers: int, every: int) -> dict[str, Any]:
     usual = ["sliding_attention" if (layer + 1) % every else "full_attention" for layer in range(num_layers)]
-    return _windows(fields.take("sliding_window", int), fields.take("layer_types", list, usual))
+    return _windows(fields.whole("sliding_window"), _kinds(fields, usual))
+
+
+def _kinds(fields: Fields, usual: list[str]) -> list[str]:
+    """The kind of each layer, as the file says it or as usual."""
+    kinds = fields.take("layer_types", list, usual)
+    if len(kinds) != len(usual):
+        raise CheckpointError(f"config.json: layer_types must be {len(usual)} kinds, got {len(kinds)}")
+    return kinds
 
 
 def _olmo2(fields: Fields) -> dict[str, Any]:
@@ -171,8 +183,16 @@ def _olmo2(fields: Fields) -> dict[str, Any]:
 
 def _phi3(fields: Fields) -> dict[str, Any]:
     settings = _common(fields, set(), partial=True)
-    fields.take("original_max_position_embeddings", int, 0)  # for longrope alone, which is refused
-    return settings | {"sliding_window": fields.take("sliding_window", int, 0)}
+    fields.whole("original_max_position_embeddings", 0)  # for longrope alone, which is refused
+    return settings | {"sliding_window": fields.whole("sliding_window", 0)}
+
+
+def _num_layers(fields: Fields, field: str) -> int:
+    """Bounded, as what follows takes time and memory for each."""
+    layers = fields.whole(field)
+    if layers > _MOST_LAYERS:
+        raise CheckpointError(f"config.json: {field} must be at most {_MOST_LAYERS:,}, got {layers:,}")
+    return layers
 
 
 def _activation(fields: Fields, field: str) -> str:
@@ -184,6 +204,10 @@ def _activation(fields: Fields, field: str) -> str:
 
 def _windows(window: int, kinds: Sequence[str]) -> dict[str, Any]:
     """Settings for layers that are "full_attention" or "sliding_attention": a full one every so many."""
+    if odd := [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]:
+        raise CheckpointError(
+            f"config.json: layer_types must be full_attention or sliding_attention, got {quoted(odd[0])}"
+        )
     full = [kind == "full_attention" for kind in kinds]
     if not window or all(full):
         return {}

@@ -8,7 +8,6 @@ from llm_jax.errors import CheckpointError
 from llm_jax.interop.fields import Fields
 from llm_jax.model_config import RotaryConfig
 
-_NUMBER = (int, float)
 _DEFAULT_THETA = 10000.0
 
 
@@ -18,22 +17,22 @@ def read_rotary(fields: Fields, context: int, *, partial: bool) -> RotaryConfig:
     Raises:
         CheckpointError: they are stretched in a way, or by fields, that this program does not know.
     """
-    theta = float(fields.take("rope_theta", _NUMBER, _DEFAULT_THETA))
-    local_theta = float(fields.take("rope_local_base_freq", _NUMBER, 0.0))
-    fraction = float(fields.take("partial_rotary_factor", _NUMBER, 1.0))
+    theta = fields.number("rope_theta", _DEFAULT_THETA)
+    local_theta = fields.number("rope_local_base_freq", 0.0)
+    fraction = fields.number("partial_rotary_factor", 1.0)
     older = fields.take("rope_scaling", dict, {})
     newer = fields.take("rope_parameters", dict, {})
     if "full_attention" in newer:  # one for each kind of layer
-        local = Fields(
-            newer.get("sliding_attention") or {}, "config.json, rope_parameters, sliding_attention"
-        )
+        kinds = Fields(newer, "config.json, rope_parameters")
+        newer, sliding = kinds.take("full_attention", dict), kinds.take("sliding_attention", dict, {})
+        kinds.finish()
+        local = Fields(sliding, "config.json, rope_parameters, sliding_attention")
         local.require("rope_type", "default")
-        local_theta = float(local.take("rope_theta", _NUMBER, _DEFAULT_THETA))
+        local_theta = local.number("rope_theta", _DEFAULT_THETA)
         local.finish()
-        newer = newer["full_attention"]
     found = Fields(older | newer, "config.json, rope_parameters")
-    theta = float(found.take("rope_theta", _NUMBER, theta))
-    fraction = float(found.take("partial_rotary_factor", _NUMBER, fraction))
+    theta = found.number("rope_theta", theta)
+    fraction = found.number("partial_rotary_factor", fraction)
     older_word = found.take("type", str, "default")
     kind = found.take("rope_type", str, older_word)
     if kind not in _KINDS:
@@ -50,23 +49,23 @@ def _plain(fields: Fields, context: int) -> dict[str, Any]:
 
 
 def _linear(fields: Fields, context: int) -> dict[str, Any]:
-    return {"scaling": "linear", "factor": float(fields.take("factor", _NUMBER))}
+    return {"scaling": "linear", "factor": fields.number("factor")}
 
 
 def _llama3(fields: Fields, context: int) -> dict[str, Any]:
     return {
         "scaling": "llama3",
-        "factor": float(fields.take("factor", _NUMBER)),
-        "original_context": fields.take("original_max_position_embeddings", int),
-        "slow_turns": float(fields.take("low_freq_factor", _NUMBER)),
-        "fast_turns": float(fields.take("high_freq_factor", _NUMBER)),
+        "factor": fields.number("factor"),
+        "original_context": fields.whole("original_max_position_embeddings"),
+        "slow_turns": fields.number("low_freq_factor"),
+        "fast_turns": fields.number("high_freq_factor"),
     }
 
 
 def _yarn(fields: Fields, context: int) -> dict[str, Any]:
-    original = fields.take("original_max_position_embeddings", int, context)
-    factor = float(fields.take("factor", _NUMBER, context / original))
-    scale, scale_all = (float(fields.take(name, _NUMBER, 0.0)) for name in ("mscale", "mscale_all_dim"))
+    original = fields.whole("original_max_position_embeddings", context)
+    factor = fields.number("factor", context / original)
+    scale, scale_all = (fields.number(name, 0.0) for name in ("mscale", "mscale_all_dim"))
     usual = _grown(factor, 1.0)
     if scale and scale_all:
         usual = _grown(factor, scale) / _grown(factor, scale_all)
@@ -74,9 +73,9 @@ def _yarn(fields: Fields, context: int) -> dict[str, Any]:
         "scaling": "yarn",
         "factor": factor,
         "original_context": original,
-        "slow_turns": float(fields.take("beta_slow", _NUMBER, 1.0)),
-        "fast_turns": float(fields.take("beta_fast", _NUMBER, 32.0)),
-        "magnitude": float(fields.take("attention_factor", _NUMBER, usual)),
+        "slow_turns": fields.number("beta_slow", 1.0),
+        "fast_turns": fields.number("beta_fast", 32.0),
+        "magnitude": fields.number("attention_factor", usual),
         "round_pairs": fields.take("truncate", bool, True),
     }
 
