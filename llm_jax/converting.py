@@ -23,16 +23,14 @@ from llm_jax.interop.huggingface import Part, import_params
 from llm_jax.interop.huggingface_directory import open_directory
 from llm_jax.interop.huggingface_writing import write_directory
 from llm_jax.interop.state_dict import read_state_dict_file, write_state_dict_file
-from llm_jax.model.decoder import forward
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import to_dict
-from llm_jax.trained import load
+from llm_jax.trained import Trained, load
 from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.record import versions
 from llm_jax.tree import Tree, count_parameters, flatten
 
 _PROMPT = 500  # tokens on which a written model's logits are compared
-_forward = jax.jit(forward, static_argnums=1)
 
 
 def import_model(source: Path, out: Path, param_dtype: str) -> str:
@@ -63,6 +61,11 @@ def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:
             f"{source} must hold float32 tensors, but {odd[0]} is {state_dict[odd[0]].dtype}"
         )
     chosen = ByteTokenizer() if tokenizer == "bytes" else named_tokenizer(tokenizer)
+    if chosen.vocab_size < model.vocab_size:
+        raise UserError(
+            f"the tokenizer must have the model's {model.vocab_size:,} ids, but {tokenizer} has "
+            f"{chosen.vocab_size:,}; give another --tokenizer"
+        )
     _save(out, model, params, chosen)
     count = sum(tensor.size for name, tensor in state_dict.items() if not name.endswith("tril"))
     return f"imported {count:,} parameters into {out}; read again, every bit is equal"
@@ -99,22 +102,18 @@ def export_huggingface(directory: Path, out: Path) -> str:
         if isinstance(model.tokenizer, FileTokenizer):
             content = json.dumps(model.tokenizer.to_dict()["content"], ensure_ascii=False)
             (part / "tokenizer.json").write_text(content, encoding="utf-8")
-        _require_same_logits(part, model.config, model.params)
+        _require_same_logits(part, model)
         part.replace(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     without = "" if isinstance(model.tokenizer, FileTokenizer) else " (without a tokenizer.json)"
-    return f"exported {out}{without} as {config_json['model_type']}; read again, every bit and logit is equal"
+    family = config_json["model_type"]
+    return f"exported {out}{without} as {family}; read again, every bit is equal, and logits agree"
 
 
 def _save(out: Path, model: ModelConfig, params: Tree, tokenizer: Tokenizer) -> None:
-    if tokenizer.vocab_size < model.vocab_size and not isinstance(tokenizer, FileTokenizer):
-        raise UserError(
-            f"the tokenizer must have the model's {model.vocab_size:,} ids, but {tokenizer.name} has "
-            f"{tokenizer.vocab_size:,}; give another --tokenizer"
-        )
     about = {
         "config": to_dict(Config(model=model)),
         "tokenizer": tokenizer.to_dict(),
@@ -139,17 +138,18 @@ def _require_equal(got: Tree, wanted: Tree, where: Path) -> None:
         raise CheckpointError(f"{where} does not hold the bits that were written: {odd[0]} differs")
 
 
-def _require_same_logits(folder: Path, model: ModelConfig, params: Tree) -> None:
+def _require_same_logits(folder: Path, model: Trained) -> None:
     """Reads a written directory as a stranger's, and compares bits, and logits under its own config.json."""
-    found = open_directory(folder)
-    again = dataclasses.replace(read_model_config(found.config), param_dtype=model.param_dtype)
-    params_again = import_params(found.config["model_type"], again, found.shapes, found.read)
-    _require_equal(params_again, params, folder)
-    length = min(_PROMPT, model.context_length)
-    prompt = np.random.default_rng(0).integers(0, model.vocab_size, (1, length)).astype(np.int32)
-    again = dataclasses.replace(again, dtype=model.dtype, layers=model.layers)
-    wanted = np.asarray(_forward(params, model, prompt)[0])
-    got = np.asarray(_forward(params_again, again, prompt)[0])
+    found, ours = open_directory(folder), model.config
+    config = dataclasses.replace(
+        read_model_config(found.config), param_dtype=ours.param_dtype, dtype=ours.dtype, layers=ours.layers
+    )
+    params = import_params(found.config["model_type"], config, found.shapes, found.read)
+    _require_equal(params, model.params, folder)
+    length = min(_PROMPT, ours.context_length)
+    prompt = np.random.default_rng(0).integers(0, ours.vocab_size, length)
+    wanted = model.logits(prompt)
+    got = Trained(config, params, model.tokenizer, {}).logits(prompt)
     if not np.allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max()):
         worst = np.abs(got - wanted).max()
         raise CheckpointError(f"{folder} gives other logits than the model, by up to {worst:.2g}")

@@ -9,6 +9,11 @@ from typing import Literal
 
 from llm_jax.rules import Whole, at_least, fractions, require
 
+# Settings on which logits do not depend, but for rounding: how a model starts, trains and runs.
+NOT_COMPUTED = frozenset(
+    ("dropout", "embedding_dropout", "initializer", "dtype", "param_dtype", "layers", "remat")
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RotaryConfig:

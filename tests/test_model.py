@@ -30,13 +30,8 @@ GPT2 = {"positions": "learned", "activation": "gelu", "qkv_bias": True, "tied_he
 GPT2 |= {"spare_embedding_rows": 0, "initializer": "gpt2", "embedding_dropout": 0.1}
 MODERN = {"positions": "rotary", "activation": "relu_squared", "qk_norm": "head"}
 LLAMA = {"positions": "rotary", "norm": "rms", "activation": "silu", "gated_mlp": True, "num_heads": 6}
-LLAMA |= {
-    "num_kv_heads": 2,
-    "d_head": 4,
-    "output_bias": False,
-    "mlp_bias": False,
-    "rotary": RotaryConfig(theta=500.0, fraction=0.5),
-}
+LLAMA |= {"num_kv_heads": 2, "d_head": 4, "output_bias": False, "mlp_bias": False}
+LLAMA |= {"rotary": RotaryConfig(theta=500.0, fraction=0.5)}
 GEMMA = LLAMA | {"norm": "rms_plus_one", "norm_place": "both", "qk_norm": "all_heads"}
 GEMMA |= {"sliding_window": 3, "global_every": 2, "rotary": RotaryConfig(local_theta=100.0), "logit_cap": 2.0}
 GEMMA |= {"attention_cap": 1.0, "attention_scale": 0.3, "embedding_scale": 4.0, "activation": "gelu"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_jax.errors import CheckpointError
 from llm_jax.interop.families import ACTIVATIONS, FAMILIES, read_model_config
-from llm_jax.model_config import ModelConfig
+from llm_jax.model_config import NOT_COMPUTED, ModelConfig
 
 _CLASSES = {
     "gpt2": "GPT2LMHeadModel",
@@ -53,10 +53,9 @@ def write_model_config(config: ModelConfig) -> dict[str, Any]:
 def _computed(config: ModelConfig) -> ModelConfig:
     """The settings on which logits depend, all spelt out."""
     usual = ModelConfig()
-    running = ("dropout", "embedding_dropout", "initializer", "dtype", "param_dtype", "layers", "remat")
     return dataclasses.replace(
         config,
-        **{name: getattr(usual, name) for name in running},
+        **{name: getattr(usual, name) for name in NOT_COMPUTED},
         num_kv_heads=config.kv_heads,
         d_head=config.head_dim,
         d_ff=config.mlp_width,

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from llm_jax.errors import CheckpointError
-from llm_jax.model_config import ModelConfig
+from llm_jax.model_config import NOT_COMPUTED, ModelConfig
 from llm_jax.tree import Tree, flatten, unflatten
 
 StateDict = dict[str, np.ndarray]
 # What may differ between models of the tutorial's architecture.
-_FREE = {
+_FREE = NOT_COMPUTED | {
     *("vocab_size", "spare_embedding_rows", "context_length", "d_model", "num_layers", "num_heads", "d_ff"),
-    *("dropout", "embedding_dropout", "initializer", "dtype", "param_dtype", "layers", "remat"),
 }
 _HEAD = "language_model_out_linear_layer"
 _TABLE = "token_embedding_lookup_table.weight"

@@ -14,7 +14,7 @@ from llm_jax.batch import Batch
 from llm_jax.errors import UserError
 from llm_jax.model.decoder import forward
 from llm_jax.model.seen import Seen
-from llm_jax.model_config import ModelConfig
+from llm_jax.model_config import NOT_COMPUTED, ModelConfig
 from llm_jax.tree import Tree, flatten
 
 
@@ -44,11 +44,10 @@ class Lesson(NamedTuple):
 
 
 # What may be set in a model that the stages tell of; all else must be as in the tutorial.
-_TOLD = {
+_TOLD = NOT_COMPUTED | {
     *("vocab_size", "shared_ids", "spare_embedding_rows", "context_length"),
     *("d_model", "num_layers", "num_heads", "d_ff", "positions", "activation", "qk_norm", "qkv_bias"),
-    *("tied_head", "head_bias", "norm_eps", "dropout", "embedding_dropout", "initializer"),
-    *("dtype", "param_dtype", "layers", "remat"),
+    *("tied_head", "head_bias", "norm_eps"),
 }
 
 
