@@ -45,7 +45,8 @@ class RotaryConfig:
         require(
             at_least(self, 0, "local_theta", "original_context")
             | {
-                f"theta ({self.theta}) must be positive": 0 < self.theta < math.inf,
+                f"theta ({self.theta}) must exceed 1": 1 < self.theta < math.inf,
+                f"local_theta ({self.local_theta}) must exceed 1, or be 0": not 0 < self.local_theta <= 1,
                 f"fraction ({self.fraction}) must be above 0 and at most 1": 0 < self.fraction <= 1,
                 f"factor ({self.factor}) must be at least 1": 1 <= self.factor < math.inf,
                 f"magnitude ({self.magnitude}) must be positive": 0 < self.magnitude < math.inf,
@@ -56,6 +57,10 @@ class RotaryConfig:
                 < math.inf,
             }
         )
+
+    def in_windows(self) -> "RotaryConfig":
+        """What holds in layers with a sliding window."""
+        return RotaryConfig(theta=self.local_theta, fraction=self.fraction) if self.local_theta else self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -42,8 +42,9 @@ def sight(
     if config.positions != "rotary":
         return Sight(mask_BTS, None)
     position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
-    frequency_P = frequencies(config.rotary, config.turned, local=local)
-    return Sight(mask_BTS, rotation(position_BT, frequency_P, config.rotary.magnitude, wide(config.dtype)))
+    rotary = config.rotary.in_windows() if local else config.rotary
+    frequency_P = frequencies(rotary, config.turned)
+    return Sight(mask_BTS, rotation(position_BT, frequency_P, rotary.magnitude, wide(config.dtype)))
 
 
 def cap(x: jax.Array, bound: float) -> jax.Array:

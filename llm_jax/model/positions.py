@@ -29,7 +29,7 @@ class Rotation(NamedTuple):
     sine: jax.Array
 
 
-def frequencies(rotary: RotaryConfig, turned: int, *, local: bool = False) -> np.ndarray:
+def frequencies(rotary: RotaryConfig, turned: int) -> np.ndarray:
     """Angle in radians by which one token more turns each pair, float64 [P], from fast to slow.
 
     Su et al. 2021.
@@ -38,12 +38,9 @@ def frequencies(rotary: RotaryConfig, turned: int, *, local: bool = False) -> np
         rotary: theta, and how frequencies are stretched: all alike (Chen et al. 2023), the slow ones
             (Llama 3), or all but the fast ones by a ramp over the pairs (YaRN, Peng et al. 2023).
         turned: entries of a head that are turned, two for each pair.
-        local: whether the layer sees a window only.
     """
-    local = local and rotary.local_theta > 0
-    theta = rotary.local_theta if local else rotary.theta
-    frequency_P = theta ** (-np.arange(0, turned, 2) / turned)
-    if local or rotary.scaling == "none":
+    frequency_P = rotary.theta ** (-np.arange(0, turned, 2) / turned)
+    if rotary.scaling == "none":
         return frequency_P
     if rotary.scaling == "linear":
         stretched_P: np.ndarray | float = 1.0
@@ -52,7 +49,7 @@ def frequencies(rotary: RotaryConfig, turned: int, *, local: bool = False) -> np
         stretched_P = (rotary.fast_turns - turns_P) / (rotary.fast_turns - rotary.slow_turns)
     else:
         first, last = (
-            turned * math.log(rotary.original_context / (2 * np.pi * turns)) / (2 * math.log(theta))
+            turned * math.log(rotary.original_context / (2 * np.pi * turns)) / (2 * math.log(rotary.theta))
             for turns in (rotary.fast_turns, rotary.slow_turns)
         )
         if rotary.round_pairs:
