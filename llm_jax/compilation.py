@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_LARGEST_CACHE = 2**30  # bytes; the programs that were not used for longest go first
+_LARGEST_CACHE = 2**30  # bytes when a process starts
 
 
 def keep_compiled_programs() -> None:
@@ -29,8 +29,30 @@ def keep_compiled_programs() -> None:
         if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
             return  # Somebody else could have put a program there.
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_LARGEST_CACHE))
+        make_room(folder, _LARGEST_CACHE)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def make_room(folder: Path, most: int) -> None:
+    """Removes the files that were not read for longest until the others have `most` bytes together.
+
+    Once a process: JAX's own limit reads a file for every program there is whenever it keeps another, which
+    in a folder of 1,600 programs takes longer than to compile most of them.
+    """
+    files = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # Another process makes room, too.
+                continue
+            files.append((found.st_atime_ns, found.st_size, entry.path))
+    size = sum(file[1] for file in files)
+    for _, of_file, path in sorted(files):
+        if size <= most:
+            return
+        Path(path).unlink(missing_ok=True)
+        size -= of_file
 
 
 def _processor() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax.compilation import keep_compiled_programs
+from llm_jax.compilation import keep_compiled_programs, make_room
 
 PROGRAM = """
 from llm_jax.compilation import compile_time, keep_compiled_programs
@@ -61,6 +61,26 @@ def test_the_folder_is_private_and_another_choice_stays(
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     keep_compiled_programs()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_programs_that_were_not_read_for_longest_make_room_for_others(tmp_path: Path) -> None:
+    for number, size in enumerate((70, 20, 30, 40)):
+        (tmp_path / f"{number}-cache").write_bytes(bytes(size))
+        os.utime(tmp_path / f"{number}-cache", (1000 - 10 * number, 5))
+    make_room(tmp_path, 160)
+    assert len(list(tmp_path.iterdir())) == 4
+    make_room(tmp_path, 95)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-cache", "1-cache"]
+
+
+def test_a_program_is_kept_without_a_look_at_the_others(tmp_path: Path) -> None:
+    run_program(tmp_path)
+    folder = next((tmp_path / "llm_jax").iterdir())
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "other-cache").write_bytes(b"without the note of its last use that JAX's own limit asks for")
+    run_program(tmp_path)
+    assert int(run_program(tmp_path)[0]) > 0
 
 
 def test_a_home_that_cannot_be_written_to_is_no_error(
