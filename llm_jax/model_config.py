@@ -11,7 +11,16 @@ from llm_jax.rules import Whole, at_least, fractions, require
 
 # Settings on which logits do not depend, but for rounding: how a model starts, trains and runs.
 NOT_COMPUTED = frozenset(
-    ("dropout", "embedding_dropout", "initializer", "dtype", "param_dtype", "layers", "remat")
+    (
+        "dropout",
+        "embedding_dropout",
+        "router_balance",
+        "initializer",
+        "dtype",
+        "param_dtype",
+        "layers",
+        "remat",
+    )
 )
 
 
@@ -99,6 +108,14 @@ class ModelConfig:
     """Non-linearity of the MLP (gelu is GPT-2's tanh approximation)."""
     gated_mlp: bool = False
     """Whether the active projection multiplies a second one (SwiGLU with silu, GeGLU with gelu)."""
+    num_experts: Whole = 0
+    """Experts, MLPs among which a router chooses for each token; 0: one MLP that all take."""
+    experts_per_token: Whole = 2
+    """Experts that each token takes."""
+    router_normalizes: bool = True
+    """Whether the weights of a token's experts are divided by their sum."""
+    router_balance: float = 0.01
+    """Pull on the router towards using all experts alike (Fedus et al. 2021); the loss shown is without."""
     qk_norm: Literal["none", "head", "all_heads"] = "none"
     """Queries and keys divided by their root mean square, of each head or of all, and scaled as learnt."""
     sliding_window: Whole = 0
@@ -143,7 +160,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require(
             at_least(self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff", "d_head")
-            | at_least(self, 0, "num_kv_heads", "sliding_window", "global_every")
+            | at_least(
+                self, 0, "num_kv_heads", "sliding_window", "global_every", "num_experts", "router_balance"
+            )
             | at_least(self, 0, "attention_scale", "attention_cap", "logit_cap")
             | at_least(self, 1, "context_length", "d_model", "num_layers", "num_heads")
             | fractions(self, "dropout", "embedding_dropout")
@@ -151,6 +170,7 @@ class ModelConfig:
         )
         width, heads, ids, shared = self.d_model, self.num_heads, self.vocab_size, self.shared_ids
         spare, scale, windowed = self.spare_embedding_rows, self.embedding_scale, self.sliding_window > 0
+        experts, taken = self.num_experts, self.experts_per_token
         divides = self.d_head > 0 or not width % heads
         require(
             {
@@ -163,6 +183,9 @@ class ModelConfig:
                 f"shared_ids ({shared}) must be below vocab_size ({ids})": shared <= max(0, ids - 1),
                 "a tied head has no bias: set head_bias = false": not (self.tied_head and self.head_bias),
                 "a tied head needs spare_embedding_rows = 0": not (self.tied_head and spare),
+                f"experts_per_token ({taken}) must be from 1 to num_experts ({experts})": not experts
+                or 1 <= taken <= experts,
+                "experts have no biases: set mlp_bias = false": not (experts and self.mlp_bias),
                 "global_every needs sliding_window": windowed or not self.global_every,
                 "rotary.local_theta needs sliding_window": windowed or not self.rotary.local_theta,
                 f"rotary positions must turn an even number of entries, got {self.turned} of a head's "

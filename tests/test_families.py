@@ -27,10 +27,17 @@ GPT2 |= {"activation_function": "gelu_new"}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
+MIXTRAL = {"num_local_experts": 4, "num_experts_per_tok": 3}
+QWEN3_MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 14, "norm_topk_prob": True}
+OWN = {"mixtral": MIXTRAL, "qwen3_moe": QWEN3_MOE}
+
+
 def example(family: str) -> dict[str, Any]:
     """A config.json of this family."""
     if family == "gpt2":
         return GPT2
+    if family in OWN:
+        return LLAMA | {"model_type": family} | OWN[family]
     return (GEMMA if family.startswith("gemma") else LLAMA) | {"model_type": family}
 
 
@@ -76,6 +83,15 @@ REFUSED = [
     ),
     ({"num_attention_heads": 4, "num_key_value_heads": 3}, "config.json: num_heads (4) must be divisible by"),
     ({"num_hidden_layers": 2**30}, "num_hidden_layers must be at most 10,000"),
+    ({"model_type": "mixtral"}, "num_local_experts must be a whole number"),
+    (MIXTRAL | {"model_type": "mixtral", "num_experts_per_tok": 5}, "experts_per_token (5) must be from 1"),
+    (
+        MIXTRAL | {"model_type": "mixtral", "num_local_experts": 2**20},
+        "experts in all layers must be at most",
+    ),
+    (QWEN3_MOE | {"model_type": "qwen3_moe", "mlp_only_layers": [0]}, "mlp_only_layers must be [] here"),
+    (QWEN3_MOE | {"model_type": "qwen3_moe", "decoder_sparse_step": 2}, "decoder_sparse_step must be 1"),
+    (QWEN3_MOE | {"model_type": "qwen3_moe", "use_sliding_window": True}, "use_sliding_window must be False"),
     ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be a number from"),
     ({"rope_theta": -1}, "rope_theta must be a number from"),
     ({"rope_parameters": {"full_attention": 3}}, "rope_parameters: full_attention must be dict"),

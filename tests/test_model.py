@@ -34,7 +34,9 @@ LLAMA |= {"rotary": RotaryConfig(theta=500.0, fraction=0.5)}
 GEMMA = LLAMA | {"norm": "rms_plus_one", "norm_place": "both", "qk_norm": "all_heads"}
 GEMMA |= {"sliding_window": 3, "global_every": 2, "rotary": RotaryConfig(local_theta=100.0), "logit_cap": 2.0}
 GEMMA |= {"attention_cap": 1.0, "attention_scale": 0.3, "embedding_scale": 4.0, "activation": "gelu"}
+EXPERTS = LLAMA | {"num_experts": 5, "router_normalizes": False}
 FAMILIES = {"tutorial": {}, "gpt2": GPT2, "modern": MODERN, "llama": LLAMA, "gemma": GEMMA}
+FAMILIES |= {"experts": EXPERTS}
 
 
 @pytest.fixture(params=FAMILIES)

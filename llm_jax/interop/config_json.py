@@ -18,6 +18,8 @@ _CLASSES = {
     "gemma3_text": "Gemma3ForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
     "phi3": "Phi3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
 }
 # Some families' own defaults lie outside small vocabularies.
 _NO_MARKS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
@@ -101,6 +103,19 @@ def _special(family: str, config: ModelConfig) -> dict[str, Any]:
     kinds = ["full_attention" if config.sees_all(layer) else "sliding_attention" for layer in layers]
     if family in ("mistral", "phi3"):
         return {"sliding_window": config.sliding_window or None}
+    experts = {"num_experts_per_tok": config.experts_per_token}
+    if family == "mixtral":
+        return experts | {
+            "num_local_experts": config.num_experts,
+            "sliding_window": config.sliding_window or None,
+        }
+    if family == "qwen3_moe":
+        return experts | {
+            "num_experts": config.num_experts,
+            "moe_intermediate_size": config.mlp_width,
+            "norm_topk_prob": config.router_normalizes,
+            "attention_bias": config.qkv_bias,
+        }
     if family in ("qwen2", "qwen3"):
         bias = {"attention_bias": config.qkv_bias} if family == "qwen3" else {}
         whole = kinds.index("sliding_attention") if windows else config.num_layers

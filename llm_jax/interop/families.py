@@ -24,6 +24,7 @@ ACTIVATIONS = {
     "relu2": "relu_squared",
 }
 _MOST_LAYERS = 10_000
+_MOST_EXPERTS = 100_000  # in all layers
 
 
 def read_model_config(config: Mapping[str, Any]) -> ModelConfig:
@@ -75,6 +76,7 @@ def _common(
     *,
     tied: bool = False,
     activation: str = "hidden_act",
+    d_ff: str = "intermediate_size",
     partial: bool = False,
 ) -> dict[str, Any]:
     """What Llama has, and with it most families.
@@ -84,6 +86,7 @@ def _common(
         biases: the fields that say whether there are any, of those that the family has.
         tied: what holds where the file does not say it.
         activation: the field that names the non-linearity.
+        d_ff: the field that gives the MLP's width.
         partial: whether rotary positions may turn a share of each head.
     """
     context = fields.whole("max_position_embeddings")
@@ -99,7 +102,7 @@ def _common(
         "num_heads": heads,
         "num_kv_heads": fields.whole("num_key_value_heads", 0),
         "d_head": fields.whole("head_dim", 0),
-        "d_ff": fields.whole("intermediate_size"),
+        "d_ff": fields.whole(d_ff),
         "norm_eps": fields.number("rms_norm_eps"),
         "activation": _activation(fields, activation),
         "tied_head": fields.take("tie_word_embeddings", bool, tied),
@@ -133,6 +136,36 @@ def _qwen(fields: Fields, biases: set[str]) -> dict[str, Any]:
     kinds = _kinds(fields, usual)
     window = fields.whole("sliding_window", 0)
     return settings | _windows(window if fields.take("use_sliding_window", bool, False) else 0, kinds)
+
+
+def _mixtral(fields: Fields) -> dict[str, Any]:
+    return _experts(fields, _mistral(fields), "num_local_experts") | {"router_normalizes": True}
+
+
+def _qwen3_moe(fields: Fields) -> dict[str, Any]:
+    fields.require("use_sliding_window", False, None)
+    fields.require("decoder_sparse_step", 1, None)
+    fields.require("mlp_only_layers", [], None)
+    fields.whole("intermediate_size", 0)  # of layers without experts, which are refused
+    fields.whole("sliding_window", 0)
+    fields.whole("max_window_layers", 0)
+    settings = _common(fields, {"attention_bias"}, d_ff="moe_intermediate_size")
+    named = "num_experts" if "num_experts" in fields else "num_local_experts"
+    normalizes = {"router_normalizes": fields.take("norm_topk_prob", bool, False)}
+    return _experts(fields, settings, named) | normalizes | {"qk_norm": "head"}
+
+
+def _experts(fields: Fields, settings: dict[str, Any], number: str) -> dict[str, Any]:
+    """The settings, with as many experts as the field of this name says."""
+    experts = fields.whole(number)
+    if (total := experts * settings["num_layers"]) > _MOST_EXPERTS:
+        raise CheckpointError(
+            f"config.json: experts in all layers must be at most {_MOST_EXPERTS:,}, got {total:,}"
+        )
+    return settings | {
+        "num_experts": experts,
+        "experts_per_token": fields.whole("num_experts_per_tok"),
+    }
 
 
 def _gemma2(fields: Fields) -> dict[str, Any]:
@@ -229,4 +262,6 @@ FAMILIES: dict[Any, Callable[[Fields], dict[str, Any]]] = {
     "gemma3_text": _gemma3,
     "olmo2": _olmo2,
     "phi3": _phi3,
+    "mixtral": _mixtral,
+    "qwen3_moe": _qwen3_moe,
 }

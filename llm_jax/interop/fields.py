@@ -14,6 +14,7 @@ _NOT_THE_MODEL = {
     *("output_attentions", "output_hidden_states", "return_dict"),
     *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type"),
     *("summary_use_proj", "task_specific_params", "n_ctx"),
+    *("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
 }
 _MOST = 2**31 - 1
 _LEAST = 1e-30
@@ -25,6 +26,9 @@ class Fields:
     def __init__(self, values: Mapping[str, Any], name: str):
         self._left = dict(values)
         self._name = name
+
+    def __contains__(self, field: str) -> bool:
+        return field in self._left
 
     def take(self, field: str, kind: type, default: Any = ...) -> Any:
         """The value of a field, which must be of this type; a missing one (or null) is the default."""

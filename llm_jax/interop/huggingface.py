@@ -18,7 +18,7 @@ from llm_jax.tree import Tree, flatten, unflatten
 class _Tensor(NamedTuple):
     """One of their tensors as ours: its rows, or entries, are those of our leaves one after the other."""
 
-    name: str  # with {} for the layer's number
+    name: str  # with {} for the numbers of the layer and, among experts, of the expert
     leaves: tuple[str, ...]
     out_first: bool  # [out, in], as torch's linear layers; ours are [in, out]
 
@@ -41,16 +41,19 @@ _ENDS = [
     _tensor("model.norm.weight", "final_norm/scale"),
     _tensor("lm_head.weight", "head/kernel"),
 ]
-_SPLIT = [
+_ATTENTION = [
     *_linear(f"{_LAYER}.self_attn.q_proj", "blocks/query"),
     *_linear(f"{_LAYER}.self_attn.k_proj", "blocks/key"),
     *_linear(f"{_LAYER}.self_attn.v_proj", "blocks/value"),
     *_linear(f"{_LAYER}.self_attn.o_proj", "blocks/attention_output"),
+    _tensor(f"{_LAYER}.self_attn.q_norm.weight", "blocks/query_norm/scale"),
+    _tensor(f"{_LAYER}.self_attn.k_norm.weight", "blocks/key_norm/scale"),
+]
+_SPLIT = [
+    *_ATTENTION,
     *_linear(f"{_LAYER}.mlp.gate_proj", "blocks/mlp_gate"),
     *_linear(f"{_LAYER}.mlp.up_proj", "blocks/mlp_up"),
     *_linear(f"{_LAYER}.mlp.down_proj", "blocks/mlp_down"),
-    _tensor(f"{_LAYER}.self_attn.q_norm.weight", "blocks/query_norm/scale"),
-    _tensor(f"{_LAYER}.self_attn.k_norm.weight", "blocks/key_norm/scale"),
 ]
 _FUSED = [
     *_linear(f"{_LAYER}.self_attn.qkv_proj", "blocks/query", "blocks/key", "blocks/value"),
@@ -98,6 +101,18 @@ _GPT2 = [
         for part, leaf in (("weight", "kernel"), ("bias", "bias"))
     ),
 ]
+
+
+def _experts(mlp: str, gate: str, up: str, down: str) -> list[_Tensor]:
+    """Attention, and a mixture of experts under these names."""
+    names = {"mlp_gate": gate, "mlp_up": up, "mlp_down": down}
+    each = [
+        _tensor(f"{_LAYER}.{mlp}.experts.{{}}.{theirs}.weight", f"blocks/{ours}/kernel")
+        for ours, theirs in names.items()
+    ]
+    return [*_ATTENTION, _tensor(f"{_LAYER}.{mlp}.gate.weight", "blocks/router/kernel"), *each]
+
+
 _TABLES = {
     "gpt2": _GPT2,
     "llama": [*_ENDS, *_SPLIT, *_BEFORE],
@@ -108,6 +123,8 @@ _TABLES = {
     "gemma3_text": [*_ENDS, *_SPLIT, *_BOTH],
     "olmo2": [*_ENDS, *_SPLIT, *_AFTER],
     "phi3": [*_ENDS, *_FUSED, *_BEFORE],
+    "mixtral": [*_ENDS, *_experts("block_sparse_moe", "w1", "w3", "w2"), *_BEFORE],
+    "qwen3_moe": [*_ENDS, *_experts("mlp", "gate_proj", "up_proj", "down_proj"), *_BEFORE],
 }
 # Buffers that some files hold beside the parameters.
 _BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
@@ -119,7 +136,7 @@ class Part(NamedTuple):
     name: str
     shape: tuple[int, ...]
     leaves: tuple[str, ...]  # paths of ours
-    layer: int | None  # None outside the blocks
+    at: tuple[int, ...]  # into those leaves: none, a layer, or a layer and an expert
     out_first: bool
 
 
@@ -129,15 +146,15 @@ def parts(family: str, config: ModelConfig) -> Iterator[Part]:
     for tensor in _TABLES[family]:
         if tensor.leaves[0] not in shapes:
             continue
-        stacked = tensor.leaves[0].startswith("blocks/")
-        flat = [_flat(path, shapes[path][1:] if stacked else shapes[path]) for path in tensor.leaves]
+        stacked = tensor.name.count("{}")
+        flat = [_flat(path, shapes[path][stacked:]) for path in tensor.leaves]
         shape = (*flat[0][:-1], sum(each[-1] for each in flat))
-        for layer in range(config.num_layers) if stacked else (None,):
+        for index in np.ndindex(shapes[tensor.leaves[0]][:stacked]):
             yield Part(
-                tensor.name.format(layer),
+                tensor.name.format(*index),
                 shape[::-1] if tensor.out_first else shape,
                 tensor.leaves,
-                layer,
+                index,
                 tensor.out_first,
             )
 
@@ -168,7 +185,7 @@ def import_params(
         tensor = read(their_names[part.name])
         columns = 0
         for path in part.leaves:
-            target = leaves[path] if part.layer is None else leaves[path][part.layer]
+            target = leaves[path][part.at]
             width = _flat(path, target.shape)[-1]
             ours = (tensor.T if part.out_first else tensor)[..., columns : columns + width]
             target[...] = ours.reshape(target.shape)
@@ -188,7 +205,7 @@ def export_tensors(family: str, config: ModelConfig, params: Tree) -> Iterator[t
     for part in parts(family, config):
         columns = []
         for path in part.leaves:
-            leaf = leaves[path] if part.layer is None else leaves[path][part.layer]
+            leaf = leaves[path][part.at]
             columns.append(np.asarray(leaf).reshape(_flat(path, leaf.shape)))
         joined = np.concatenate(columns, axis=-1)
         yield part.name, np.ascontiguousarray(joined.T if part.out_first else joined)

@@ -1,8 +1,8 @@
 """The leaves: Flax modules that declare one layer's parameters.
 
 Nothing here knows how many layers there are, what a loss is, or where arrays live. Legend: B batch, T query
-tokens, S key/value slots, D d_model, F MLP width, N query heads, K key/value heads, H head_dim, R rows of
-the head.
+tokens, S key/value slots, D d_model, F MLP width, N query heads, K key/value heads, H head_dim, E experts,
+R rows of the head.
 """
 
 import math
@@ -16,6 +16,7 @@ from flax import linen as nn
 from llm_jax.model.attention import Sight, attention_weights, mix
 from llm_jax.model.cache import LayerCache
 from llm_jax.model.dropout import dropout
+from llm_jax.model.moe import Routing, mix_experts, route
 from llm_jax.model.norms import RMSNorm, norm, wide
 from llm_jax.model.positions import rotate
 from llm_jax.model.seen import SeenInBlock
@@ -105,12 +106,8 @@ class Block(nn.Module):
         after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD)
 
         mlp_input_BTD = self._norm_before("norm_2", after_attention_BTD)
-        active_name = "mlp_gate" if c.gated_mlp else "mlp_up"
-        hidden_BTF = self._project(active_name, c.mlp_width, mlp_input_BTD, c.mlp_bias)
-        active_BTF = _ACTIVATIONS[c.activation](hidden_BTF)
-        if c.gated_mlp:
-            active_BTF *= self._project("mlp_up", c.mlp_width, mlp_input_BTD, c.mlp_bias)
-        down_BTD = self._project("mlp_down", c.d_model, active_BTF, c.mlp_bias, residual=True)
+        mlp = self._experts if c.num_experts else self._mlp
+        down_BTD, mlp_hidden, mlp_active, routing = mlp(mlp_input_BTD)
         mlp_output_BTD = self._norm_after("mlp_output_norm", down_BTD)
         output_BTD = after_attention_BTD + dropout(mlp_key, c.dropout, mlp_output_BTD)
         seen = SeenInBlock(
@@ -126,12 +123,35 @@ class Block(nn.Module):
             attention_output=attention_output_BTD,
             after_attention=after_attention_BTD,
             mlp_input=mlp_input_BTD,
-            mlp_hidden=hidden_BTF,
-            mlp_active=active_BTF,
+            mlp_hidden=mlp_hidden,
+            mlp_active=mlp_active,
+            routing=routing,
             mlp_output=mlp_output_BTD,
             block_output=output_BTD,
         )
         return output_BTD, cache, seen
+
+    def _mlp(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+        c = self.config
+        active_name = "mlp_gate" if c.gated_mlp else "mlp_up"
+        hidden_BTF = self._project(active_name, c.mlp_width, x_BTD, c.mlp_bias)
+        active_BTF = _ACTIVATIONS[c.activation](hidden_BTF)
+        if c.gated_mlp:
+            active_BTF *= self._project("mlp_up", c.mlp_width, x_BTD, c.mlp_bias)
+        down_BTD = self._project("mlp_down", c.d_model, active_BTF, c.mlp_bias, residual=True)
+        return down_BTD, hidden_BTF, active_BTF, None
+
+    def _experts(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, Routing]:
+        c = self.config
+        inwards, outwards = (
+            (c.num_experts, *widths) for widths in ((c.d_model, c.mlp_width), (c.mlp_width, c.d_model))
+        )
+        routing = route(c, x_BTD, Kernel(c, (c.d_model, c.num_experts), name="router")())
+        gate_EDF = Kernel(c, inwards, name="mlp_gate")() if c.gated_mlp else None
+        up_EDF = Kernel(c, inwards, name="mlp_up")()
+        down_EFD = Kernel(c, outwards, residual=True, name="mlp_down")()
+        activation = _ACTIVATIONS[c.activation]
+        return *mix_experts(x_BTD, routing, activation, gate_EDF, up_EDF, down_EFD), routing
 
     def _norm_before(self, name: str, x_BTD: jax.Array) -> jax.Array:
         c = self.config
@@ -182,6 +202,19 @@ class Projection(nn.Module):
             ones, row = jnp.ones((len(y), 1), c.dtype), bias.astype(c.dtype).reshape(1, -1)
             y += jnp.matmul(ones, row, precision="highest")
         return y.reshape(batch_size, num_tokens, *self.features)
+
+
+class Kernel(nn.Module):
+    """A kernel alone, [..., in, out] in the compute type, for products that are not those of `Projection`."""
+
+    config: ModelConfig
+    shape: tuple[int, ...]
+    residual: bool = False
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        init = kernel_init(self.config, self.shape[-2], residual=self.residual)
+        return self.param("kernel", init, self.shape, self.config.param_dtype).astype(self.config.dtype)
 
 
 class Head(nn.Module):

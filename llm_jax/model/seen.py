@@ -1,8 +1,7 @@
 """What the decoder computes on the way, handed out by return value for those who look inside.
 
 Every forward pass returns it; under `jit`, what nobody uses is never computed. B batch, T query tokens, S
-key/value slots, D d_model, F MLP width, N query heads, K key/value
-heads, H head_dim, L layers. Fields are
+key/value slots, D d_model, F MLP width, N query heads, K key/value heads, H head_dim, L layers. Fields are
 jax.Array, or numpy arrays once fetched from the device.
 """
 
@@ -24,8 +23,11 @@ class SeenInBlock(NamedTuple):
     attention_output: Any  # [B, T, D], projected (and normed where the model does), before dropout
     after_attention: Any  # [B, T, D], the residual stream
     mlp_input: Any  # [B, T, D], normed
-    mlp_hidden: Any  # [B, T, F], before the activation (of the gate, where there is one)
-    mlp_active: Any  # [B, T, F], after it (and times what the gate lets pass)
+    mlp_hidden: (
+        Any  # [B, T, F], before the activation (of the gate, where there is one); [B, T, C, F] in C experts
+    )
+    mlp_active: Any  # likewise, after it (and times what the gate lets pass)
+    routing: Any  # moe.Routing, or None where there are no experts
     mlp_output: Any  # [B, T, D], before dropout
     block_output: Any  # [B, T, D], the residual stream
 

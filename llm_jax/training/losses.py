@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from llm_jax.batch import Batch
 from llm_jax.model.decoder import head_weights, hidden_states, row_logits
 from llm_jax.model.layers import head_scores
+from llm_jax.model.moe import imbalance
+from llm_jax.model.seen import Seen
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
@@ -123,20 +125,35 @@ def next_token_nats(
     params: Tree, config: ModelConfig, batch: Batch, dropout_key: jax.Array | None
 ) -> jax.Array:
     """Cross-entropy of each next token, [B, T], without weights; dropout with a key."""
-    hidden_BTD, _, _ = hidden_states(params, config, batch.tokens, dropout_key=dropout_key)
+    return _nats_and_seen(params, config, batch, dropout_key)[0]
+
+
+def _nats_and_seen(
+    params: Tree, config: ModelConfig, batch: Batch, dropout_key: jax.Array | None
+) -> tuple[jax.Array, Seen]:
+    hidden_BTD, _, seen = hidden_states(params, config, batch.tokens, dropout_key=dropout_key)
     if config.logit_cap:  # whose slope head_nats does not know
-        return cross_entropy(row_logits(params, config, hidden_BTD), batch.targets, config.shared_ids)
+        rows_BTR = row_logits(params, config, hidden_BTD)
+        return cross_entropy(rows_BTR, batch.targets, config.shared_ids), seen
     kernel_DR, bias_R = head_weights(params, config)
     hidden_ND = hidden_BTD.reshape(-1, config.d_model).astype(config.dtype)
     nats_N = head_nats(hidden_ND, kernel_DR, bias_R, batch.targets.reshape(-1), config.shared_ids)
-    return nats_N.reshape(batch.targets.shape)
+    return nats_N.reshape(batch.targets.shape), seen
 
 
 def next_token_loss(
     params: Tree, config: ModelConfig, batch: Batch, dropout_key: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """(sum, weight) of the cross-entropy of each next token; dropout with a key."""
-    return weighted_sum(next_token_nats(params, config, batch, dropout_key), batch.weights)
+    """(sum, weight) of the cross-entropy of each next token; dropout with a key. A mixture of experts adds
+    its imbalance to the gradient, not to the sum, which stays comparable.
+    """
+    nats_BT, seen = _nats_and_seen(params, config, batch, dropout_key)
+    total, weight = weighted_sum(nats_BT, batch.weights)
+    if config.num_experts and config.router_balance:
+        probabilities, chosen, _ = seen.blocks.routing
+        pull = config.router_balance * weight * imbalance(probabilities, chosen, batch.weights)
+        total += (pull - jax.lax.stop_gradient(pull)).astype(total.dtype)
+    return total, weight
 
 
 @partial(jax.jit, static_argnums=1)

@@ -27,7 +27,7 @@ _AXES = {
 
 
 def muon_for_kernels(others: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Muon's rescaling for the kernels of the blocks, `others` for embeddings, head, biases and norms.
+    """Muon's rescaling for the kernels of the blocks, `others` for embeddings, head, routers, biases, norms.
 
     An orthogonal update is given the root mean square of AdamW's, so that both share a learning rate and a
     weight decay.
@@ -41,7 +41,8 @@ def muon_for_kernels(others: optax.GradientTransformation) -> optax.GradientTran
 
 def _labels(params: Tree) -> Tree:
     def label(path: tuple, _: jax.Array) -> str:
-        return "muon" if path[0].key == "blocks" and path[-1].key == "kernel" else "others"
+        is_matrix = path[0].key == "blocks" and path[-1].key == "kernel" and path[-2].key in _AXES
+        return "muon" if is_matrix else "others"
 
     return jax.tree.map_with_path(label, params)
 

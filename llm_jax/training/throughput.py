@@ -19,8 +19,11 @@ from llm_jax.tree import flatten
 
 def flops_per_token(config: ModelConfig) -> int:
     """Multiply-adds times two of forward and backward, for one token at the full context length."""
+    shapes = {path: leaf.shape for path, leaf in flatten(abstract_params(config)) if path.endswith("kernel")}
+    taken = lambda path: path.startswith("blocks/mlp_") and config.num_experts  # noqa: E731
     kernels = sum(
-        prod(leaf.shape) for path, leaf in flatten(abstract_params(config)) if path.endswith("kernel")
+        prod(shape) * config.experts_per_token // config.num_experts if taken(path) else prod(shape)
+        for path, shape in shapes.items()
     )
     if config.tied_head:
         kernels += config.num_rows * config.d_model

@@ -13,6 +13,7 @@ _SMALL = {"vocab_size": 211, "hidden_size": 24, "intermediate_size": 40, "num_hi
 _SMALL |= {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 640}
 _SMALL |= {"rms_norm_eps": 3e-5, "pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2}
 _GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 11, "sliding_window": 37}
+_MOE = {"num_experts": 7, "num_experts_per_tok": 2, "moe_intermediate_size": 30}
 _LOCAL = {"rope_type": "default", "rope_theta": 700.0}
 _FULL = {"rope_type": "linear", "rope_theta": 9000.0, "factor": 8.0}
 _LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.5, "high_freq_factor": 5.0}
@@ -71,6 +72,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "Phi3Config",
         _SMALL | rope(partial_rotary_factor=0.5) | {"head_dim": 12, "hidden_size": 72, "sliding_window": 61},
     ),
+    "mixtral": (
+        "MixtralConfig",
+        _SMALL | rope() | {"num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 47},
+    ),
+    "qwen3 moe": ("Qwen3MoeConfig", _SMALL | rope() | _MOE | {"head_dim": 10}),
+    "qwen3 moe, normalized, biases": (
+        "Qwen3MoeConfig",
+        _SMALL | rope() | _MOE | {"norm_topk_prob": True, "attention_bias": True},
+    ),
 }
 
 
@@ -100,14 +110,17 @@ def precision(dtype: str) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+# The reference's readable code rather than its kernels, some of which have no float64.
+PLAIN = {"attn_implementation": "eager", "experts_implementation": "eager"}
+
+
 def reference(name: str, dtype: str) -> tuple[torch.nn.Module, dict[str, Any]]:
     """A model with random weights, to be made and called under `precision`, and its config.json."""
     kind, fields = FAMILIES[name]
     config = getattr(transformers, kind)(**fields)
-    config._attn_implementation = "eager"
     torch.manual_seed(0)
     with torch.no_grad():
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        model = transformers.AutoModelForCausalLM.from_config(config, **PLAIN)
         model = model.to(getattr(torch, dtype)).eval()
         # Biases start at zero and norms at one, where a swapped name would hide; larger weights show caps.
         for parameter in model.parameters():
