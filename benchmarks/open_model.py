@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import llm_jax
 from llm_jax.config import SamplingConfig
-from llm_jax.converting import export_huggingface, import_model
+from llm_jax.converting import import_model
+from llm_jax.exporting import export_huggingface
 from llm_jax.inference.decode import generate_tokens
 
 PROMPTS = (

@@ -57,9 +57,16 @@ def import_(
 
 @convert.command
 def export(
-    directory: Path, out: Path, /, *, format: Literal["torch_tutorial", "huggingface"] = "torch_tutorial"
+    directory: Path,
+    out: Path,
+    /,
+    *,
+    format: Literal["torch_tutorial", "huggingface", "gguf"] = "torch_tutorial",
+    dtype: Literal["float32", "float16", "bfloat16", "q8_0"] | None = None,
 ) -> None:
-    """Writes a model for other programs.
+    """Writes a model, with its tokenizer, for other programs.
+
+    Example: python -m llm_jax.convert export runs/first first.gguf --format gguf --dtype q8_0
 
     Parameters
     ----------
@@ -69,13 +76,23 @@ def export(
         What to write; must not exist.
     format:
         torch_tutorial: a `.safetensors` file that the tutorial's module loads (only models of its
-        architecture); huggingface: a directory that transformers and vLLM load.
+        architecture); huggingface: a directory that transformers and vLLM load; gguf: a `.gguf` file that
+        llama.cpp runs (Llama, Qwen 2 and 3, Gemma 2 and 3, GPT-2).
+    dtype:
+        How a `.gguf` file stores matrices (norms and biases stay float32); as the model has them without it.
+        q8_0 takes 8.5 bits a weight. What was rounded off is said.
     """
     _require_new(out)
-    from llm_jax import converting
+    if dtype is not None and format != "gguf":
+        raise UserError(f"--dtype is for --format gguf; leave --dtype {dtype} out")
+    from llm_jax import exporting
 
-    write = converting.export_tutorial if format == "torch_tutorial" else converting.export_huggingface
-    print(write(directory, out))
+    if format == "gguf":
+        print(exporting.export_gguf(directory, out, dtype))
+    elif format == "huggingface":
+        print(exporting.export_huggingface(directory, out))
+    else:
+        print(exporting.export_tutorial(directory, out))
 
 
 def _require_new(path: Path) -> None:

@@ -31,7 +31,7 @@ HOMES = {
     "latex2mathml": ("walkthrough/",),
     "pickle": ("interop/pickle_reader.py",),
     "safetensors": ("interop/",),
-    "gguf": ("interop/gguf_file.py",),
+    "gguf": ("interop/gguf_types.py",),
     "tensorboardX": ("training/record.py",),
     "cyclopts": ("rules.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (

@@ -46,6 +46,21 @@ class CompactTokenizer:
     def vocab_size(self) -> int:
         return len(self._base_ids)
 
+    @property
+    def base(self) -> RankTokenizer:
+        """The tokenizer that was cut down."""
+        return self._base
+
+    @property
+    def base_ids(self) -> np.ndarray:
+        """The base's id of each id here."""
+        return self._base_ids
+
+    @property
+    def spells(self) -> bool:
+        """Whether ids that are not kept are written with kept ones."""
+        return self._rare_ids == "spell"
+
     def encode(self, text: str) -> np.ndarray:
         return self.from_base(self._base.encode(text))
 

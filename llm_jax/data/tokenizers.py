@@ -146,6 +146,10 @@ class RankTokenizer:
         """The ids [256] of all single bytes."""
         return np.array([self._encoding.encode_single_token(bytes([byte])) for byte in range(256)])
 
+    def special_tokens(self) -> dict[str, int]:
+        """Ids, by what they are called, of tokens that no text makes."""
+        return {name: self._encoding.encode_single_token(name) for name in self._encoding.special_tokens_set}
+
     def halves(self, token: int) -> tuple[int, int]:
         """The two ids whose merge made this one, which must have two bytes or more."""
         parts = [bytes([byte]) for byte in self._bytes[token]]

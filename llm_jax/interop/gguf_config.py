@@ -26,6 +26,11 @@ _FIXED: dict[str, dict[str, Any]] = {
     },
     "gemma2": {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", **_GELU},
     "gemma3": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", **_GELU},
+    "gpt2": {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+    },
 }
 # Settings that say nothing, or only with these values.
 _SILENT: dict[str, tuple[Any, ...]] = {
@@ -38,6 +43,8 @@ _SILENT: dict[str, tuple[Any, ...]] = {
 }
 # By number of layers: those that scale scores by the stream's width over the heads, not by a head's width.
 _SCALED_BY_STREAM = {"gemma2": 46, "gemma3": 62}
+# What Llama 3.1, 3.2 and 3.3 share: turns in the original context, and that context.
+_SLOW, _FAST, _ORIGINAL = 1.0, 4.0, 8192
 
 
 def read_config(settings: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -53,30 +60,15 @@ def read_config(settings: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
     arch = architecture(settings)
     own = {key: value for key, value in settings.items() if key.startswith(f"{arch}.")}
     left = {key.removeprefix(f"{arch}."): value for key, value in own.items()}
-    vocab_size = _num_rows(settings, shapes)
-    width, heads = whole(left, "embedding_length"), whole(left, "attention.head_count")
-    head_dim = whole(left, "attention.key_length", width // heads if not width % heads else None)
     config = {
         **_FIXED[arch],
-        "vocab_size": vocab_size,
-        "hidden_size": width,
-        "intermediate_size": whole(left, "feed_forward_length"),
-        "num_hidden_layers": whole(left, "block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": whole(left, "attention.head_count_kv", heads),
-        "head_dim": head_dim,
-        "max_position_embeddings": whole(left, "context_length"),
-        "rms_norm_eps": number(left, "attention.layer_norm_rms_epsilon"),
+        "vocab_size": _num_rows(settings, shapes),
         "tie_word_embeddings": "output.weight" not in shapes,
-        **_rotary(left, arch),
     }
-    if (layers := config["num_hidden_layers"]) > len(shapes):
+    layers = whole(left, "block_count")
+    if layers > len(shapes):
         raise CheckpointError(f"block_count ({layers:,}) must be at most the {len(shapes):,} tensors")
-    if head_dim % 2:
-        raise CheckpointError(f"a head's width must be even for rotary positions, got {head_dim:,}")
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if (length := whole(left, key, head_dim)) != head_dim:
-            raise CheckpointError(f"{key} must be a head's width ({head_dim:,}), got {length:,}")
+    config |= _gpt2(left, layers) if arch == "gpt2" else _rotary_decoder(left, arch, layers)
     if arch == "llama":
         config["attention_bias"] = "blk.0.attn_q.bias" in shapes
         config["mlp_bias"] = "blk.0.ffn_gate.bias" in shapes
@@ -86,6 +78,42 @@ def read_config(settings: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
     for key, value in left.items():
         if key not in _SILENT or not _is_one_of(value, *_SILENT[key]):
             raise CheckpointError(f"{arch}.{quoted(key)} must be absent, as it has no place in config.json")
+    return config
+
+
+def _gpt2(left: dict[str, Any], layers: int) -> dict[str, Any]:
+    """Fields of GPT-2, which has names of its own for all of them."""
+    width = whole(left, "embedding_length")
+    return {
+        "n_positions": whole(left, "context_length"),
+        "n_embd": width,
+        "n_layer": layers,
+        "n_head": whole(left, "attention.head_count"),
+        "n_inner": whole(left, "feed_forward_length", 4 * width),
+        "layer_norm_epsilon": number(left, "attention.layer_norm_epsilon"),
+    }
+
+
+def _rotary_decoder(left: dict[str, Any], arch: str, layers: int) -> dict[str, Any]:
+    """Fields that all families have whose positions are rotary."""
+    width, heads = whole(left, "embedding_length"), whole(left, "attention.head_count")
+    head_dim = whole(left, "attention.key_length", width // heads if not width % heads else None)
+    config = {
+        "hidden_size": width,
+        "intermediate_size": whole(left, "feed_forward_length"),
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": whole(left, "attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "max_position_embeddings": whole(left, "context_length"),
+        "rms_norm_eps": number(left, "attention.layer_norm_rms_epsilon"),
+        **_rotary(left, arch),
+    }
+    if head_dim % 2:
+        raise CheckpointError(f"a head's width must be even for rotary positions, got {head_dim:,}")
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if (length := whole(left, key, head_dim)) != head_dim:
+            raise CheckpointError(f"{key} must be a head's width ({head_dim:,}), got {length:,}")
     return config
 
 
@@ -116,11 +144,10 @@ def llama3_scaling(factors: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
     Raises:
         CheckpointError: Llama 3's rule does not give these factors.
     """
-    slow, fast, original, factor = 1.0, 4.0, 8192, float(factors.max())
-    pairs = np.arange(0, config["head_dim"], 2) / config["head_dim"]
-    turns = original * config["rope_theta"] ** -pairs / (2 * np.pi)
-    share = np.clip((turns - slow) / (fast - slow), 0, 1)  # of the frequency that is kept as it is
-    wanted = 1 / ((1 - share) / factor + share) if 1 <= factor < 1e6 else np.zeros(1)
+    factor = float(factors.max())
+    wanted = np.zeros(1)
+    if 1 <= factor < 1e6:
+        wanted = llama3_factors(config["rope_theta"], config["head_dim"], factor)
     if config["rope_scaling"] or factors.shape != wanted.shape or not np.allclose(factors, wanted, rtol=1e-4):
         raise CheckpointError(
             "rope_freqs.weight must hold the factors of Llama 3's stretch of a context of 8,192 tokens, "
@@ -129,10 +156,18 @@ def llama3_scaling(factors: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
     return {
         "rope_type": "llama3",
         "factor": float(str(factors.max())),
-        "low_freq_factor": slow,
-        "high_freq_factor": fast,
-        "original_max_position_embeddings": original,
+        "low_freq_factor": _SLOW,
+        "high_freq_factor": _FAST,
+        "original_max_position_embeddings": _ORIGINAL,
     }
+
+
+def llama3_factors(theta: float, head_dim: int, factor: float) -> np.ndarray:
+    """How many times slower each pair of a head's entries turns after Meta's stretch: [head_dim / 2]."""
+    pairs = np.arange(0, head_dim, 2) / head_dim
+    turns = _ORIGINAL * theta**-pairs / (2 * np.pi)
+    share = np.clip((turns - _SLOW) / (_FAST - _SLOW), 0, 1)  # of the frequency that is kept as it is
+    return 1 / ((1 - share) / factor + share)
 
 
 def whole(left: dict[str, Any], key: str, default: int | None = None) -> int:

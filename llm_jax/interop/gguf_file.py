@@ -1,39 +1,32 @@
-"""llama.cpp's GGUF files: weights of Llama, Qwen and Gemma, dequantised one at a time to Hugging Face's.
+"""llama.cpp's GGUF files: weights of Llama, Qwen, Gemma and GPT-2, dequantised to Hugging Face's one by one.
 
-`gguf_header` reads where the tensors lie, `gguf_config` and `gguf_names` say what they are, llama.cpp's own
-package gguf turns their blocks into numbers.
+`gguf_header` reads where the tensors lie, `gguf_config` and `gguf_names` say what they are, `gguf_types`
+turns their blocks into numbers. `gguf_writing` makes such files.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from llm_jax.errors import CheckpointError, UserError
+from llm_jax.errors import CheckpointError
 from llm_jax.interop.gguf_config import architecture, llama3_scaling, read_config
 from llm_jax.interop.gguf_header import Header, Place, read_header
-from llm_jax.interop.gguf_names import Origin, origins
+from llm_jax.interop.gguf_names import Origin, origins, undo
+from llm_jax.interop.gguf_types import Encoding, encodings
 from llm_jax.interop.sources import Source, quoted
 
 _FACTORS = "rope_freqs.weight"
 _PART_ELEMENTS = 1 << 22  # dequantised at once: less than this and a row
 
 
-class _Encoding(NamedTuple):
-    """How a type of GGML's lays numbers out: in blocks of so many, each of so many bytes."""
-
-    block: int
-    block_bytes: int
-    decode: Callable[[np.ndarray], np.ndarray]
-
-
 class _Stored(NamedTuple):
     """A tensor whose bytes are known to lie in the file."""
 
     place: Place
-    encoding: _Encoding
+    encoding: Encoding
 
     def num_bytes(self) -> int:
         return prod(self.place.shape) // self.encoding.block * self.encoding.block_bytes
@@ -71,7 +64,7 @@ def _source(path: Path, header: Header, size: int) -> Source:
             raise CheckpointError(f"{path} holds no tensor {quoted(name)}")
         origin = table[name]
         try:
-            return _undo(_read(path, origin.name, stored[origin.name]), origin)
+            return undo(_read(path, origin.name, stored[origin.name]), origin)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
         except OSError as error:
@@ -81,39 +74,17 @@ def _source(path: Path, header: Header, size: int) -> Source:
     return Source(config, {name: origin.shape for name, origin in table.items()}, read, tokenizer)
 
 
-def _encodings(kinds: set[int]) -> dict[int, _Encoding]:
-    """Those of GGML's types that gguf decodes, of the given ones."""
-    try:
-        from gguf import constants, quants  # pyright: ignore[reportMissingImports] - optional
-    except ImportError:
-        raise UserError('reading GGUF files needs the package gguf: pip install "llm_jax[gguf]"') from None
-    found = {}
-    for kind in kinds & {int(kind) for kind in constants.GGML_QUANT_SIZES}:
-        block, block_bytes = constants.GGML_QUANT_SIZES[constants.GGMLQuantizationType(kind)]
-
-        def decode(raw: np.ndarray, kind: Any = constants.GGMLQuantizationType(kind)) -> np.ndarray:
-            with np.errstate(all="ignore"):  # Damaged scales give infinities, which are whoever reads them's.
-                return quants.dequantize(raw, kind)
-
-        try:
-            decode(np.zeros((1, block_bytes), np.uint8))
-        except RuntimeError:  # gguf's way to say that it does not decode this type
-            continue
-        found[kind] = _Encoding(block, block_bytes, decode)
-    return found
-
-
 def _stored(header: Header, size: int) -> dict[str, _Stored]:
     """All tensors, each in a type that can be decoded, inside the file and beside the others."""
-    encodings = _encodings({place.kind for place in header.places.values()})
+    known = encodings({place.kind for place in header.places.values()})
     stored: dict[str, _Stored] = {}
     end, before = 0, ""
     for name, place in sorted(header.places.items(), key=lambda item: item[1].offset):
-        if place.kind not in encodings:
+        if place.kind not in known:
             raise CheckpointError(
                 f"tensor {quoted(name)} must be of a type that gguf decodes, got GGML's type {place.kind}"
             )
-        tensor = _Stored(place, encodings[place.kind])
+        tensor = _Stored(place, known[place.kind])
         if place.shape[-1] % tensor.encoding.block:
             raise CheckpointError(
                 f"rows of tensor {quoted(name)} must be a multiple of {tensor.encoding.block} long, "
@@ -138,8 +109,8 @@ def _require_all(table: Mapping[str, Origin], stored: Mapping[str, _Stored]) -> 
     for origin in table.values():
         if origin.name not in stored:
             raise CheckpointError(f"tensor {origin.name} is missing")
-        if (shape := stored[origin.name].place.shape) != origin.shape:
-            raise CheckpointError(f"tensor {origin.name} must have shape {origin.shape}, got {shape}")
+        if (shape := stored[origin.name].place.shape) != origin.stored_shape:
+            raise CheckpointError(f"tensor {origin.name} must have shape {origin.stored_shape}, got {shape}")
     if extra := sorted(stored.keys() - {origin.name for origin in table.values()}):
         raise CheckpointError(f"tensor {quoted(extra[0])} has no place in this architecture")
 
@@ -161,15 +132,3 @@ def _read(path: Path, name: str, tensor: _Stored) -> np.ndarray:
                 raise CheckpointError(f"tensor {quoted(name)} must lie in the file, which became shorter")
             out[first : first + rows] = encoding.decode(np.frombuffer(raw, np.uint8).reshape(rows, row_bytes))
     return out.reshape(shape)
-
-
-def _undo(tensor: np.ndarray, origin: Origin) -> np.ndarray:
-    """What llama.cpp's converter did to Hugging Face's tensor, taken back."""
-    if origin.plus_one:
-        return tensor - np.float32(1)
-    if origin.paired_heads:
-        # Rows 0, 1, 2, 3, ... of a head of width H are Hugging Face's 0, H/2, 1, H/2 + 1, ...: llama.cpp
-        # turns neighbours, Hugging Face an entry and the one half a head further on.
-        pairs = tensor.reshape(origin.paired_heads, -1, 2, *tensor.shape[1:])
-        return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(tensor.shape)
-    return tensor

@@ -1,11 +1,13 @@
-"""The header of a GGUF file: its settings, and where its tensors lie. No count or length in it is believed
-before it is compared with the bytes that are there.
+"""The header of a GGUF file: its settings, and where its tensors lie. No count or length that is read in it
+is believed before it is compared with the bytes that are there.
 
 Layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian: magic, version, number of
 tensors, number of settings; the settings; for each tensor its name, shape, type and offset; padding; data.
 """
 
+from collections.abc import Mapping
 from math import prod
+from struct import pack
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -13,6 +15,8 @@ import numpy as np
 from llm_jax.errors import CheckpointError
 from llm_jax.interop.sources import quoted
 
+ALIGNMENT = 32  # of tensors, where a file does not say it
+_VERSION = 3
 _MAX_HEADER_BYTES = 32 << 20
 _MAX_ENTRIES = 1 << 16
 _MAX_DIMENSIONS = 4
@@ -187,10 +191,49 @@ def _place(data: _Bytes, what: str) -> Place:
 
 
 def _alignment(settings: dict[str, Any]) -> int:
-    alignment = settings.get("general.alignment", 32)
+    alignment = settings.get("general.alignment", ALIGNMENT)
     power = type(alignment) is int and alignment > 0 and not alignment & (alignment - 1)
     if not power or alignment > _MAX_ALIGNMENT:
         raise CheckpointError(
             f"general.alignment must be a power of two up to {_MAX_ALIGNMENT:,}, got {quoted(alignment)}"
         )
     return alignment
+
+
+def header_bytes(settings: Mapping[str, Any], places: Mapping[str, Place]) -> bytes:
+    """What `read_header` reads, up to where the data begins.
+
+    gguf's own writer has no empty arrays, which a tokenizer without merges needs.
+
+    Args:
+        settings: values as `Header` has them; arrays of numbers are int32 or float32.
+        places: offsets from where the data begins, multiples of `ALIGNMENT`.
+    """
+    out = bytearray(b"GGUF" + pack("<IQQ", _VERSION, len(places), len(settings)))
+    for key, value in settings.items():
+        out += _string(key) + _packed(value)
+    for name, place in places.items():
+        shape = place.shape[::-1]
+        out += _string(name) + pack(f"<I{len(shape)}QIQ", len(shape), *shape, place.kind, place.offset)
+    return bytes(out) + bytes(-len(out) % ALIGNMENT)
+
+
+def _packed(value: Any) -> bytes:
+    """A setting's type and value."""
+    if isinstance(value, bool):
+        return pack("<I?", _BOOL, value)
+    if isinstance(value, int):
+        return pack("<II", 4, value)
+    if isinstance(value, float):
+        return pack("<If", 6, value)
+    if isinstance(value, str):
+        return pack("<I", _STRING) + _string(value)
+    if isinstance(value, np.ndarray):
+        kind = next(kind for kind in (5, 6) if value.dtype == _SCALARS[kind])
+        return pack("<IIQ", _ARRAY, kind, len(value)) + value.tobytes()
+    return pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_string, value))
+
+
+def _string(text: str) -> bytes:
+    raw = text.encode()
+    return pack("<Q", len(raw)) + raw

@@ -1,0 +1,211 @@
+"""How weights go out: every file that is written is read again as a stranger's and compared before it gets
+its name.
+"""
+
+import dataclasses
+import json
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_jax.converting import require_equal, shown
+from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
+from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
+from llm_jax.data.gguf_tokenizer_writing import composes_accents, gguf_tokenizer
+from llm_jax.data.tokenizer_json import tokenizer_json
+from llm_jax.data.tokenizers import decode
+from llm_jax.errors import CheckpointError, DataError, UserError
+from llm_jax.interop import torch_tutorial
+from llm_jax.interop.config_json import write_model_config
+from llm_jax.interop.families import read_model_config
+from llm_jax.interop.gguf_file import open_gguf
+from llm_jax.interop.gguf_writing import plan, rounded, write_gguf
+from llm_jax.interop.huggingface import export_tensors, import_params
+from llm_jax.interop.huggingface_directory import open_directory
+from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.interop.sources import Source
+from llm_jax.interop.state_dict import read_state_dict_file, write_state_dict_file
+from llm_jax.trained import Trained, load
+
+_PROMPT = 500  # tokens on which a written model's logits are compared
+
+
+def export_tutorial(directory: Path, out: Path) -> str:
+    """Writes the torch tutorial's state dict as a .safetensors file; gives a line for the user."""
+    if out.suffix != ".safetensors":
+        raise UserError(f"the file to write must end in .safetensors, got {out}")
+    model = load(directory)
+    state_dict = torch_tutorial.export_state_dict(model.params, model.config)
+
+    def check(part: Path) -> None:
+        again = torch_tutorial.import_params(read_state_dict_file(part), model.config)
+        require_equal(again, model.params, part)
+
+    write_state_dict_file(state_dict, out, check)
+    return f"exported {out} (torch_tutorial); read again, every bit is equal"
+
+
+def export_huggingface(directory: Path, out: Path) -> str:
+    """Writes the directory that transformers loads; gives a line for the user.
+
+    Raises:
+        CheckpointError: no family of Hugging Face's computes what this model does.
+    """
+    model = load(directory)
+    config_json = write_model_config(model.config)
+    with _made(out) as part:
+        part.mkdir(parents=True)
+        write_directory(part, config_json, model.config, model.params)
+        without = ""
+        try:
+            _write_tokenizer(part, model)
+        except DataError as error:
+            without = f" (without a tokenizer.json: {error})"
+        _require_same_logits(open_directory(part), model, part, lambda _, tensor: tensor)
+        if not without:
+            _require_same_ids(read_tokenizer_file(part / "tokenizer.json"), model, part)
+    family = config_json["model_type"]
+    return f"exported {out}{without} as {family}; read again, every bit is equal, and logits agree"
+
+
+def export_gguf(directory: Path, out: Path, dtype: str | None) -> str:
+    """Writes the file that llama.cpp runs; gives a line for the user.
+
+    Args:
+        directory: a run directory, or an imported one.
+        out: the file.
+        dtype: of matrices: float32, float16, bfloat16 or q8_0; as the model has them without one.
+
+    Raises:
+        CheckpointError: llama.cpp has no architecture that computes what this model does, or a number is too
+            large for the type.
+    """
+    if out.suffix != ".gguf":
+        raise UserError(f"the file to write must end in .gguf, got {out}")
+    model = load(directory)
+    config_json = write_model_config(model.config)
+    stored_as = dtype or ("bfloat16" if model.config.param_dtype == "bfloat16" else "float32")
+    made = plan(config_json, model.config, stored_as)
+    tokenizer, remarks = _gguf_tokenizer(model)
+    if odd := made.without_blocks():
+        remarks.append(f"{len(odd)} matrices are float16, as q8_0 takes rows in blocks of 32: {odd[0]} ...")
+    with _made(out) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        tensors = export_tensors(config_json["model_type"], model.config, model.params)
+        write_gguf(part, made, {"general.name": out.stem} | tokenizer, tensors, shown)
+        found = open_gguf(part)
+        worst = _require_same_logits(
+            found, model, part, lambda name, tensor: rounded(tensor, made.stored[name])
+        )
+        if found.tokenizer["tokenizer.ggml.model"] != "no_vocab":
+            _require_same_ids(FileTokenizer(gguf_tokenizer_json(found.tokenizer)), model, part)
+    equal = "every bit is equal, and logits agree"
+    if worst:
+        equal = (
+            f"every bit is that of the rounded weights, whose logits differ by up to {worst:.2g} from "
+            "the model's"
+        )
+    arch = made.settings["general.architecture"]
+    return "; ".join([f"exported {out} as {arch} in {stored_as}", *remarks, f"read again, {equal}"])
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `out` unless something fails; then nothing of it stays."""
+    part = out.with_name(out.name + ".part")
+    _remove(part)
+    try:
+        yield part
+        part.replace(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error}") from None
+    finally:
+        _remove(part)
+
+
+def _remove(part: Path) -> None:
+    with suppress(OSError):  # its folder may be no folder, which whoever writes will hear
+        shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def _chat(model: Trained) -> dict[str, Any]:
+    """What the checkpoint says of conversations; nothing for most models."""
+    return model.about.get("chat") or {}
+
+
+def _write_tokenizer(folder: Path, model: Trained) -> None:
+    """tokenizer.json, and what transformers wants to be told beside it.
+
+    Raises:
+        DataError: no tokenizer.json gives the model's ids.
+    """
+    content, chat = tokenizer_json(model.tokenizer), _chat(model)
+    fields = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.config.context_length,
+        "clean_up_tokenization_spaces": False,
+        "bos_token": chat.get("bos"),
+        "eos_token": chat.get("eos"),
+        "chat_template": chat.get("template"),
+    }
+    known = {name: value for name, value in fields.items() if value is not None}
+    for name, value in (("tokenizer.json", content), ("tokenizer_config.json", known)):
+        text = json.dumps(value, ensure_ascii=False, indent=2 if value is known else None)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _gguf_tokenizer(model: Trained) -> tuple[dict[str, Any], list[str]]:
+    """The settings of the tokenizer, or those of a model without one, and what the user must know of them."""
+    try:
+        content = tokenizer_json(model.tokenizer)
+        settings = gguf_tokenizer(content, model.config.vocab_size, _chat(model))
+    except DataError as error:
+        return {"tokenizer.ggml.model": "no_vocab"}, [f"without a tokenizer: {error}"]
+    accents = "llama.cpp does not compose accents (NFC), as this model's tokenizer does"
+    return settings, [accents] if composes_accents(content) else []
+
+
+def _require_same_logits(
+    found: Source, model: Trained, where: Path, stored: Callable[[str, np.ndarray], np.ndarray]
+) -> float:
+    """Reads a written model as a stranger's: bits must be those that were stored, and logits under its own
+    configuration those under ours. Gives how far these are from those of the model itself: 0 for equal bits.
+
+    Args:
+        found: what was written.
+        model: what it was made of.
+        where: it was written.
+        stored: one of Hugging Face's tensors, by name, as it was written.
+    """
+    family, ours = found.config["model_type"], model.config
+    exact = True
+    for name, tensor in export_tensors(family, ours, model.params):
+        wanted = stored(name, tensor)
+        if not np.array_equal(found.read(name).astype(wanted.dtype), wanted):
+            raise CheckpointError(f"{where} does not hold the bits that were written: {name} differs")
+        exact = exact and np.array_equal(wanted, tensor)
+    config = dataclasses.replace(
+        read_model_config(found.config), param_dtype=ours.param_dtype, dtype=ours.dtype, layers=ours.layers
+    )
+    params = import_params(family, config, found.shapes, found.read)
+    length = min(_PROMPT, ours.context_length)
+    prompt = np.random.default_rng(0).integers(0, ours.vocab_size, length)
+    wanted = dataclasses.replace(model, params=params).logits(prompt)
+    got = dataclasses.replace(model, params=params, config=config).logits(prompt)
+    if not np.allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max()):
+        worst = np.abs(got - wanted).max()
+        raise CheckpointError(f"{where} gives other logits than the model, by up to {worst:.2g}")
+    return 0.0 if exact else float(np.abs(got - model.logits(prompt)).max())
+
+
+def _require_same_ids(found: FileTokenizer, model: Trained, where: Path) -> None:
+    """The written tokenizer must give the ids of ours, on a text of random tokens."""
+    ids = np.random.default_rng(0).integers(0, model.tokenizer.vocab_size, _PROMPT)
+    text = unicodedata.normalize("NFC", decode(model.tokenizer, ids))
+    if not np.array_equal(found.encode(text), model.tokenizer.encode(text)):
+        raise CheckpointError(f"{where} gives other tokens than the model's tokenizer")

@@ -1,0 +1,71 @@
+"""What is exported beside transformers: the tokenizer that AutoTokenizer makes of it, and its greedy text."""
+
+import dataclasses
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from llm_jax import exporting
+from llm_jax.config import SamplingConfig
+from llm_jax.data.bpe import train_bpe
+from llm_jax.data.compact import compact
+from llm_jax.data.tokenizers import (
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    decode,
+    named_tokenizer,
+)
+from llm_jax.interop.families import read_model_config
+from llm_jax.trained import Trained
+from tests.conftest import ROOT
+from tests.test_gguf_writing import MODELS, random_params
+
+PROSE = (ROOT / "data" / "sales_handbook.txt").read_text(encoding="utf-8")[:12000]
+HARD = [
+    "  a  1 12 1234567 3.14159 ½ ² ١٢٣  ",
+    "tabs\t\tand   spaces   \n\n  \n\r\n end  \n\n\n",
+    "😀👩‍👩‍👧‍👦 ☕️ e\u0301 é \u212b 漢字カタカナ\u3000。",
+    "I'M you're they'LL we'd it'S 'tis O'ſ <b>$5 + 50%</b> <s> [INST] ▁ Ġ",
+    PROSE,
+]
+
+
+@lru_cache
+def tokenizers() -> dict[str, Tokenizer]:
+    bpe = train_bpe(PROSE, 600)
+    return {
+        "bytes": ByteTokenizer(),
+        "characters": CharacterTokenizer(PROSE),
+        "bpe": bpe,
+        "cl100k_base": named_tokenizer("cl100k_base"),
+        "compact, shared": compact(bpe, bpe.encode(PROSE[:5000]), 2, "share"),
+    }
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("kind", ["bytes", "characters", "bpe", "cl100k_base", "compact, shared"])
+def test_auto_tokenizer_gives_our_ids_and_generate_our_text(
+    family: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizers()[kind]
+    rows = {"vocab_size": tokenizer.vocab_size + 3}
+    config = dataclasses.replace(read_model_config(MODELS[family] | rows), context_length=64)
+    model = Trained(config, random_params(config), tokenizer, {})
+    monkeypatch.setattr(exporting, "load", lambda _: model)
+    exporting.export_huggingface(tmp_path, tmp_path / "out")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in HARD:
+        ids = tokenizer.encode(text).tolist()
+        assert theirs(text)["input_ids"] == ids
+        assert theirs.decode(ids) == text == decode(tokenizer, ids)
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    prompt = torch.tensor([tokenizer.encode("The salesperson").tolist()])
+    greedy = GenerationConfig(max_new_tokens=20, do_sample=False, pad_token_id=0)
+    with torch.no_grad():
+        made = network.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy)
+    text = model.generate("The salesperson", max_new_tokens=20, sampling=SamplingConfig(temperature=0))
+    assert theirs.decode(made[0, prompt.shape[1] :], skip_special_tokens=True) == text
