@@ -1,9 +1,9 @@
 """A model of ours in transformers and llama.cpp: exported both ways, does it go on with the same words?
 
-python -m llm_jax.train --data.tokenizer bpe --data.bpe_vocab_size 1024 --data.compact_vocab false \
-    --model.positions rotary --model.norm rms --model.activation silu --model.gated_mlp true \
-    --model.num_kv_heads 2 --model.d_ff 352 --model.output_bias false --model.mlp_bias false \
-    --model.head_bias false --model.dropout 0 --train.run runs/llama --time 1m
+python -m llm_jax.train --data.tokenizer bpe --data.bpe_vocab_size 1024 --data.no-compact_vocab \
+    --model.positions rotary --model.norm rms --model.activation silu --model.gated_mlp \
+    --model.num_kv_heads 2 --model.d_ff 352 --model.no-output_bias --model.no-mlp_bias \
+    --model.no-head_bias --model.dropout 0 --train.run runs/llama --time 1m
 python benchmarks/exports.py runs/llama "The salesperson" "A customer" [--tokens 40] [--dtype float32]
 
 DIR is a run, or what `convert import` made. It is exported as Hugging Face's directory and as a GGUF file;
@@ -28,10 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import llm_jax
 from benchmarks.open_model import log_probabilities
 from llm_jax.config import SamplingConfig
+from llm_jax.data.tokenizers import decode
 from llm_jax.exporting import export_gguf, export_huggingface
+from llm_jax.inference.decode import generate_tokens, lay_out
+
+GREEDY = SamplingConfig(temperature=0)
 
 
-def transformers_text(folder: Path, prompt: str, tokens: int) -> str:
+def transformers_greedy(folder: Path, prompt: str, tokens: int) -> tuple[list[int], str]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     options = transformers.GenerationConfig(max_new_tokens=tokens, do_sample=False, pad_token_id=0)
@@ -40,21 +44,54 @@ def transformers_text(folder: Path, prompt: str, tokens: int) -> str:
         made = model.generate(
             given["input_ids"], attention_mask=given["attention_mask"], generation_config=options
         )
-    return tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)
+    ids = made[0, given["input_ids"].shape[1] :].tolist()
+    return ids, tokenizer.decode(ids)
 
 
 def open_llama_cpp(path: Path, context: int) -> xllamacpp.Server:
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx, params.n_parallel, params.n_gpu_layers = context, 1, 0
-    params.cpuparams.n_threads = 2
-    params.warmup = False
+    params.cpuparams.n_threads, params.warmup, params.verbosity = 2, False, 1
+    # A cache of float16, which is usual, moves log-probabilities by about 1e-3.
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     return xllamacpp.Server(params)
 
 
-def llama_cpp_reply(server: xllamacpp.Server, prompt: str | list[int], tokens: int) -> dict[str, Any]:
-    request = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "n_probs": 1, "return_tokens": True}
-    return server.handle_completions(request | {"cache_prompt": False, "post_sampling_probs": False})
+def llama_cpp_greedy(server: xllamacpp.Server, prompt: str, tokens: int) -> tuple[list[int], str, np.ndarray]:
+    """Ids, text and log-probabilities."""
+    request = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "logprobs": 1, "cache_prompt": False}
+    choice = server.handle_completions(request)["choices"][0]
+    made = choice["logprobs"]["content"]
+    return [each["id"] for each in made], choice["text"], np.array([each["logprob"] for each in made])
+
+
+def ours_greedy(model: llm_jax.Trained, ids: list[int], tokens: int) -> list[int]:
+    rows = generate_tokens(
+        lay_out(model.params), model.config, [ids], max_new_tokens=tokens, sampling=GREEDY, seed=0
+    )
+    return [int(row[0]) for row in rows]
+
+
+def continuation(
+    model: llm_jax.Trained, folder: Path, server: xllamacpp.Server, prompt: str, tokens: int
+) -> dict[str, Any]:
+    """What each of the three makes of a prompt."""
+    ids = model.tokenizer.encode(prompt).tolist()
+    ours = ours_greedy(model, ids, tokens)
+    torch_ids, torch_text = transformers_greedy(folder, prompt, tokens)
+    cpp_ids, cpp_text, cpp_scores = llama_cpp_greedy(server, prompt, tokens)
+    every = np.array([*ids, *cpp_ids])
+    scores = log_probabilities(model.logits(every), every)[len(ids) - 1 :]
+    return {
+        "prompt": prompt,
+        "ours": decode(model.tokenizer, ours),
+        "transformers": torch_text,
+        "llama.cpp": cpp_text,
+        "same ids as transformers": torch_ids == ours,
+        "same ids as llama.cpp": cpp_ids == ours,
+        "largest difference of log-probabilities to llama.cpp": float(np.abs(scores - cpp_scores).max()),
+    }
 
 
 def main() -> None:
@@ -67,37 +104,20 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    ours = llm_jax.load(options.directory)
-    greedy = SamplingConfig(temperature=0)
-    rows = []
+    model = llm_jax.load(options.directory)
     with tempfile.TemporaryDirectory() as folder:
         directory, file = Path(folder) / "theirs", Path(folder) / "model.gguf"
         print(export_huggingface(options.directory, directory))
         print(export_gguf(options.directory, file, options.dtype))
-        server = open_llama_cpp(file, ours.config.context_length)
-        for prompt in options.prompts:
-            ids = ours.tokenizer.encode(prompt).tolist()
-            text = ours.generate(prompt, max_new_tokens=options.tokens, sampling=greedy)
-            reply = llama_cpp_reply(server, prompt, options.tokens)
-            made = reply["tokens"]
-            theirs = [each["logprob"] for each in reply["completion_probabilities"]]
-            every = np.array([*ids, *made])
-            wanted = log_probabilities(ours.logits(every), every)[len(ids) - 1 :]
-            rows.append(
-                {
-                    "prompt": prompt,
-                    "ours": text,
-                    "transformers": transformers_text(directory, prompt, options.tokens),
-                    "llama.cpp": reply["content"],
-                    "largest difference of log-probabilities": float(np.abs(wanted - theirs).max()),
-                }
-            )
+        server = open_llama_cpp(file, model.config.context_length)
+        rows = [continuation(model, directory, server, prompt, options.tokens) for prompt in options.prompts]
+        del server
     for row in rows:
         for name, value in row.items():
             print(f"{name}: {value!r}")
     for other in ("transformers", "llama.cpp"):
-        same = sum(row[other] == row["ours"] for row in rows)
-        print(f"the same greedy text as {other}: {same} of {len(rows)}")
+        same = sum(row[f"same ids as {other}"] for row in rows)
+        print(f"the same greedy tokens as {other}: {same} of {len(rows)}")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
