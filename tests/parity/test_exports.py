@@ -19,6 +19,7 @@ from llm_jax.data.tokenizers import (
     decode,
     named_tokenizer,
 )
+from llm_jax.inference.decode import generate_tokens, lay_out
 from llm_jax.interop.families import read_model_config
 from llm_jax.trained import Trained
 from tests.conftest import ROOT
@@ -46,14 +47,15 @@ def tokenizers() -> dict[str, Tokenizer]:
     }
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-@pytest.mark.parametrize("kind", ["bytes", "characters", "bpe", "cl100k_base", "compact, shared"])
-def test_auto_tokenizer_gives_our_ids_and_generate_our_text(
+@pytest.mark.parametrize(
+    ("family", "kind"), [*(("llama", kind) for kind in tokenizers()), ("gpt2", "bytes"), ("gemma3", "bpe")]
+)
+def test_auto_tokenizer_gives_our_ids_and_generate_our_tokens(
     family: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = tokenizers()[kind]
     rows = {"vocab_size": tokenizer.vocab_size + 3}
-    config = dataclasses.replace(read_model_config(MODELS[family] | rows), context_length=64)
+    config = dataclasses.replace(read_model_config(MODELS[family] | rows), context_length=96)
     model = Trained(config, random_params(config), tokenizer, {})
     monkeypatch.setattr(exporting, "load", lambda _: model)
     exporting.export_huggingface(tmp_path, tmp_path / "out")
@@ -63,9 +65,11 @@ def test_auto_tokenizer_gives_our_ids_and_generate_our_text(
         assert theirs(text)["input_ids"] == ids
         assert theirs.decode(ids) == text == decode(tokenizer, ids)
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-    prompt = torch.tensor([tokenizer.encode("The salesperson").tolist()])
+    ids = tokenizer.encode("The salesperson").tolist()
+    prompt = torch.tensor([ids])
     greedy = GenerationConfig(max_new_tokens=20, do_sample=False, pad_token_id=0)
     with torch.no_grad():
         made = network.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy)
-    text = model.generate("The salesperson", max_new_tokens=20, sampling=SamplingConfig(temperature=0))
-    assert theirs.decode(made[0, prompt.shape[1] :], skip_special_tokens=True) == text
+    sampling = SamplingConfig(temperature=0)
+    rows = generate_tokens(lay_out(model.params), config, [ids], max_new_tokens=20, sampling=sampling, seed=0)
+    assert made[0, len(ids) :].tolist() == [int(row[0]) for row in rows]
