@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ from rich.console import Console
 
 from llm_jax.compilation import keep_compiled_programs
 from llm_jax.errors import UserError
-from llm_jax.settings import file_layers
+from llm_jax.settings import file_layers, inherited_layer
+
+
+def _inherited(init_from: str, run: Path) -> Mapping[str, Any]:
+    from llm_jax.origin import inherited_settings  # JAX, which other configurations are read without
+
+    return inherited_settings(init_from, run)
+
+
+INHERITED = inherited_layer(_inherited)
 
 
 def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False) -> None:
@@ -38,7 +47,7 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
         app = App(
             name=name,
             usage=f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None,
-            config=file_layers([Path(file) for file in files]),
+            config=[*file_layers([Path(file) for file in files]), INHERITED],
             version_flags=[],
             default_parameter=Parameter(name_transform=str),
             result_action="return_value",

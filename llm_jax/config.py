@@ -18,8 +18,10 @@ class DataConfig:
 
     corpus: str = "sales_handbook"
     """A corpus name (see `llm_jax.prepare --help`), or the path of a text file (gzip too) or folder."""
-    tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes", "characters", "bpe"] = "cl100k_base"
-    """Tokenizer; bpe is trained on the training split."""
+    tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes", "characters", "bpe", "inherited"] = (
+        "cl100k_base"
+    )
+    """Tokenizer; bpe is trained on the training split, inherited is that of train.init_from's model."""
     bpe_vocab_size: Whole = 4096
     """Entries of the vocabulary when the tokenizer is bpe."""
     compact_vocab: bool = True
@@ -36,11 +38,18 @@ class DataConfig:
     """Folder of token stores and downloads."""
 
     def __post_init__(self) -> None:
-        share = self.validation_fraction
+        share, own = self.validation_fraction, self.tokenizer != "inherited"
+        fixed = ("bpe_vocab_size", "compact_min_count", "rare_ids")
         require(
             at_least(self, 1, "compact_min_count")
             | at_least(self, 257, "bpe_vocab_size")
             | {
+                f"{name} must be left out where the tokenizer is inherited": own
+                or getattr(self, name) == DataConfig.__dataclass_fields__[name].default
+                for name in fixed
+            }
+            | {
+                "compact_vocab must be false where the tokenizer is inherited": own or not self.compact_vocab,
                 f"validation_fraction ({share}) must be above 0 and below 1": 0 < share < 1,
                 "corpus must not be empty": bool(self.corpus.strip()),
             }
@@ -97,6 +106,8 @@ class TrainConfig:
 
     run: Path = Path("runs/tutorial")
     """Run directory: checkpoints, metrics, configuration, samples."""
+    init_from: str = ""
+    """Directory of a model to start from, a run's or `convert import`'s; it brings [model] and tokenizer."""
     seed: Whole = 1337
     """Origin of all randomness: initial weights, data order, dropout, samples."""
     steps: Whole = 5000
@@ -158,10 +169,15 @@ class Config:
     def __post_init__(self) -> None:
         warmup, steps = self.optim.warmup_steps, self.train.steps
         stride, context = self.train.eval_stride, self.model.context_length
+        tokenizer, origin = self.data.tokenizer, self.train.init_from
         require(
             {
                 f"warmup_steps ({warmup}) must not exceed steps ({steps})": warmup <= steps,
                 f"eval_stride ({stride}) must not exceed context_length ({context})": stride <= context,
+                f"tokenizer ({tokenizer}) must be left out with init_from, which brings its own": not origin
+                or tokenizer == "inherited",
+                "tokenizer = inherited needs train.init_from, a model to start from": bool(origin)
+                or tokenizer != "inherited",
             }
         )
 

@@ -17,9 +17,10 @@ from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop import torch_tutorial
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.gguf_file import open_gguf
-from llm_jax.interop.huggingface import import_params
+from llm_jax.interop.huggingface import import_params, require_tensors
 from llm_jax.interop.huggingface_directory import open_directory
 from llm_jax.interop.state_dict import read_state_dict_file
+from llm_jax.model.decoder import abstract_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import to_dict
 from llm_jax.trained import load
@@ -43,9 +44,11 @@ def import_model(source: Path, out: Path, param_dtype: str) -> str:
         else FileTokenizer(gguf_tokenizer_json(found.tokenizer))
     )
     model = dataclasses.replace(read_model_config(found.config), param_dtype=param_dtype)
-    params = import_params(found.config["model_type"], model, found.shapes, found.read, shown)
-    _save(out, model, params, tokenizer)
-    return f"imported {count_parameters(params):,} parameters into {out}; read again, every bit is equal"
+    family, count = found.config["model_type"], count_parameters(abstract_params(model))
+    _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer)
+    # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
+    require_tensors(family, model, load(out).params, found.shapes, found.read, shown)
+    return f"imported {count:,} parameters into {out}; read again, every bit is equal"
 
 
 def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:
@@ -64,6 +67,7 @@ def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:
             f"{chosen.vocab_size:,}; give another --tokenizer"
         )
     _save(out, model, params, chosen)
+    require_equal(load(out).params, params, out)
     count = sum(tensor.size for name, tensor in state_dict.items() if not name.endswith("tril"))
     return f"imported {count:,} parameters into {out}; read again, every bit is equal"
 
@@ -78,7 +82,6 @@ def _save(out: Path, model: ModelConfig, params: Tree, tokenizer: Tokenizer) -> 
     with Checkpoints(out / "checkpoints", keep=2, about=about) as checkpoints:
         placed = jax.tree.map(jax.numpy.asarray, params)
         checkpoints.save(0, {"params": placed}, metrics={}, score=None)
-    require_equal(params, load(out).params, out)
 
 
 def shown(parts: Iterator[_Item], count: int) -> Iterator[_Item]:

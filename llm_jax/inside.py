@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax import materials
+from llm_jax import command, materials
 from llm_jax.batch import Batch
 from llm_jax.config import Config, SamplingConfig
 from llm_jax.data.batches import batch_at
@@ -18,6 +18,7 @@ from llm_jax.errors import DataError
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import read_out
+from llm_jax.origin import first_state
 from llm_jax.settings import config_from_dict, read_config
 from llm_jax.training.checkpoint import read_about, read_params, read_restored
 from llm_jax.training.losses import token_nats
@@ -54,8 +55,9 @@ def find_subject(source: Path | None, report: Callable[[str], None]) -> Subject:
         UserError: the directory, file or text cannot be used.
     """
     if source is None or source.suffix == ".toml":
-        material = materials.gather(Config() if source is None else read_config([source]), report)
-        return _subject(material, init_state(material.config), None)
+        config = Config() if source is None else read_config([source], below=command.INHERITED)
+        material = materials.gather(config, report)
+        return _subject(material, first_state(material.config, material.origin), None)
     directory = materials.checkpoint_directory(source)
     about = read_about(directory)
     config = config_from_dict(about["config"], str(source))

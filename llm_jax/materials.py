@@ -13,11 +13,12 @@ from llm_jax.data.batches import batch_at, evaluation_batches
 from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.store import Store, prepare_store
-from llm_jax.data.tokenizers import Tokenizer
+from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import CheckpointError, DataError
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise, target_nats
+from llm_jax.origin import Origin, find_origin, recorded_origin, require_same_model
 from llm_jax.settings import config_from_dict
 from llm_jax.training.losses import token_nats
 from llm_jax.tree import Tree
@@ -28,6 +29,7 @@ class Materials(NamedTuple):
 
     config: Config  # with the vocabulary size filled in
     store: Store
+    origin: Origin | None = None  # what the run starts from, where that is not fresh weights
 
     def batch_at(self, index: int) -> Batch:
         """The training batch with this index: a pure function of it and the seed."""
@@ -64,13 +66,24 @@ class Materials(NamedTuple):
         )
 
 
-def gather(config: Config, report: Callable[[str], None]) -> Materials:
+def gather(config: Config, report: Callable[[str], None], origin: Origin | None = None) -> Materials:
     """Prepares or opens the token store and fills in what follows from it.
+
+    Args:
+        config: the run.
+        report: gets one line a remark.
+        origin: what the run started from, where that is known already; else `train.init_from` is looked into.
 
     Raises:
         DataError: the text or the store cannot be used, or the model's vocabulary is too small for it.
+        UserError: the model is not the one in `train.init_from`.
+        CheckpointError: there is none.
     """
-    store = prepare_store(config.data, report=report)
+    if origin is None and config.train.init_from:
+        origin = find_origin(config.train.init_from, config.train.run)
+    if origin is not None:
+        require_same_model(config.model, origin)
+    store = prepare_store(config.data, report, tokenizer_from_dict(origin.tokenizer) if origin else None)
     config = with_vocabulary(config, store.tokenizer)
     largest = max(int(np.max(store.tokens(split))) for split in ("train", "validation"))
     if largest >= config.model.vocab_size:
@@ -78,7 +91,7 @@ def gather(config: Config, report: Callable[[str], None]) -> Materials:
             f"model.vocab_size ({config.model.vocab_size}) must be above the largest token id of the text, "
             f"{largest}"
         )
-    return Materials(config, store)
+    return Materials(config, store, origin)
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
@@ -103,7 +116,7 @@ def gather_again(about: Mapping[str, Any], source: str, report: Callable[[str], 
         UserError: the configuration or the text cannot be used.
     """
     config = config_from_dict(about["config"], source)
-    material = gather(config, report)
+    material = gather(config, report, recorded_origin(about))
     if material.store.fingerprint != about["data_fingerprint"]:
         raise CheckpointError(
             f"{source} was trained on other data than {config.data.corpus} holds now; "

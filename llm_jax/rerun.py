@@ -15,10 +15,11 @@ from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import Tokenizer, decode
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.materials import Materials, checkpoint_directory, gather_again
+from llm_jax.origin import first_state
 from llm_jax.settings import config_from_dict
 from llm_jax.training.checkpoint import read_about, read_before
 from llm_jax.training.record import finite, mean_loss, read_lines, scalars
-from llm_jax.training.step import abstract_state, init_state, step_nats, train_step
+from llm_jax.training.step import abstract_state, step_nats, train_step
 
 _CONTEXT = 12  # tokens shown before a target
 _RECENT = 50  # steps that a median is of, at most
@@ -108,7 +109,7 @@ def replay(
     config, checkpoints = material.config, checkpoint_directory(directory)
     restored = read_before(checkpoints, abstract_state(config), max(0, step - 1 - before), report)
     origin = f"the checkpoint of step {restored.step}" if restored else "the beginning"
-    state = restored.state if restored else init_state(config)
+    state = restored.state if restored else first_state(config, material.origin)
     first = int(state["counters"]["step"])
     report(f"recomputing {step - first} steps from {origin}")
     earlier = []

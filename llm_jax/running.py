@@ -3,12 +3,14 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from llm_jax import materials
 from llm_jax.compilation import CompileTime, compile_time
 from llm_jax.config import Config, SamplingConfig
 from llm_jax.materials import Materials
+from llm_jax.origin import first_state
 from llm_jax.process import seconds_since_start
 from llm_jax.settings import to_dict
 from llm_jax.trained import Trained
@@ -18,6 +20,8 @@ from llm_jax.training.progress import LiveLine
 from llm_jax.training.step import lower_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 from llm_jax.tree import Tree, count_parameters
+
+_BITS = "validation_bits_per_byte"
 
 
 def run(config: Config, wanted_seconds: float | None = None) -> None:
@@ -40,7 +44,7 @@ def run(config: Config, wanted_seconds: float | None = None) -> None:
         "tokenizer": material.store.tokenizer.to_dict(),
         "data_fingerprint": material.store.fingerprint,
         "versions": record.versions(),
-    }
+    } | (material.origin.about() if material.origin else {})
     directory = materials.checkpoint_directory(config.train.run)
     with (
         Checkpoints(directory, keep=config.train.keep, about=about) as checkpoints,
@@ -52,7 +56,7 @@ def run(config: Config, wanted_seconds: float | None = None) -> None:
             record.refuse_other_run(read_about(directory), config, material.store.fingerprint)
         # Beside the making and saving of the first state; nothing else is refused from here on.
         ready = worker.submit(lambda: lower_steps(config).compile()) if latest != config.train.steps else None
-        state = loop.start_state(config, checkpoints)
+        state = loop.start_state(config, checkpoints, partial(first_state, origin=material.origin))
         with record.RunRecord(
             config.train.run, to_dict(config), int(state["counters"]["step"])
         ) as run_record:
@@ -89,6 +93,8 @@ def _train(
     live.say("floors, nats per token: " + ", ".join(f"{name} {nats:.3f}" for name, nats in floors.items()))
     if start:
         live.say(f"continuing {settings.run} at step {start}")
+    elif material.origin:
+        live.say(f"starting from {settings.init_from}, step {material.origin.step}")
     times: dict[str, float] = {}
     around = _surroundings(material, live, run_record, times)
     try:
@@ -111,6 +117,11 @@ def _train(
         live.say(f"report: {page}")
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
+    if before := record.score_before(settings.run):
+        live.say(
+            f"bits per byte: {before[_BITS]:.4f} before the first step, {score[_BITS]:.4f} after the last"
+        )
+        summary["before"] = {name: before[name] for name in score}
     return summary | times | {"report": page}
 
 

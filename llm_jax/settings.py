@@ -6,12 +6,12 @@ This is the only reader. What is wrong is said in one line with the file, the ke
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
-from cyclopts import App, Parameter
+from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from llm_jax.config import Config
@@ -35,22 +35,42 @@ def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
     return _parse([_layer(values, source)], [])
 
 
-def read_config(files: Sequence[Path], overrides: Sequence[str] = ()) -> Config:
+def read_config(
+    files: Sequence[Path], overrides: Sequence[str] = (), below: Callable[..., None] | None = None
+) -> Config:
     """The configuration in TOML layers (a later file wins) with dotted overrides on top.
 
     Args:
         files: TOML files; none means the defaults.
         overrides: command-line words such as `--optim.learning_rate=3e-4`.
+        below: a layer under them all, as `inherited_layer` makes it.
 
     Raises:
         UserError: a file, key, type or value is not as it must be; the message names it.
     """
-    return _parse(file_layers(files), overrides)
+    return _parse([*file_layers(files), *([below] if below else [])], overrides)
 
 
 def file_layers(files: Sequence[Path]) -> list[Dict]:
     """TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them."""
     return [_layer(_read_toml(path), str(path)) for path in reversed(files)]
+
+
+def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Callable[..., None]:
+    """The lowest layer of all, for runs that start from a model (`train.init_from`): what differs from its
+    settings afterwards was given by the user.
+
+    Args:
+        read: gives the settings, by section, for a model's directory and that of the run.
+    """
+
+    def layer(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        origin = _given(arguments, "--train.init_from")
+        if origin:
+            run = Path(_given(arguments, "--train.run") or Config().train.run)
+            _layer(read(origin, run), f"the model in {origin}")(app, commands, arguments)
+
+    return layer
 
 
 def differences(got: Config, wanted: Config) -> list[str]:
@@ -61,6 +81,12 @@ def differences(got: Config, wanted: Config) -> list[str]:
         for path, value in flatten(to_dict(got))
         if others[path] != value
     ]
+
+
+def _given(arguments: ArgumentCollection, name: str) -> str | None:
+    """A setting's value as it was written, where it was."""
+    argument = arguments.get(name, None)
+    return argument.tokens[-1].value if argument is not None and argument.tokens else None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -85,7 +111,7 @@ def _layer(values: Mapping[str, Any], source: str) -> Dict:
     return Dict(dict(values), source=source, allow_unknown=False)
 
 
-def _parse(layers: Sequence[Dict], overrides: Sequence[str]) -> Config:
+def _parse(layers: Sequence[Callable[..., None]], overrides: Sequence[str]) -> Config:
     def identity(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> Config:
         return config
 

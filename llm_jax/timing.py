@@ -14,7 +14,7 @@ from llm_jax.model.decoder import abstract_params
 from llm_jax.process import seconds_since_start
 from llm_jax.settings import config_from_dict
 from llm_jax.training.budget import LADDER, Costs, adopt_plan, choose_rung, is_sized, plan_run, with_size
-from llm_jax.training.checkpoint import Checkpoints, read_about
+from llm_jax.training.checkpoint import Checkpoints, read_about, saved_steps
 from llm_jax.training.step import evaluated_params, init_state, lower_steps, run_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 from llm_jax.tree import count_parameters
@@ -31,7 +31,7 @@ def planned_config(config: Config, seconds: float, report: Callable[[str], None]
         UserError: the time is too short.
     """
     directory = materials.checkpoint_directory(config.train.run)
-    if any(path.name.isdecimal() for path in directory.glob("*")):
+    if saved_steps(directory):
         report(f"{config.train.run} goes on with the plan that it was begun with")
         recorded = read_about(directory)["config"]
         return adopt_plan(config, config_from_dict(recorded, str(config.train.run)))
@@ -39,7 +39,7 @@ def planned_config(config: Config, seconds: float, report: Callable[[str], None]
     material = materials.gather(config, report=report)
     if not is_sized(config):
         config = with_size(config, LADDER[_rung(material, seconds)])
-    material = Materials(materials.with_vocabulary(config, material.store.tokenizer), material.store)
+    material = material._replace(config=materials.with_vocabulary(config, material.store.tokenizer))
     plan = plan_run(config, seconds, _measure(material))
     model, train = plan.config.model, plan.config.train
     report(

@@ -19,6 +19,10 @@ def train(*, time: str | None = None, config: Annotated[Config, Parameter(name="
 
     Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
 
+    With --train.init_from DIR a model goes on learning instead of a fresh one: that of a run, or of
+    `convert import`. Its tokenizer and its [model] settings come with it; of these only how it runs can be
+    given (dtype, layers, remat, dropout, a shorter context_length, which then is the new model's).
+
     Parameters
     ----------
     time:

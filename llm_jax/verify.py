@@ -97,7 +97,7 @@ def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps
         except (OSError, ValueError) as error:
             raise UserError(f"{source} must be a run directory: {error}") from None
     else:
-        config = read_config([source])
+        config = read_config([source], below=command.INHERITED)
     with tempfile.TemporaryDirectory() as folder:
         found = compare_runs(
             short_run(config, steps, accumulation_steps), Path(folder), kill_after=steps * 5 // 8

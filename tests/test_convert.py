@@ -1,5 +1,6 @@
 """Open models through the door: directories and GGUF files in, directories out, mistakes in one line."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 import tokenizers
 
 import llm_jax
-from llm_jax import command
+from llm_jax import command, converting
 from llm_jax.convert import convert
 from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface import export_tensors
+from llm_jax.interop.huggingface import export_tensors, import_params
+from llm_jax.interop.huggingface_directory import open_directory
 from llm_jax.interop.huggingface_writing import write_directory
 from llm_jax.model.decoder import init_params
 from llm_jax.tree import Tree, flatten
@@ -88,6 +90,29 @@ def test_weights_can_be_stored_as_bfloat16(directory: Path, tmp_path: Path) -> N
     run_convert(["export", str(tmp_path / "ours"), str(tmp_path / "out"), "--format", "huggingface"])
     sizes = [file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")]
     assert sum(sizes) < 1.2 * sum(2 * leaf.size for _, leaf in flatten(params))
+
+
+def test_what_was_written_is_held_against_the_source(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def damaged(out: Path) -> llm_jax.Trained:
+        found = llm_jax.load(out)
+        scale = found.params["final_norm"]["scale"]
+        other = found.params | {"final_norm": {"scale": scale.at[-1].set(np.nextafter(scale[-1], 9))}}
+        return dataclasses.replace(found, params=other)
+
+    monkeypatch.setattr(converting, "load", damaged)
+    run_convert(["import", str(directory), str(tmp_path / "ours")], status=4)
+    assert "differs from model.norm.weight" in capsys.readouterr().err
+
+
+def test_imported_weights_are_saved_from_where_they_lie(
+    directory: Path, model: tuple[dict[str, Any], Tree]
+) -> None:
+    found = open_directory(directory)
+    params = import_params("llama", read_model_config(model[0]), found.shapes, found.read)
+    for path, leaf in flatten(params):
+        assert jax.numpy.asarray(leaf).unsafe_buffer_pointer() == leaf.ctypes.data, path
 
 
 def write_gguf(path: Path, config_json: dict[str, Any], params: Tree) -> None:

@@ -23,13 +23,14 @@ from llm_jax.data.corpora import Corpus, read_corpus, text_digest
 from llm_jax.data.tokenizers import (
     ByteTokenizer,
     CharacterTokenizer,
+    RankTokenizer,
     Tokenizer,
     decode_bytes,
     fingerprint,
     named_tokenizer,
     tokenizer_from_dict,
 )
-from llm_jax.errors import DataError
+from llm_jax.errors import DataError, UserError
 
 VERSION = 1
 SPLITS = ("train", "validation")
@@ -58,23 +59,29 @@ class Store(NamedTuple):
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def prepare_store(config: DataConfig, report: Callable[[str], None]) -> Store:
+def prepare_store(
+    config: DataConfig, report: Callable[[str], None], inherited: Tokenizer | None = None
+) -> Store:
     """The store of a corpus under these settings: made when it is not there, else verified and opened.
 
     Args:
         config: corpus, tokenizer and split.
         report: gets one line a remark.
+        inherited: the tokenizer, where the configuration says that.
 
     Raises:
         DataError: the text cannot be used, or a store is there and damaged.
         UserError: the tokenizer cannot be had.
     """
+    if inherited is None and config.tokenizer == "inherited":
+        raise UserError("tokenizer = inherited needs a model that brings one: train --train.init_from DIR")
+    assert inherited is None or config.tokenizer == "inherited"
     corpus = read_corpus(
         config.corpus, downloads=config.prepared / "downloads", errors=config.errors, report=report
     )
     settings = {
         "version": VERSION,
-        "tokenizer": config.tokenizer,
+        "tokenizer": config.tokenizer if inherited is None else fingerprint(inherited),
         "bpe_vocab_size": config.bpe_vocab_size if config.tokenizer == "bpe" else None,
         "compact": [config.compact_min_count, config.rare_ids] if config.compact_vocab else None,
         "validation_fraction": config.validation_fraction,
@@ -83,7 +90,7 @@ def prepare_store(config: DataConfig, report: Callable[[str], None]) -> Store:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = config.prepared / f"{corpus.name}-{config.tokenizer}-{digest[:12]}"
     if not path.exists():
-        _write_store(path, config, corpus, settings)
+        _write_store(path, config, corpus, settings, inherited)
         report(f"prepared {path}")
     return open_store(path)
 
@@ -154,8 +161,10 @@ def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: in
     return tokens
 
 
-def _write_store(path: Path, config: DataConfig, corpus: Corpus, settings: dict[str, Any]) -> None:
-    tokenizer, base_facts, splits = _tokenize(corpus.text, config)
+def _write_store(
+    path: Path, config: DataConfig, corpus: Corpus, settings: dict[str, Any], inherited: Tokenizer | None
+) -> None:
+    tokenizer, base_facts, splits = _tokenize(corpus.text, config, inherited)
     for split, tokens in splits.items():
         if len(tokens) < 2:
             raise DataError(
@@ -194,7 +203,9 @@ def _write_store(path: Path, config: DataConfig, corpus: Corpus, settings: dict[
         raise DataError(f"store {path} cannot be written: {error}") from None
 
 
-def _tokenize(text: str, config: DataConfig) -> tuple[Tokenizer, dict[str, float], dict[str, np.ndarray]]:
+def _tokenize(
+    text: str, config: DataConfig, inherited: Tokenizer | None
+) -> tuple[Tokenizer, dict[str, float], dict[str, np.ndarray]]:
     """The tokenizer, facts of its ids before compaction, and both splits.
 
     A ready-made tokenizer's ids are split by position; one that is trained here sees the training text alone,
@@ -212,11 +223,12 @@ def _tokenize(text: str, config: DataConfig) -> tuple[Tokenizer, dict[str, float
         tokenizer = trained[config.tokenizer]()
         splits: dict[str, np.ndarray] = dict(zip(SPLITS, map(tokenizer.encode, parts), strict=True))
         return tokenizer, _id_facts(*splits.values()), splits
-    base = named_tokenizer(config.tokenizer)
+    base = inherited or named_tokenizer(config.tokenizer)
     ids = base.encode(text)
     cut = int(len(ids) * share)
     if not config.compact_vocab:
         return base, _id_facts(ids[:cut], ids[cut:]), {"train": ids[:cut], "validation": ids[cut:]}
+    assert isinstance(base, RankTokenizer)  # The configuration does not cut down an inherited one.
     tokenizer = compact(base, ids[:cut], config.compact_min_count, config.rare_ids)
     return (
         tokenizer,

@@ -126,6 +126,7 @@ _TABLES = {
     "mixtral": [*_ENDS, *_experts("block_sparse_moe", "w1", "w3", "w2"), *_BEFORE],
     "qwen3_moe": [*_ENDS, *_experts("mlp", "gate_proj", "up_proj", "down_proj"), *_BEFORE],
 }
+_ALIGNMENT = 64  # bytes
 # Buffers that some files hold beside the parameters.
 _BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 
@@ -180,23 +181,63 @@ def import_params(
     """
     wanted = list(parts(family, config))
     their_names = _require_fit(wanted, shapes, config)
-    leaves = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in flatten(abstract_params(config))}
-    for part in progress(iter(wanted), len(wanted)):
-        tensor = read(their_names[part.name])
-        columns = 0
-        for path in part.leaves:
-            target = leaves[path][part.at]
-            width = _flat(path, target.shape)[-1]
-            ours = (tensor.T if part.out_first else tensor)[..., columns : columns + width]
-            target[...] = ours.reshape(target.shape)
+    leaves = {path: _aligned(leaf.shape, leaf.dtype) for path, leaf in flatten(abstract_params(config))}
+    for part, targets, pieces in _cut(progress(iter(wanted), len(wanted)), their_names, leaves, read):
+        for target, piece in zip(targets, pieces, strict=True):
+            target[...] = piece
             if not np.isfinite(target).all():
                 raise CheckpointError(f"{their_names[part.name]} must hold finite numbers alone")
-            columns += width
     if "lm_head.weight" in their_names and config.tied_head:
         head = read(their_names["lm_head.weight"]).astype(config.param_dtype)
         if not np.array_equal(head, leaves["token_embedding/embedding"]):
             raise CheckpointError("lm_head.weight must equal the embedding where tie_word_embeddings is true")
     return unflatten(leaves)
+
+
+def require_tensors(
+    family: str,
+    config: ModelConfig,
+    params: Tree,
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], np.ndarray],
+    progress: Callable[[Iterator[Part], int], Iterator[Part]] = lambda all_parts, _: all_parts,
+) -> None:
+    """Raises CheckpointError unless `params` hold the numbers of every tensor, each read once more.
+
+    Args: as for `import_params`, which made the parameters.
+    """
+    wanted = list(parts(family, config))
+    their_names = _require_fit(wanted, shapes, config)
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(params)}
+    for part, targets, pieces in _cut(progress(iter(wanted), len(wanted)), their_names, leaves, read):
+        for target, piece in zip(targets, pieces, strict=True):
+            if not np.array_equal(target, piece.astype(target.dtype)):
+                raise CheckpointError(f"what was written differs from {their_names[part.name]}")
+
+
+def _cut(
+    wanted: Iterator[Part],
+    their_names: Mapping[str, str],
+    leaves: Mapping[str, np.ndarray],
+    read: Callable[[str], np.ndarray],
+) -> Iterator[tuple[Part, list[np.ndarray], list[np.ndarray]]]:
+    """Each tensor with the places in our leaves that it fills, and what belongs there, in their shapes."""
+    for part in wanted:
+        tensor = read(their_names[part.name])
+        ours = tensor.T if part.out_first else tensor
+        targets = [leaves[path][part.at] for path in part.leaves]
+        widths = [_flat(path, target.shape)[-1] for path, target in zip(part.leaves, targets, strict=True)]
+        pieces = np.split(ours, np.cumsum(widths)[:-1], axis=-1)
+        shaped = [piece.reshape(target.shape) for piece, target in zip(pieces, targets, strict=True)]
+        yield part, targets, shaped
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array where XLA on a CPU takes it for its own; elsewhere it makes a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def export_tensors(family: str, config: ModelConfig, params: Tree) -> Iterator[tuple[str, np.ndarray]]:

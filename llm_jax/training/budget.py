@@ -87,9 +87,13 @@ def with_size(config: Config, size: Size) -> Config:
 
 
 def is_sized(config: Config) -> bool:
-    """Whether d_ff or a field of the ladder is not the default: then the size is the user's own."""
+    """Whether d_ff or a field of the ladder is not the default, or the model is one to start from: then the
+    size is the user's own.
+    """
     default = Config()
-    return config.model.d_ff != 0 or with_size(config, _size(default)) != config
+    return (
+        bool(config.train.init_from) or config.model.d_ff != 0 or with_size(config, _size(default)) != config
+    )
 
 
 def choose_rung(parameters: Sequence[int], tokens_seen: Sequence[float], training_tokens: int) -> int:
@@ -120,7 +124,8 @@ def plan_run(config: Config, seconds: float, costs: Costs) -> Plan:
         UserError: the time is too short for a step.
     """
     looking = costs.evaluation + costs.save
-    fixed = costs.elapsed + costs.compile + costs.save + looking + costs.ending
+    before = costs.evaluation if config.train.init_from else 0.0
+    fixed = costs.elapsed + costs.compile + costs.save + before + looking + costs.ending
     left = seconds - fixed
     looks = max(0, min(_MOST_EVALUATIONS - 1, math.floor(_LOOKING_SHARE * left / looking)))
     steps = math.floor(_MARGIN * (left - looks * looking) / costs.step)

@@ -17,6 +17,7 @@ from llm_jax.training.step_folder import (
     TEMPORARY,
     Damaged,
     State,
+    leaves_digest,
     load_everything,
     load_step,
     open_manifest,
@@ -37,9 +38,7 @@ class Verified(NamedTuple):
     """What reading a step back has shown."""
 
     step: int
-    score: (
-        float | None
-    )  # validation loss when it was saved; None where it was not evaluated, or is unreadable
+    score: float | None  # validation loss when it was saved; None where not evaluated, or unreadable
     fault: str  # empty when every checksum agrees
 
 
@@ -60,16 +59,12 @@ class Checkpoints:
     def __init__(
         self, directory: Path, *, keep: int, about: Mapping[str, Any], report: Callable[[str], None] = print
     ):
-        self._directory, self._keep, self._about, self._report = (
-            directory.resolve(),
-            keep,
-            dict(about),
-            report,
-        )
+        self._directory, self._keep = directory.resolve(), keep
+        self._about, self._report = dict(about), report
         self._lock = DirectoryLock(self._directory)
         for leftover in self._directory.glob(f"*{TEMPORARY}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        self._scores = {step: _score_of(self._path(step)) for step in _steps(self._directory)}
+        self._scores = {step: _score_of(self._path(step)) for step in saved_steps(self._directory)}
         self._failure: str | None = None
 
     def __enter__(self) -> "Checkpoints":
@@ -80,7 +75,7 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """The newest committed step, verified or not."""
-        return max(_steps(self._directory), default=None)
+        return max(saved_steps(self._directory), default=None)
 
     def save(self, step: int, state: State, *, metrics: Mapping[str, float], score: float | None) -> None:
         """Saves, and returns when the step outlives a power cut: so a kill never costs more than the steps
@@ -131,7 +126,7 @@ class Checkpoints:
         Raises:
             CheckpointError: a sound step holds another model or optimizer, or steps exist and none verifies.
         """
-        steps = sorted(_steps(self._directory), reverse=True)
+        steps = sorted(saved_steps(self._directory), reverse=True)
         for step in steps:
             try:
                 return Restored(step, *load_step(self._path(step), abstract_state))
@@ -153,7 +148,7 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _prune(self) -> None:
-        steps = sorted(_steps(self._directory))
+        steps = sorted(saved_steps(self._directory))
         kept = set(steps[-self._keep :])
         scored = {step: score for step in steps if (score := self._scores.get(step)) is not None}
         if scored:
@@ -181,6 +176,11 @@ def read_about(directory: Path, step: int | None = None) -> dict[str, Any]:
         CheckpointError: there is none, or it is damaged.
     """
     return _newest(directory, step, open_manifest)["about"]
+
+
+def read_digest(directory: Path, part: str, step: int) -> str:
+    """SHA-256 over names, shapes, types and checksums of a step's part; CheckpointError as `read_about`."""
+    return _newest(directory, step, lambda path: leaves_digest(path, part))
 
 
 def read_params(
@@ -225,7 +225,7 @@ def verify_steps(directory: Path) -> list[Verified]:
     """Reads every leaf of every step back and computes its checksums anew, oldest step first; changes nothing
     on disk.
     """
-    return [_verify(directory.resolve() / str(step)) for step in sorted(_steps(directory))]
+    return [_verify(directory.resolve() / str(step)) for step in sorted(saved_steps(directory))]
 
 
 def _verify(path: Path) -> Verified:
@@ -252,7 +252,7 @@ def read_before(
     Raises:
         CheckpointError: a sound step holds another model or optimizer.
     """
-    for step in sorted((step for step in _steps(directory) if step <= last), reverse=True):
+    for step in sorted((step for step in saved_steps(directory) if step <= last), reverse=True):
         try:
             return Restored(step, *load_step(directory.resolve() / str(step), abstract_state))
         except Damaged as damage:
@@ -261,7 +261,7 @@ def read_before(
 
 
 def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> Any:
-    steps = sorted(_steps(directory), reverse=True)
+    steps = sorted(saved_steps(directory), reverse=True)
     if not steps or (step is not None and step not in steps):
         which = "a checkpoint" if step is None else f"checkpoint {step}"
         raise CheckpointError(
@@ -283,7 +283,8 @@ def _score_of(path: Path) -> float | None:
         return None
 
 
-def _steps(directory: Path) -> list[int]:
+def saved_steps(directory: Path) -> list[int]:
+    """The committed steps in a directory, in no order, verified or not."""
     try:
         return [int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
     except FileNotFoundError:

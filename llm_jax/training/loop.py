@@ -53,6 +53,10 @@ def train(
     pending: list[tuple[range, dict[str, Any]]] = []
     step, batch_index = int(state["counters"]["step"]), int(state["counters"]["batch"])
     with stop_requests() as stop_requested:
+        if settings.init_from and not step:
+            # What the model was worth before: the run is judged by what it adds.
+            score = around.evaluate(evaluated_params(state))
+            around.on_evaluation(0, evaluated_params(state), score)
         while step < settings.steps:
             steps = range(step + 1, _next_pause(settings, step) + 1)
             batches = [around.batch_at(batch_index + number) for number in range(len(steps))]
@@ -84,13 +88,15 @@ def train(
     return state, score or around.evaluate(evaluated_params(state))
 
 
-def start_state(config: Config, checkpoints: Checkpoints) -> State:
-    """The newest state in the run directory that verifies, or a fresh one, which is saved before the first
-    step.
+def start_state(
+    config: Config, checkpoints: Checkpoints, begin: Callable[[Config], State] = init_state
+) -> State:
+    """The newest state in the run directory that verifies, or the one that `begin` makes, which is saved
+    before the first step.
     """
     if checkpoints.latest_step() is None:
         # On its device for good, as what is restored is: the same program then takes both.
-        state = jax.device_put(init_state(config), jax.devices()[0])
+        state = jax.device_put(begin(config), jax.devices()[0])
         checkpoints.save(0, state, metrics={}, score=None)
         return state
     restored = checkpoints.restore(abstract_state(config))

@@ -88,7 +88,9 @@ def refuse_other_run(recorded: Mapping[str, Any], config: Config, data_fingerpri
 
 
 class RunRecord:
-    """Appends to a run's files; opened at a step, it forgets what was written there after that step."""
+    """Appends to a run's files; opened at a step, it forgets what was written there after that step, and
+    all at step 0, since the run begins anew.
+    """
 
     def __init__(self, run: Path, config: dict[str, Any], step: int):
         self._run = run
@@ -152,10 +154,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if _step_of(line) < math.inf]
 
 
+def score_before(run: Path) -> dict[str, Any] | None:
+    """The evaluation before a run's first step, where there was one and its numbers were finite."""
+    first = next(iter(read_lines(run / "metrics.jsonl")), None)
+    if first is None or first["step"] != 0 or None in first.values():
+        return None
+    return first
+
+
 def _open_lines(path: Path, step: int) -> TextIO:
-    """A file of JSON lines, open at its end, without its lines of later steps."""
+    """A file of JSON lines, open at its end, without its lines of later steps; at step 0 without any."""
     if path.exists():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if step and _step_of(line) <= step]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         temporary.replace(path)

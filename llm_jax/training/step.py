@@ -16,7 +16,7 @@ import optax
 
 from llm_jax.batch import Batch
 from llm_jax.config import Config
-from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
+from llm_jax.model.decoder import abstract_params, init_params, stack_blocks, unstack_blocks
 from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import next_token_loss, next_token_nats
 from llm_jax.training.optimizer import Horizon, learning_rate, make_horizon, make_optimizer
@@ -41,7 +41,13 @@ def init_state(config: Config) -> State:
     after a roll-back, which leaves the data in between out), "skipped" (non-finite steps in a row) and
     "rollbacks".
     """
-    params = init_params(_key(config, 0), config.model)
+    return state_from(config, init_params(_key(config, 0), config.model))
+
+
+def state_from(config: Config, params: Tree) -> State:
+    """The state before the first step with these parameters, in the types of the configuration."""
+    kinds = abstract_params(config.model)
+    params = jax.tree.map(lambda array, kind: array.astype(kind.dtype), params, kinds)
     state = {
         "params": params,
         "opt_state": make_optimizer(config.optim, _horizon(config)).init(params),

@@ -106,6 +106,12 @@ def load_everything(path: Path) -> State:
     return state
 
 
+def leaves_digest(path: Path, part: str) -> str:
+    """SHA-256 over names, shapes, types and checksums of a part's leaves, as the manifest has them."""
+    leaves = open_manifest(path)["leaves"][part]
+    return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
+
+
 def open_manifest(path: Path) -> dict[str, Any]:
     """A step's "about" and "leaves". Damaged when it cannot be trusted."""
     sealed = _orbax(path, {"manifest": None})["manifest"]

@@ -85,7 +85,10 @@ def run_cards(facts: RunFacts) -> list[Card]:
     """The headline numbers of a run."""
     cards = []
     if last := last_score(facts.entries):
-        cards += _loss_cards(last, min(_scores(facts.entries), key=lambda entry: entry["validation_loss"]))
+        scores = _scores(facts.entries)
+        cards += _loss_cards(last, min(scores, key=lambda entry: entry["validation_loss"]))
+        if scores[0]["step"] == 0 and (bits := scores[0].get("validation_bits_per_byte")) is not None:
+            cards.append(Card("before the first step", f"{bits:.4f}", "bits per byte"))
         if facts.floors:
             beaten = [name for name, nats in facts.floors.items() if last["validation_loss"] < nats]
             note = ", ".join(beaten) or "none"

@@ -1,0 +1,126 @@
+"""What a run takes over from the model that it starts from (`train.init_from`): settings, tokenizer, weights.
+
+A new run reads it off that model's directory. Its checkpoints then record it, so that the run goes on, and
+says what it came from, without that directory.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llm_jax.config import Config
+from llm_jax.errors import CheckpointError, UserError
+from llm_jax.model.decoder import abstract_params
+from llm_jax.model_config import NOT_COMPUTED, ModelConfig
+from llm_jax.settings import config_from_dict, to_dict
+from llm_jax.training.checkpoint import read_about, read_digest, read_params, saved_steps
+from llm_jax.training.step import State, init_state, state_from
+from llm_jax.tree import flatten
+
+# A run's own choice; all other settings of the model are what its weights mean.
+_FREE = NOT_COMPUTED | {"context_length"}
+
+
+class Origin(NamedTuple):
+    """A model as another run starts from it."""
+
+    name: str  # of its directory, without the folders above
+    step: int
+    part: str  # "params", or "ema" where its evaluation uses the average
+    digest: str  # SHA-256 over shapes, types and checksums of that part
+    model: ModelConfig
+    tokenizer: Mapping[str, Any]  # its description
+    chat: Any  # how messages become text for it; None where nothing is known
+
+    def about(self) -> dict[str, Any]:
+        """What checkpoints of the new run say of it."""
+        kept = {name: getattr(self, name) for name in ("name", "step", "part", "digest")}
+        chat = {} if self.chat is None else {"chat": self.chat}
+        return {"initialised_from": kept | {"model": to_dict(self.model)}, **chat}
+
+
+def find_origin(init_from: str, run: Path) -> Origin:
+    """What a run starts from, or started from where there is such a run already.
+
+    Args:
+        init_from: directory of the model, of a run or made by `convert import`.
+        run: the run's own directory.
+
+    Raises:
+        CheckpointError: there is no model, or it is damaged.
+    """
+    if saved_steps(_checkpoints(run)) and (known := recorded_origin(read_about(_checkpoints(run)))):
+        return known
+    directory = _checkpoints(Path(init_from))
+    if not saved_steps(directory):
+        raise CheckpointError(
+            f"init_from ({init_from}) must be a run directory, or one that `convert import` made, "
+            "and has no checkpoint"
+        )
+    about = read_about(directory)
+    config = config_from_dict(about["config"], f"the checkpoint in {init_from}")
+    name, part = Path(init_from).resolve().name, "ema" if config.optim.ema_decay else "params"
+    digest = read_digest(directory, part, about["step"])
+    return Origin(name, about["step"], part, digest, config.model, about["tokenizer"], about.get("chat"))
+
+
+def recorded_origin(about: Mapping[str, Any]) -> Origin | None:
+    """What a checkpoint says that its run started from; None for fresh weights."""
+    record = about.get("initialised_from")
+    if record is None:
+        return None
+    model = config_from_dict({"model": record["model"]}, "the checkpoint's record of init_from").model
+    of = {name: record[name] for name in ("name", "step", "part", "digest")}
+    return Origin(**of, model=model, tokenizer=about["tokenizer"], chat=about.get("chat"))
+
+
+def inherited_settings(init_from: str, run: Path) -> dict[str, Any]:
+    """The settings, by section, that a run has from there; what a user gives stands above them.
+
+    Raises:
+        CheckpointError: there is no model, or it is damaged.
+    """
+    model = find_origin(init_from, run).model
+    return {"model": to_dict(model), "data": {"tokenizer": "inherited", "compact_vocab": False}}
+
+
+def require_same_model(model: ModelConfig, origin: Origin) -> None:
+    """Refuses settings under which the weights would mean something else: all but those of how a model runs,
+    and a shorter context, unless each position has weights of its own.
+    """
+    theirs, longest = dict(flatten(to_dict(origin.model))), origin.model.context_length
+    faults = [
+        f"model.{path.replace('/', '.')} ({value}) must be {theirs[path]}"
+        for path, value in flatten(to_dict(model))
+        if path.split("/")[0] not in _FREE and value != theirs[path]
+    ]
+    if model.context_length > longest:
+        faults.append(f"model.context_length ({model.context_length}) must not exceed {longest}")
+    elif model.context_length < longest and model.positions == "learned":
+        faults.append(
+            f"model.context_length ({model.context_length}) must be {longest} with learned positions"
+        )
+    if faults:
+        raise UserError(f"{'; '.join(faults)}: so it is in init_from's model ({origin.name}); leave it out")
+
+
+def first_state(config: Config, origin: Origin | None) -> State:
+    """The state before a run's first step, with fresh weights or with those that it starts from.
+
+    Raises:
+        CheckpointError: `train.init_from` does not hold them, or not any more, or they are damaged.
+    """
+    if origin is None:
+        return init_state(config)
+    directory, step = _checkpoints(Path(config.train.init_from)), origin.step
+    if read_digest(directory, origin.part, step) != origin.digest:
+        raise CheckpointError(
+            f"{config.train.init_from} must hold the weights that the run began with, but step {step} of it "
+            "has others"
+        )
+    params, _ = read_params(directory, abstract_params(origin.model), name=origin.part, step=step)
+    return state_from(config, params)
+
+
+def _checkpoints(directory: Path) -> Path:
+    return directory / "checkpoints"
