@@ -11,6 +11,7 @@ DOORS = {
     "train": "a decoder on a text; goes on where it was stopped",
     "evaluate": "a trained model on held-out text",
     "generate": "text from a trained model",
+    "chat": "a conversation with an open model, in the terminal",
     "report": "a run as a page; several runs compared",
     "explain": "a model tensor by tensor, as a page and in the terminal",
     "replay": "a training step again, token by token: what made the loss jump",

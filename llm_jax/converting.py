@@ -10,11 +10,13 @@ import numpy as np
 from rich.progress import track
 
 from llm_jax.config import Config
+from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
 from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
 from llm_jax.data.tokenizers import ByteTokenizer, Tokenizer, named_tokenizer
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop import torch_tutorial
+from llm_jax.interop.chat_files import read_directory_chat, read_gguf_chat
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.gguf_file import open_gguf
 from llm_jax.interop.huggingface import import_params, require_tensors
@@ -45,7 +47,12 @@ def import_model(source: Path, out: Path, param_dtype: str) -> str:
     )
     model = dataclasses.replace(read_model_config(found.config), param_dtype=param_dtype)
     family, count = found.config["model_type"], count_parameters(abstract_params(model))
-    _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer)
+    chat = (
+        read_directory_chat(source, found.config, tokenizer.token_id, model.vocab_size)
+        if source.is_dir()
+        else read_gguf_chat(found.tokenizer, model.vocab_size)
+    )
+    _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat)
     # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
     require_tensors(family, model, load(out).params, found.shapes, found.read, shown)
     return f"imported {count:,} parameters into {out}; read again, every bit is equal"
@@ -72,13 +79,17 @@ def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:
     return f"imported {count:,} parameters into {out}; read again, every bit is equal"
 
 
-def _save(out: Path, model: ModelConfig, params: Tree, tokenizer: Tokenizer) -> None:
+def _save(
+    out: Path, model: ModelConfig, params: Tree, tokenizer: Tokenizer, chat: ChatFormat | None = None
+) -> None:
     about = {
         "config": to_dict(Config(model=model)),
         "tokenizer": tokenizer.to_dict(),
         "data_fingerprint": None,
         "versions": versions(),
     }
+    if chat is not None:
+        about["chat"] = chat.to_dict()
     with Checkpoints(out / "checkpoints", keep=2, about=about) as checkpoints:
         placed = jax.tree.map(jax.numpy.asarray, params)
         checkpoints.save(0, {"params": placed}, metrics={}, score=None)

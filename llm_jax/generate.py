@@ -1,27 +1,36 @@
 """Door: `python -m llm_jax.generate DIR --prompt "..."`."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import SamplingConfig
-from llm_jax.errors import UserError
+from llm_jax.errors import DataError
+from llm_jax.rules import require
+
+if TYPE_CHECKING:
+    from llm_jax.trained import Generated, Trained
 
 
 def generate(
     directory: Path,
     /,
     *,
-    prompt: str = "The salesperson",
+    prompt: tuple[str, ...] = (),
+    prompt_file: Path | None = None,
     max_new_tokens: int = 100,
     samples: int = 1,
     seed: int = 0,
     stop: tuple[str, ...] = (),
+    logprobs: bool = False,
     sampling: Annotated[SamplingConfig, Parameter(name="*")] = SamplingConfig(),
 ) -> None:
     """Continues a prompt with a trained model, as text that streams.
+
+    It ends at max_new_tokens, at a stop text, or where the model ends it (open models have tokens for that).
 
     Example: python -m llm_jax.generate runs/tutorial --prompt "The salesperson" --temperature 0.8 --top_k 40
 
@@ -30,37 +39,71 @@ def generate(
     directory:
         A run directory, or one that `convert import` made.
     prompt:
-        Text to continue.
+        Text to continue ("The salesperson" without one). May be given several times: all are continued
+        together, and each becomes what it would be alone.
+    prompt_file:
+        A text file with a prompt on each line, instead of --prompt.
     max_new_tokens:
         Longest continuation, in tokens.
     samples:
-        How many continuations; several are drawn together and printed one after the other.
+        How many continuations of each prompt; all are drawn together and printed one after the other.
     seed:
         The same seed gives the same text.
     stop:
         End before this text; may be given several times.
+    logprobs:
+        Print a line of JSON for each continuation, with the log-probability (nats) of each token under the
+        model's own distribution: before repetition penalty, temperature and filters.
     """
-    rules = {
-        f"max_new_tokens ({max_new_tokens}) must be at least 1": max_new_tokens >= 1,
-        f"samples ({samples}) must be at least 1": samples >= 1,
-        f"seed ({seed}) must be from 0 to 2**32 - 1": 0 <= seed < 2**32,
-    }
-    if broken := [rule for rule, holds in rules.items() if not holds]:
-        raise UserError("; ".join(broken))
+    require(
+        {
+            f"max_new_tokens ({max_new_tokens}) must be at least 1": max_new_tokens >= 1,
+            f"samples ({samples}) must be at least 1": samples >= 1,
+            f"seed ({seed}) must be from 0 to 2**32 - 1": 0 <= seed < 2**32,
+            "prompts must come from --prompt or from --prompt_file, not from both": not (
+                prompt and prompt_file
+            ),
+        }
+    )
+    prompts = _lines(prompt_file) if prompt_file else list(prompt or ("The salesperson",))
     from llm_jax.trained import load
 
     model = load(directory)
-    if samples > 1:
-        texts = model.generate_samples(
-            prompt, samples, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, stop=stop
-        )
-        for number, text in enumerate(texts, start=1):
-            print(f"--- sample {number}\n{prompt}{text}")
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling}
+    settings |= {"seed": seed, "stop": stop}
+    if logprobs or len(prompts) * samples > 1:
+        rows = [text for text in prompts for _ in range(samples)]
+        found = model.generate_many(rows, **settings)
+        for number, (text, one) in enumerate(zip(rows, found, strict=True)):
+            if logprobs:
+                print(json.dumps(_scored(model, text, one), ensure_ascii=False))
+                continue
+            names = [f"prompt {number // samples + 1}"] * (len(prompts) > 1)
+            names += [f"sample {number % samples + 1}"] * (samples > 1)
+            print(f"--- {', '.join(names)}\n{text}{one.text}")
         return
-    print(prompt, end="", flush=True)
-    for piece in model.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, stop=stop):
+    print(prompts[0], end="", flush=True)
+    for piece in model.stream(prompts[0], **settings):
         print(piece, end="", flush=True)
     print()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} must be a text file in UTF-8 with a prompt on each line: {error}") from None
+    if not all(lines):
+        raise DataError(f"{path} must have a prompt on each line, and none of them empty")
+    return lines
+
+
+def _scored(model: "Trained", prompt: str, one: "Generated") -> dict[str, Any]:
+    tokens = [
+        {"id": token, "text": model.tokenizer.token_bytes(token).decode(errors="replace"), "logprob": score}
+        for token, score in zip(one.token_ids, one.log_probs, strict=True)
+    ]
+    return {"prompt": prompt, "text": one.text, "finish_reason": one.finish_reason, "tokens": tokens}
 
 
 if __name__ == "__main__":

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from llm_jax.config import Config, SamplingConfig
+from llm_jax.data.chat_format import ChatFormat, chat_format_from_dict
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import UserError
-from llm_jax.inference.decode import generate_tokens, lay_out
-from llm_jax.inference.text import stream_text
+from llm_jax.inference.decode import Drawn, generate_rows, lay_out
+from llm_jax.inference.text import Continuation, stream_text
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
 from llm_jax.model_config import ModelConfig
@@ -26,6 +27,16 @@ from llm_jax.training.checkpoint import read_about, read_params
 from llm_jax.tree import Tree
 
 _forward = jax.jit(forward, static_argnums=1)
+Prompt = str | Sequence[int]  # text, or its token ids
+
+
+class Generated(NamedTuple):
+    """One continuation. An end token is no part of it; a stop string's tokens are, though not its text."""
+
+    text: str
+    token_ids: list[int]
+    log_probs: list[float]  # of each token, nats, by the model alone: before penalty, temperature and filters
+    finish_reason: Literal["stop", "length"]  # an end token or a stop string; or max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,11 @@ class Trained:
     def _laid_out(self) -> Tree:
         return lay_out(self.params)
 
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """The model's template and end tokens; empty for a model that has none."""
+        return chat_format_from_dict(self.about.get("chat"), self.config.vocab_size)
+
     def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Scores of each next token, [T, V] for ids [T] and [B, T, V] for [B, T]."""
         tokens = np.atleast_2d(np.asarray(token_ids, np.int32))
@@ -50,21 +66,21 @@ class Trained:
 
     def generate(
         self,
-        prompt: str,
+        prompt: Prompt,
         *,
         max_new_tokens: int = 100,
         sampling: SamplingConfig = SamplingConfig(),
         seed: int = 0,
         stop: Sequence[str] = (),
     ) -> str:
-        """The prompt's continuation, without the prompt."""
+        """The prompt's continuation, without the prompt; it ends at the model's end tokens."""
         return "".join(
             self.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, stop=stop)
         )
 
     def stream(
         self,
-        prompt: str,
+        prompt: Prompt,
         *,
         max_new_tokens: int,
         sampling: SamplingConfig,
@@ -72,36 +88,57 @@ class Trained:
         stop: Sequence[str] = (),
     ) -> Iterator[str]:
         """The continuation piece by piece; a piece never ends inside a character."""
-        rows = self._rows(prompt, 1, max_new_tokens, sampling, seed)
-        return stream_text((int(row[0]) for row in rows), StreamDecoder(self.tokenizer), stop)
+        rows = self._rows([prompt], max_new_tokens, sampling, seed)
+        tokens = (int(drawn.tokens[0]) for drawn in rows)
+        return stream_text(tokens, StreamDecoder(self.tokenizer), stop, self.chat.eos_ids)
 
-    def generate_samples(
+    def generate_many(
         self,
-        prompt: str,
-        count: int,
+        prompts: Sequence[Prompt],
         *,
         max_new_tokens: int,
         sampling: SamplingConfig,
         seed: int,
         stop: Sequence[str] = (),
-    ) -> list[str]:
-        """Several continuations of one prompt, drawn together."""
-        rows = zip(*self._rows(prompt, count, max_new_tokens, sampling, seed), strict=True)
-        return ["".join(stream_text(map(int, row), StreamDecoder(self.tokenizer), stop)) for row in rows]
+    ) -> list[Generated]:
+        """The continuations of several prompts, drawn together, each as it would be alone; a prompt that is
+        given again gets another sample.
+        """
+        ends = self.chat.eos_ids
+        rows = [Continuation(StreamDecoder(self.tokenizer), stop, ends) for _ in prompts]
+        log_probs: list[np.ndarray] = []
+        for drawn in self._rows(prompts, max_new_tokens, sampling, seed):
+            log_probs.append(drawn.log_probs)
+            for row, token in zip(rows, drawn.tokens.tolist(), strict=True):
+                row.push(token)
+            if all(row.ended for row in rows):
+                break
+        scores_BT = np.stack(log_probs, axis=1) if log_probs else np.zeros((len(rows), 0))
+        return [_generated(row, scores_T) for row, scores_T in zip(rows, scores_BT, strict=True)]
 
     def _rows(
-        self, prompt: str, count: int, max_new_tokens: int, sampling: SamplingConfig, seed: int
-    ) -> Iterator[np.ndarray]:
-        prompts = [self.encode_prompt(prompt)] * count
-        return generate_tokens(
-            self._laid_out, self.config, prompts, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
+        self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: SamplingConfig, seed: int
+    ) -> Iterator[Drawn]:
+        return generate_rows(
+            self._laid_out,
+            self.config,
+            [self.encode_prompt(prompt) for prompt in prompts],
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
         )
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """The prompt's token ids; UserError for an empty one."""
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """The prompt's token ids, which it may be already; UserError for an empty one."""
         if not prompt:
             raise UserError("the prompt must not be empty")
-        return self.tokenizer.encode(prompt).tolist()
+        return self.tokenizer.encode(prompt).tolist() if isinstance(prompt, str) else list(prompt)
+
+
+def _generated(row: Continuation, scores_T: np.ndarray) -> Generated:
+    row.finish()
+    scores = scores_T[: len(row.token_ids)].tolist()
+    return Generated(row.text, row.token_ids, scores, "stop" if row.ended else "length")
 
 
 def load(directory: str | Path, *, step: int | None = None) -> Trained:

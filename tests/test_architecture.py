@@ -16,7 +16,7 @@ SCHEMAS = ("config.py", "model_config.py")
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
 DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
-DOORS |= {"profile"}
+DOORS |= {"profile", "chat"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
     "flax": ("model/",),

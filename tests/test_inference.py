@@ -15,7 +15,7 @@ from llm_jax.errors import DataError, UserError
 from llm_jax.inference import decode as decoding
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.sampling import keep_likely, penalize, sample
-from llm_jax.inference.text import stream_text
+from llm_jax.inference.text import Continuation, stream_text
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
@@ -102,6 +102,32 @@ def test_same_seed_same_text_other_seed_other_text(tiny: ModelConfig, tiny_param
 def test_samples_of_one_prompt_differ(tiny: ModelConfig, tiny_params: Tree) -> None:
     rows = generate(tiny_params, tiny, [[1, 2]] * 3, 15, sampling=SamplingConfig())
     assert len({tuple(row) for row in rows}) == 3
+
+
+def test_a_sampled_row_is_what_its_prompt_gives_alone_whatever_its_neighbours(
+    tiny: ModelConfig, tiny_params: Tree
+) -> None:
+    wild = {"sampling": SamplingConfig(temperature=1.5), "seed": 7}
+    one, other = [3, 1, 4, 1, 5], [9, 2]
+    samples = generate(tiny_params, tiny, [one] * 3, 16, **wild)
+    assert len({tuple(row) for row in samples}) == 3
+    mixed = generate(tiny_params, tiny, [other, one, one, other, one], 16, **wild)
+    others = generate(tiny_params, tiny, [other] * 2, 16, **wild)
+    assert mixed == [others[0], samples[0], samples[1], others[1], samples[2]]
+
+
+def test_log_probabilities_are_the_models_own_also_past_the_context(
+    tiny: ModelConfig, tiny_params: Tree
+) -> None:
+    prompts = [[3, 1, 4, 1, 5], [9, 2]]
+    odd = SamplingConfig(temperature=0.5, top_k=3, repetition_penalty=1.5)
+    rows = list(decoding.generate_rows(tiny_params, tiny, prompts, max_new_tokens=14, sampling=odd, seed=1))
+    for row, prompt in enumerate(prompts):
+        tokens = [*prompt, *(int(drawn.tokens[row]) for drawn in rows)]
+        for at, drawn in enumerate(rows, start=len(prompt)):
+            window = np.array([tokens[max(0, at - tiny.context_length) : at]], np.int32)
+            wanted = jax.nn.log_softmax(run(tiny_params, tiny, window)[0][0, -1])[tokens[at]]
+            assert drawn.log_probs[row] == pytest.approx(float(wanted), abs=1e-5)
 
 
 def test_prompts_that_cannot_be_continued_are_refused(tiny: ModelConfig, tiny_params: Tree) -> None:
@@ -197,3 +223,13 @@ STOPS = [
 def test_text_ends_before_the_first_stop_string(text: str, stop: list[str], wanted: str) -> None:
     tokenizer = ByteTokenizer()
     assert "".join(stream_text(tokenizer.encode(text).tolist(), StreamDecoder(tokenizer), stop)) == wanted
+
+
+def test_an_end_token_ends_the_text_and_gives_what_was_held_back() -> None:
+    tokenizer = ByteTokenizer()
+    ids = tokenizer.encode("naïve|x").tolist()
+    assert "".join(stream_text(ids, StreamDecoder(tokenizer), ["|x"], end_ids=[ord("x")])) == "naïve|"
+    assert "".join(stream_text(ids, StreamDecoder(tokenizer), end_ids=[ids[3]])) == "na\ufffd"
+    row = Continuation(StreamDecoder(tokenizer), ["ï"])
+    assert [row.push(token) for token in ids] == ["n", "a", "", "", "", "", "", ""]
+    assert (row.finish(), row.text, row.token_ids, row.ended) == ("", "na", ids[:4], True)

@@ -2,12 +2,14 @@
 tree.
 """
 
+import io
 import re
 from pathlib import Path
 
 import pytest
 
 from llm_jax import (
+    chat,
     command,
     convert,
     evaluate,
@@ -28,6 +30,7 @@ DOORS = {
     "train": train.train,
     "evaluate": evaluate.evaluate,
     "generate": generate.generate,
+    "chat": chat.chat,
     "replay": replay.replay,
     "profile": profile.profile,
     "convert": convert.convert,
@@ -52,6 +55,7 @@ def test_its_commands_run(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for name in ("my_book.txt", "other_book.txt"):
         (tmp_path / name).write_text(prose.read_text())
+    (tmp_path / "words.jinja").write_text("{{ messages[-1].content }}")
     words_of = commands()
     assert {words[0] for words in words_of} == DOORS.keys()
     for door, *words in words_of:
@@ -60,6 +64,9 @@ def test_its_commands_run(
             words += [*SHORT, "--train.steps=4", "--model.num_layers=2"]
         if door == "replay":
             words = ["3" if word == "1234" else word for word in words]
+        if door == "chat":  # an open model is not here
+            words = ["runs/mine", "--template", "words.jinja", "--max_new_tokens=4"]
+            monkeypatch.setattr("sys.stdin", io.StringIO("Hello"))
         with pytest.raises(SystemExit) as stop:
             command.run(DOORS[door], words, takes_files=door in ("train", "profile"))
         assert stop.value.code == 0, (door, words, capsys.readouterr().err)

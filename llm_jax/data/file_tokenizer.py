@@ -7,7 +7,7 @@ here; how a GGUF file says the same is in `gguf_tokenizer`, messages become text
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class FileTokenizer:
             raise DataError("the tokenizer's ids must be from 0 to 2**31 - 1, and there must be some")
         self._vocab_size = max(ids) + 1
         names = {token["content"]: f"\0 {token['id']} \0" for token in self._added if _is_marker(token)}
+        self._names = names
         self._runner = _library("load", _runner, content, names)
         for token in self._added:
             given = self._runner.token_to_id(names.get(token["content"], token["content"]))
@@ -73,9 +74,23 @@ class FileTokenizer:
         return self._vocab_size
 
     def encode(self, text: str) -> np.ndarray:
-        clean = utf8(text).decode()
-        encoding = _library("encode", self._runner.encode, clean, add_special_tokens=False)
-        return np.array(encoding.ids, np.int32)
+        return np.array(_ids(self._runner, text), np.int32)
+
+    def markers(self) -> list[dict[str, Any]]:
+        """The added tokens that no text makes, as the file describes them."""
+        return [token for token in self._added if _is_marker(token)]
+
+    def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
+        """Ids of texts between tokens that are given by their ids; each text is encoded as by `encode`, but
+        for a space that the file puts before the very first one alone.
+        """
+        return [
+            token
+            for at, part in enumerate(parts)
+            for token in (
+                [part] if isinstance(part, int) else _ids(self._later_runner if at else self._runner, part)
+            )
+        ]
 
     def token_bytes(self, token: int) -> bytes:
         return self._bytes.get(token, b"")
@@ -87,6 +102,14 @@ class FileTokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "file", "content": self._content}
+
+    @cached_property
+    def _later_runner(self) -> tokenizers.Tokenizer:
+        before = self._content.get("pre_tokenizer")
+        after = _without_first_space(before)
+        if after == before:
+            return self._runner
+        return _library("load", _runner, {**self._content, "pre_tokenizer": after}, self._names)
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
@@ -231,6 +254,24 @@ def _runner(content: Mapping[str, Any], names: Mapping[str, str]) -> tokenizers.
     )
     runner.encode_special_tokens = True
     return runner
+
+
+def _ids(runner: tokenizers.Tokenizer, text: str) -> list[int]:
+    clean = utf8(text).decode()
+    return _library("encode", runner.encode, clean, add_special_tokens=False).ids
+
+
+def _without_first_space(pre_tokenizer: Any) -> Any:
+    """The component, made to put no space before what is not the beginning of a text."""
+    if not isinstance(pre_tokenizer, Mapping):
+        return pre_tokenizer
+    if pre_tokenizer.get("type") == "Metaspace" and pre_tokenizer.get("prepend_scheme") == "first":
+        kept = {key: value for key, value in pre_tokenizer.items() if key != "add_prefix_space"}
+        return kept | {"prepend_scheme": "never"}
+    inner = pre_tokenizer.get("pretokenizers")
+    if not isinstance(inner, list):
+        return pre_tokenizer
+    return {**pre_tokenizer, "pretokenizers": [_without_first_space(part) for part in inner]}
 
 
 def _touches(merge: Any, names: Mapping[str, str]) -> bool:

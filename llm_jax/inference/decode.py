@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 
 from llm_jax.config import SamplingConfig
 from llm_jax.errors import UserError
-from llm_jax.inference.sampling import sample
+from llm_jax.inference.sampling import log_probs, sample
 from llm_jax.model.cache import KVCache, init_cache
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import hidden_states, logits, unstack_blocks
@@ -60,21 +60,27 @@ def window_logits(params: Tree, config: ModelConfig, tokens_BT: jax.Array, start
     return logits(params, config, hidden_BTD[:, -1])
 
 
+class Drawn(NamedTuple):
+    """The next token of each row, and what the model gave it."""
+
+    tokens: Any  # [..., B] int32
+    log_probs: Any  # [..., B], nats, before penalty, temperature and filters
+
+
 @partial(jax.jit, static_argnums=4)
 def draw(
-    key: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: SamplingConfig
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The next token of each row, int32 [B]; what each row has seen with it; and the next step."""
-    rows_B = jnp.arange(logits_BV.shape[0])
-    keys_B = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, step), row))(rows_B)
-    tokens_B = sample(keys_B, logits_BV, seen_BV, sampling)
-    return tokens_B, seen_BV.at[rows_B, tokens_B].set(True), step + 1
+    keys_B: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, step: jax.Array, sampling: SamplingConfig
+) -> tuple[Drawn, jax.Array, jax.Array]:
+    """The next token of each row, by the row's own key; what each row has seen with it; and the next step."""
+    tokens_B = sample(jax.vmap(jax.random.fold_in, (0, None))(keys_B, step), logits_BV, seen_BV, sampling)
+    seen_BV = seen_BV.at[jnp.arange(len(tokens_B)), tokens_B].set(True)
+    return Drawn(tokens_B, log_probs(logits_BV, tokens_B)), seen_BV, step + 1
 
 
 class Decoding(NamedTuple):
     """Where a batch of rows stands after a token."""
 
-    tokens: jax.Array  # [B] int32, the last of each row, not in the cache yet
+    drawn: Drawn  # [B], the last token of each row, not in the cache yet
     seen: jax.Array  # [B, V] bool, what the repetition penalty counts
     step: jax.Array  # [] int32, tokens drawn so far
     cache: KVCache
@@ -85,26 +91,28 @@ def decode_steps(
     params: Tree,
     config: ModelConfig,
     sampling: SamplingConfig,
-    key: jax.Array,
+    keys_B: jax.Array,
     start_B: jax.Array,
     state: Decoding,
     count: jax.Array,
-) -> tuple[jax.Array, Decoding]:
+) -> tuple[Drawn, Decoding]:
     """Draws `count` more tokens of each row, at most MOST_A_CALL, through the cache.
 
     Returns:
-        int32 [MOST_A_CALL, B], of which the first `count` are filled, and the next state; `state` is donated.
+        [MOST_A_CALL, B], of which the first `count` are filled, and the next state; `state` is donated.
     """
 
-    def one(index: jax.Array, so_far: tuple[jax.Array, Decoding]) -> tuple[jax.Array, Decoding]:
-        drawn_KB, (tokens_B, seen_BV, step, cache) = so_far
-        hidden_BTD, cache, _ = hidden_states(params, config, tokens_B[:, None], start_B=start_B, cache=cache)
+    def one(index: jax.Array, so_far: tuple[Drawn, Decoding]) -> tuple[Drawn, Decoding]:
+        all_KB, (last, seen_BV, step, cache) = so_far
+        tokens_BT = last.tokens[:, None]
+        hidden_BTD, cache, _ = hidden_states(params, config, tokens_BT, start_B=start_B, cache=cache)
         assert cache is not None
-        drawn = draw(key, logits(params, config, hidden_BTD[:, -1]), seen_BV, step, sampling)
-        return drawn_KB.at[index].set(drawn[0]), Decoding(*drawn, cache=cache)
+        drawn, *after = draw(keys_B, logits(params, config, hidden_BTD[:, -1]), seen_BV, step, sampling)
+        all_KB = jax.tree.map(lambda so_many, new: so_many.at[index].set(new), all_KB, drawn)
+        return all_KB, Decoding(drawn, *after, cache=cache)
 
-    drawn_KB = jnp.zeros((MOST_A_CALL, *state.tokens.shape), jnp.int32)
-    return jax.lax.fori_loop(0, count, one, (drawn_KB, state))
+    none_KB = jax.tree.map(lambda last: jnp.zeros((MOST_A_CALL, *last.shape), last.dtype), state.drawn)
+    return jax.lax.fori_loop(0, count, one, (none_KB, state))
 
 
 def generate_tokens(
@@ -116,7 +124,24 @@ def generate_tokens(
     sampling: SamplingConfig,
     seed: int,
 ) -> Iterator[np.ndarray]:
-    """Yields the next token of every row, int32 [B], `max_new_tokens` times.
+    """The tokens alone of `generate_rows`, int32 [B]."""
+    rows = generate_rows(params, config, prompts, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)
+    return (drawn.tokens for drawn in rows)
+
+
+def generate_rows(
+    params: Tree,
+    config: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    sampling: SamplingConfig,
+    seed: int,
+) -> Iterator[Drawn]:
+    """Yields the next token of every row with its log-probability, numpy's [B], `max_new_tokens` times.
+
+    A row depends on the seed, its prompt, and how many rows before it have the same prompt, which makes
+    samples differ; on nothing else of its neighbours. So different prompts give what each gives alone.
 
     Args:
         params: the model's parameters, which `lay_out` lays out once for many calls, and this does for one.
@@ -136,31 +161,31 @@ def generate_tokens(
         else np.zeros((len(prompts), config.vocab_size), bool)
     )
     num_slots = tokens_BT.shape[1] + min(context, _power_of_two(max_new_tokens))
-    key = jax.random.key(seed)
+    keys_B = _keys(jax.random.key(seed), _samples_before(prompts))
     params = params if isinstance(params["blocks"], tuple) else lay_out(params)
     config = dataclasses.replace(config, tied_head=False)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
-    state = Decoding(*draw(key, next_logits_BV, seen_BV, np.int32(0), sampling), cache=cache)
-    new_KB, drawn, a_call = state.tokens[None], 1, 1
+    state = Decoding(*draw(keys_B, next_logits_BV, seen_BV, np.int32(0), sampling), cache=cache)
+    new_KB, drawn, a_call = _one_step(state.drawn), 1, 1
     while True:
-        new_KB = np.asarray(new_KB)
-        yield from new_KB
+        yield from (Drawn(tokens, scores) for tokens, scores in zip(*new_KB, strict=True))
         if drawn == max_new_tokens:
             return
-        tokens_BT = np.concatenate([tokens_BT, new_KB.T], axis=1)
+        tokens_BT = np.concatenate([tokens_BT, new_KB.tokens.T], axis=1)
         if (room := context + start_B.min() + 1 - tokens_BT.shape[1]) > 0:
             count = min(room, max_new_tokens - drawn, a_call)
             began = time.perf_counter()
-            new_KB, state = decode_steps(params, config, sampling, key, start_B, state, np.int32(count))
-            new_KB = np.asarray(new_KB)[:count]
+            all_KB, state = decode_steps(params, config, sampling, keys_B, start_B, state, np.int32(count))
+            new_KB = Drawn(*(np.asarray(part)[:count] for part in all_KB))
             if time.perf_counter() - began < _SECONDS_A_CALL:
                 a_call = min(2 * a_call, MOST_A_CALL)
         else:  # The longest row is full.
             window_BT, window_start_B = _last_window(tokens_BT, start_B, context)
             next_logits_BV = window_logits(params, config, window_BT, window_start_B)
-            state = Decoding(*draw(key, next_logits_BV, state.seen, state.step, sampling), cache=state.cache)
-            new_KB = state.tokens[None]
-        drawn += len(new_KB)
+            after = draw(keys_B, next_logits_BV, state.seen, state.step, sampling)
+            state = Decoding(*after, cache=state.cache)
+            new_KB = _one_step(state.drawn)
+        drawn += len(new_KB.tokens)
 
 
 def pad_left(
@@ -180,6 +205,25 @@ def pad_left(
     width = min(longest, _power_of_two(max(len(prompt) for prompt in kept)))
     start_B = np.array([width - len(prompt) for prompt in kept], np.int32)
     return np.stack([np.pad(prompt, (width - len(prompt), 0)) for prompt in kept]), start_B
+
+
+@jax.jit
+def _keys(key: jax.Array, number_B: np.ndarray) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, number_B)
+
+
+def _samples_before(prompts: Sequence[Sequence[int]]) -> np.ndarray:
+    """How many rows before each have the same prompt, int32 [B]."""
+    counts: dict[tuple[int, ...], int] = {}
+    number_B = np.zeros(len(prompts), np.int32)
+    for row, prompt in enumerate(map(tuple, prompts)):
+        number_B[row] = counts.get(prompt, 0)
+        counts[prompt] = number_B[row] + 1
+    return number_B
+
+
+def _one_step(drawn: Drawn) -> Drawn:
+    return Drawn(*(np.array(part)[None] for part in drawn))  # copies: the arrays are donated
 
 
 def _last_window(tokens_BT: np.ndarray, start_B: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:

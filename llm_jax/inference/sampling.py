@@ -24,6 +24,14 @@ def sample(
     return jax.vmap(jax.random.categorical)(keys_B, logits_BV).astype(jnp.int32)
 
 
+def log_probs(logits_BV: jax.Array, tokens_B: jax.Array) -> jax.Array:
+    """The log-probability in nats of one token a row, [B], under the model's own distribution: no penalty,
+    temperature or filter is in it.
+    """
+    chosen_B = jnp.take_along_axis(logits_BV, tokens_B[:, None], axis=-1)[:, 0]
+    return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
+
+
 def penalize(logits_BV: jax.Array, seen_BV: jax.Array, penalty: float) -> jax.Array:
     """Logits with those of seen tokens made less likely."""
     if penalty == 1:

@@ -1,6 +1,6 @@
-"""From a stream of token ids to a stream of text: whole characters only, cut at stop strings."""
+"""From a stream of token ids to a stream of text: whole characters only, until a stop string or end token."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 
@@ -47,13 +47,47 @@ class StopStrings:
         return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
 
 
-def stream_text(tokens: Iterable[int], decoder: Decoder, stop: Sequence[str] = ()) -> Iterator[str]:
-    """Yields text as its tokens arrive; ends before the first stop string, or with the tokens."""
-    stops = StopStrings(stop)
+class Continuation:
+    """What becomes of one row's tokens: its text, and where it ends.
+
+    A token that ends the row is no part of it; what comes after its end is ignored.
+    """
+
+    def __init__(self, decoder: Decoder, stop: Sequence[str] = (), end_ids: Collection[int] = ()):
+        self._decoder, self._stops, self._end_ids = decoder, StopStrings(stop), frozenset(end_ids)
+        self.token_ids: list[int] = []
+        self.text = ""
+        self.ended = False
+
+    def push(self, token: int) -> str:
+        """The text that is certain with this token, and was not given yet."""
+        if not self.ended and token in self._end_ids:
+            self.ended = True
+        if self.ended:
+            return ""
+        self.token_ids.append(token)
+        piece = self._stops.push(self._decoder.push(token))
+        self.ended = self._stops.stopped
+        self.text += piece
+        return piece
+
+    def finish(self) -> str:
+        """The text that was held back, once no more tokens come."""
+        piece = self._stops.push(self._decoder.finish()) + self._stops.finish()
+        self.ended = self.ended or self._stops.stopped
+        self.text += piece
+        return piece
+
+
+def stream_text(
+    tokens: Iterable[int], decoder: Decoder, stop: Sequence[str] = (), end_ids: Collection[int] = ()
+) -> Iterator[str]:
+    """Yields text as its tokens arrive, up to the first stop string or end token."""
+    row = Continuation(decoder, stop, end_ids)
     for token in tokens:
-        if text := stops.push(decoder.push(token)):
+        if text := row.push(token):
             yield text
-        if stops.stopped:
-            return
-    if text := stops.push(decoder.finish()) + stops.finish():
+        if row.ended:
+            break
+    if text := row.finish():
         yield text

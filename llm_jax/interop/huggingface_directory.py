@@ -40,13 +40,13 @@ def open_directory(path: Path) -> Source:
 def _open(path: Path) -> Source:
     if not path.is_dir():
         raise CheckpointError(f"{path} must be a directory with config.json and {_SINGLE}")
-    config = _json_file(_own_file(path, "config.json"))
+    config = read_json(own_file(path, "config.json"))
     index = None if (path / _SINGLE).is_symlink() or (path / _SINGLE).exists() else _weight_map(path)
     homes: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     shards: dict[str, safe_open] = {}
     for shard in [_SINGLE] if index is None else sorted(set(index.values())):
-        shards[shard], found = _open_shard(_own_file(path, shard))
+        shards[shard], found = _open_shard(own_file(path, shard))
         if twice := sorted(found.keys() & homes.keys()):
             raise CheckpointError(
                 f"{path}: tensor {quoted(twice[0])} must be in one shard, but is in {homes[twice[0]]} "
@@ -68,7 +68,7 @@ def _open(path: Path) -> Source:
     return Source(config, shapes, read, tokenizer={})
 
 
-def _own_file(folder: Path, name: str) -> Path:
+def own_file(folder: Path, name: str) -> Path:
     """The file of this name, which must lie in the folder, or in the store that a snapshot of Hugging Face's
     hub links to.
     """
@@ -87,7 +87,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
     path = folder / _INDEX
     if not path.exists():
         raise CheckpointError(_why_no_weights(folder))
-    names = _json_file(_own_file(folder, _INDEX)).get("weight_map")
+    names = read_json(own_file(folder, _INDEX)).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise CheckpointError(f"{path} must hold an object weight_map that is not empty")
     for tensor, shard in names.items():
@@ -159,7 +159,12 @@ def _require_agreement(folder: Path, index: dict[str, str], homes: dict[str, str
         )
 
 
-def _json_file(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small JSON file in which no name stands twice.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
     if (size := path.stat().st_size) > _MAX_JSON_BYTES:
         raise CheckpointError(f"{path} must have at most {_MAX_JSON_BYTES:,} bytes, got {size:,}")
     return _json_object(path.read_bytes(), str(path))

@@ -1,0 +1,90 @@
+"""Door: `python -m llm_jax.chat DIR`."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from llm_jax import command
+from llm_jax.config import SamplingConfig
+from llm_jax.errors import UserError
+from llm_jax.rules import require
+
+
+def chat(
+    directory: Path,
+    /,
+    *,
+    system: str = "",
+    template: Path | None = None,
+    max_new_tokens: int = 512,
+    seed: int = 0,
+    stop: tuple[str, ...] = (),
+    sampling: Annotated[SamplingConfig, Parameter(name="*")] = SamplingConfig(),
+) -> None:
+    """Talks with a model in the terminal, by the model's own chat template.
+
+    Commands: /reset, /system TEXT, /save FILE, /help, /exit. Ctrl-C stops an answer and keeps the
+    conversation, Ctrl-D ends it. With input from a pipe each line is a message, and only answers are printed.
+    What you type is text and nothing else: markers of the template in it mean nothing.
+
+    Example: python -m llm_jax.chat smollm2 --system "You answer in one sentence." --temperature 0.7
+
+    Parameters
+    ----------
+    directory:
+        A directory that `convert import` made of an open model, or a run directory with --template.
+    system:
+        What the model is told before everything else.
+    template:
+        A jinja2 file as Hugging Face's chat_template.jinja, instead of the model's own.
+    max_new_tokens:
+        Longest answer, in tokens; so many of the context are kept free for it. When the rest is full, the
+        oldest exchanges are left out.
+    seed:
+        The same seed and messages give the same answers.
+    stop:
+        End an answer before this text; may be given several times.
+    """
+    require(
+        {
+            f"max_new_tokens ({max_new_tokens}) must be at least 1": max_new_tokens >= 1,
+            f"seed ({seed}) must be from 0 to 2**32 - 1": 0 <= seed < 2**32,
+        }
+    )
+    from llm_jax import conversing
+    from llm_jax.data.chat_format import read_template
+    from llm_jax.trained import load
+
+    own = read_template(template) if template else None
+    model = load(directory)
+    form = dataclasses.replace(model.chat, template=own) if own is not None else model.chat
+    if form.template is None:
+        raise UserError(
+            f"the model in {directory} must have a chat template, but brings none; give one with "
+            "--template FILE, or continue plain text with generate"
+        )
+    if max_new_tokens >= (context := model.config.context_length):
+        raise UserError(
+            f"max_new_tokens ({max_new_tokens}) must be below the model's context of {context} tokens; "
+            "give a smaller --max_new_tokens"
+        )
+    conversation = conversing.Conversation(
+        model,
+        form,
+        system=system,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
+        stop=stop,
+    )
+    if typing := sys.stdin.isatty():
+        print("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.", file=sys.stderr)
+    lines = conversing.typed_lines("> ") if typing else conversing.piped_lines(sys.stdin)
+    conversing.converse(conversation, lines, forgiving=typing)
+
+
+if __name__ == "__main__":
+    command.run(chat)

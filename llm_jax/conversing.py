@@ -1,0 +1,197 @@
+"""A conversation in the terminal: messages, answers that stream, and the commands that begin with a slash."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from llm_jax.config import SamplingConfig
+from llm_jax.data.chat_format import ChatFormat
+from llm_jax.data.conversation import Message, conversation_tokens, fit
+from llm_jax.errors import UserError
+from llm_jax.trained import Trained
+
+HELP = """\
+/reset        forget the conversation, keep the system message
+/system TEXT  what the model is told before everything else; without TEXT nothing
+/save FILE    the messages so far as JSON
+/help         these lines
+/exit         end (so does Ctrl-D); Ctrl-C stops an answer"""
+
+
+class Conversation:
+    """The messages so far, and the model that answers them."""
+
+    def __init__(
+        self,
+        model: Trained,
+        chat: ChatFormat,
+        *,
+        system: str,
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        seed: int,
+        stop: Sequence[str] = (),
+    ):
+        self._model, self._chat = model, chat
+        self._max_new_tokens, self._sampling, self._seed, self._stop = max_new_tokens, sampling, seed, stop
+        self._system = system
+        self._turns: list[Message] = []
+
+    @property
+    def messages(self) -> list[Message]:
+        """All of them, the system's first."""
+        first = [{"role": "system", "content": self._system}] if self._system else []
+        return [*first, *self._turns]
+
+    def reset(self) -> None:
+        """Forgets all but the system message."""
+        self._turns = []
+
+    def set_system(self, text: str) -> None:
+        """Changes the system message, with nothing else."""
+        self._system = text
+
+    def answer(self, text: str, remark: Callable[[str], None]) -> Generator[str, None, None]:
+        """The answer to the user's next message, piece by piece. Where it is stopped, by Ctrl-C too, what was
+        said until then is kept; a message that got no answer is not.
+
+        Raises:
+            UserError: the message is too long, or the template refuses it.
+        """
+        asked = [*self.messages, {"role": "user", "content": text}]
+        room = self._model.config.context_length - self._max_new_tokens
+        kept, dropped = fit(asked, lambda messages: len(self._tokens(messages)), room)
+        if dropped:
+            remark(f"the context is full: the oldest {_exchanges(dropped)} left out of what the model sees")
+        said: list[str] = []
+        try:
+            for piece in self._model.stream(
+                self._tokens(kept),
+                max_new_tokens=self._max_new_tokens,
+                sampling=self._sampling,
+                seed=(self._seed + len(self._turns)) % 2**32,
+                stop=self._stop,
+            ):
+                said.append(piece)
+                yield piece
+            said = said or [""]
+        finally:
+            if said:
+                self._turns = [*self._turns, asked[-1], {"role": "assistant", "content": "".join(said)}]
+
+    def _tokens(self, messages: Sequence[Message]) -> list[int]:
+        return conversation_tokens(messages, self._chat, self._model.tokenizer)
+
+
+def converse(conversation: Conversation, lines: Iterator[str], *, forgiving: bool) -> None:
+    """Answers each line on standard output until they end; remarks go to standard error.
+
+    Args:
+        conversation: what it goes on with.
+        lines: what the user types.
+        forgiving: whether a mistake is shown and the conversation goes on (a person types), or ends it.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def remark(text: str) -> None:
+        console.print(text, style="dim", markup=False)
+
+    for line in lines:
+        text = line.strip()
+        try:
+            if text == "/exit":
+                return
+            if text.startswith("/"):
+                remark(obey(conversation, text))
+            elif text:
+                _answer(conversation, text, remark)
+        except UserError as error:
+            if not forgiving:
+                raise
+            console.print(f"error: {error}", style="red", markup=False)
+
+
+def obey(conversation: Conversation, line: str) -> str:
+    """Does what a line with a slash says; gives a remark.
+
+    Raises:
+        UserError: there is no such command, or it cannot be done.
+    """
+    name, _, rest = line.partition(" ")
+    argument = rest.strip()
+    if name == "/help":
+        return HELP
+    if name == "/reset":
+        conversation.reset()
+        return "the conversation begins anew"
+    if name == "/system":
+        conversation.set_system(argument)
+        return "the system message is set" if argument else "there is no system message"
+    if name == "/save":
+        if not argument:
+            raise UserError("/save must have the name of a file: /save FILE")
+        return save(conversation.messages, Path(argument).expanduser())
+    raise UserError(f"{name} must be one of /reset, /system, /save, /help, /exit")
+
+
+def save(messages: Sequence[Message], path: Path) -> str:
+    """Writes messages as JSON, whole or not at all; gives a remark.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(list(messages), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be written: {error}") from None
+    return f"saved {len(messages)} messages to {path}"
+
+
+def typed_lines(prompt: str) -> Iterator[str]:
+    """Lines of a person at a terminal, with editing and a history where there is readline; Ctrl-D ends them,
+    Ctrl-C empties the line.
+    """
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - it changes what `input` can do
+    while True:
+        try:
+            yield input(prompt)
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+
+
+def piped_lines(stream: TextIO) -> Iterator[str]:
+    """Lines of a program or a file; UserError for bytes that are not UTF-8."""
+    try:
+        yield from stream
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input must be text in {error.encoding}") from None
+
+
+def _answer(conversation: Conversation, text: str, remark: Callable[[str], None]) -> None:
+    pieces = conversation.answer(text, remark)
+    stopped = False
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        stopped = True
+        pieces.close()
+    print(flush=True)
+    if stopped:
+        remark("stopped")
+
+
+def _exchanges(count: int) -> str:
+    return "exchange is" if count == 1 else f"{count} exchanges are"

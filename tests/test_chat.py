@@ -1,0 +1,330 @@
+"""The door to conversations with a tiny open model, and what an imported model's end tokens do."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import llm_jax
+from llm_jax import command, conversing
+from llm_jax.chat import chat
+from llm_jax.config import SamplingConfig
+from llm_jax.conversing import Conversation, converse, typed_lines
+from llm_jax.convert import convert
+from llm_jax.data.conversation import conversation_tokens
+from llm_jax.generate import generate
+from llm_jax.interop.families import read_model_config
+from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.model.decoder import init_params
+from llm_jax.trained import Trained
+from tests.test_conversation import CHATML, asked
+from tests.test_families import LLAMA
+from tests.test_file_tokenizer import byte_level
+
+GREEDY = SamplingConfig(temperature=0)
+SHORT = ["--max_new_tokens", "6", "--temperature", "0"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny open model with a template, imported."""
+    folder = tmp_path_factory.mktemp("chat")
+    (folder / "theirs").mkdir()
+    config_json = LLAMA | {"vocab_size": 320, "hidden_size": 24, "max_position_embeddings": 128}
+    config_json["num_hidden_layers"] = 1
+    config = read_model_config(config_json)
+    params = init_params(jax.random.key(3), config)
+    write_directory(folder / "theirs", config_json, config, params)
+    told = {"chat_template": CHATML, "eos_token": "<|im_end|>"}
+    for name, content in (("tokenizer.json", byte_level()), ("tokenizer_config.json", told)):
+        (folder / "theirs" / name).write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as stop:
+        command.run(convert, ["import", str(folder / "theirs"), str(folder / "ours")])
+    assert stop.value.code == 0
+    return folder / "ours"
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> Trained:
+    return llm_jax.load(directory)
+
+
+@pytest.fixture
+def talk(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, str]]:
+    """What the door prints on both streams for lines from a pipe."""
+
+    def run(lines: list[str], *words: str, status: int = 0, where: Path = directory) -> tuple[str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+        with pytest.raises(SystemExit) as stop:
+            command.run(chat, [str(where), *words, *SHORT[2 * ("--max_new_tokens" in words) :]])
+        assert stop.value.code == status
+        return capsys.readouterr()
+
+    return run
+
+
+def ending_with(model: Trained, *ids: int) -> Trained:
+    return dataclasses.replace(model, about=model.about | {"chat": {"eos_ids": list(ids)}})
+
+
+def answer(model: Trained, messages: list, count: int = 6) -> str:
+    ids = conversation_tokens(messages, model.chat, model.tokenizer)
+    return model.generate(ids, max_new_tokens=count, sampling=GREEDY)
+
+
+def test_an_import_keeps_template_and_end_tokens(model: Trained) -> None:
+    end = model.tokenizer.token_id("<|im_end|>")
+    assert model.about["chat"] == {"template": CHATML, "bos": None, "eos": "<|im_end|>", "eos_ids": [end]}
+
+
+def test_a_row_ends_at_its_own_end_token_and_others_go_on(model: Trained) -> None:
+    prompts = ["it hums", "99 lamps", "it hums"]
+    settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": GREEDY, "seed": 0}
+    whole = ending_with(model).generate_many(prompts, **settings)
+    assert {(len(row.token_ids), row.finish_reason) for row in whole} == {(12, "length")}
+    end = next(token for token in whole[0].token_ids[1:] if token not in whole[1].token_ids)
+    at = whole[0].token_ids.index(end)
+    stopping = ending_with(model, end)
+    cut = stopping.generate_many(prompts, **settings)
+    assert cut[0].token_ids == cut[2].token_ids == whole[0].token_ids[:at]
+    assert cut[0].log_probs == whole[0].log_probs[:at]
+    assert [row.finish_reason for row in cut] == ["stop", "length", "stop"]
+    assert cut[1] == whole[1]
+    assert stopping.generate(prompts[0], max_new_tokens=12, sampling=GREEDY) == cut[0].text
+    assert whole[0].text.startswith(cut[0].text)
+
+
+def test_drawing_stops_when_every_row_has_ended(model: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_jax import trained
+
+    drawn = []
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for rows in trained_rows(*arguments, **options):
+            drawn.append(rows)
+            yield rows
+
+    trained_rows = trained.generate_rows
+    monkeypatch.setattr(trained, "generate_rows", counted)
+    settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": GREEDY, "seed": 0}
+    first = [row.token_ids[0] for row in ending_with(model).generate_many(["it hums", "a"], **settings)]
+    drawn.clear()
+    ended = ending_with(model, *first).generate_many(["it hums", "a"], **settings)
+    assert [(row.text, row.token_ids, row.finish_reason) for row in ended] == [("", [], "stop")] * 2
+    assert len(drawn) == 1
+
+
+def test_log_probabilities_are_those_of_the_models_own_logits(model: Trained) -> None:
+    odd = SamplingConfig(temperature=0.7, top_k=5, repetition_penalty=1.3)
+    (row,) = ending_with(model).generate_many(["it hums"], max_new_tokens=12, sampling=odd, seed=3)
+    prompt = model.encode_prompt("it hums")
+    scores = jax.nn.log_softmax(model.logits([*prompt, *row.token_ids]))
+    wanted = [scores[len(prompt) - 1 + at, token] for at, token in enumerate(row.token_ids)]
+    np.testing.assert_allclose(row.log_probs, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stop_text_ends_a_row_as_an_end_token_does(model: Trained) -> None:
+    settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": GREEDY, "seed": 0}
+    (whole,) = ending_with(model).generate_many(["a"], **settings)
+    stop = whole.text[3:5]
+    (cut,) = ending_with(model).generate_many(["a"], **settings, stop=[stop])
+    assert (cut.text, cut.finish_reason) == (whole.text[: whole.text.index(stop)], "stop")
+    assert cut.token_ids == whole.token_ids[: len(cut.token_ids)]
+
+
+def generated(words: list[str], capsys: pytest.CaptureFixture[str], status: int = 0) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        command.run(generate, words)
+    assert stop.value.code == status
+    return capsys.readouterr().err if status else capsys.readouterr().out
+
+
+def test_the_door_continues_several_prompts_as_each_alone(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = [str(directory), "--max_new_tokens", "6", "--seed", "4"]
+    alone = [generated([*where, "--prompt", text], capsys) for text in ("it hums", "a")]
+    got = generated([*where, "--prompt", "it hums", "--prompt", "a"], capsys)
+    assert got == f"--- prompt 1\n{alone[0]}--- prompt 2\n{alone[1]}"
+    (tmp_path / "prompts").write_text("it hums\na\n")
+    assert generated([*where, "--prompt_file", str(tmp_path / "prompts")], capsys) == got
+    names = [line for line in generated([*where, "--prompt", "a", "--prompt", "b", "--samples", "2"], capsys)
+             .splitlines() if line.startswith("--- ")]  # fmt: skip
+    assert names == [f"--- prompt {p}, sample {s}" for p in (1, 2) for s in (1, 2)]
+
+
+def test_the_door_gives_log_probabilities_as_json(
+    directory: Path, model: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--prompt", "it hums", "--logprobs", "--max_new_tokens", "6", "--temperature", "0"]
+    line = json.loads(generated([str(directory), *words], capsys))
+    (row,) = model.generate_many(["it hums"], max_new_tokens=6, sampling=GREEDY, seed=0)
+    assert (line["prompt"], line["text"], line["finish_reason"]) == ("it hums", row.text, row.finish_reason)
+    assert [token["id"] for token in line["tokens"]] == row.token_ids
+    assert [token["logprob"] for token in line["tokens"]] == row.log_probs
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "status", "message"),
+    [
+        ("a\n\nb", [], 3, "none of them empty"),
+        ("", [], 3, "a prompt on each line"),
+        (None, [], 3, "must be a text file"),
+        ("a", ["--prompt", "b"], 2, "not from both"),
+    ],
+)
+def test_a_file_of_prompts_that_is_none_is_refused(
+    directory: Path, tmp_path: Path, content: str | None, words: list[str], status: int, message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if content is not None:
+        (tmp_path / "prompts").write_text(content)
+    words = [str(directory), "--prompt_file", str(tmp_path / "prompts"), *words]
+    assert message in generated(words, capsys, status)
+
+
+def test_each_line_of_a_pipe_gets_the_answer_to_all_that_was_said(model: Trained, talk: Any) -> None:
+    first = answer(model, asked("Hi"))
+    second = answer(model, asked("Hi", first, "And?"))
+    said, remarks = talk(["Hi", "", "And?", "/reset", "Hi"])
+    assert said == f"{first}\n{second}\n{first}\n"
+    assert remarks == "the conversation begins anew\n"
+
+
+def test_a_system_message_comes_first_and_can_be_changed(model: Trained, talk: Any) -> None:
+    told = {"role": "system", "content": "Hum."}
+    wanted = answer(model, [told, *asked("Hi")])
+    assert wanted != answer(model, asked("Hi"))
+    assert talk(["Hi"], "--system", "Hum.")[0] == f"{wanted}\n"
+    assert talk(["/system  Hum.", "Hi", "/exit", "Hi"], "--system", "99")[0] == f"{wanted}\n"
+
+
+def test_messages_are_saved_whole(model: Trained, talk: Any, tmp_path: Path) -> None:
+    said, remarks = talk(["漢", f"/save {tmp_path / 'talk.json'}"], "--system", "Hum.")
+    wanted = [{"role": "system", "content": "Hum."}, *asked("漢", said[:-1])]
+    assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8")) == wanted
+    assert f"saved 3 messages to {tmp_path / 'talk.json'}" in remarks
+    assert [file.name for file in tmp_path.iterdir()] == ["talk.json"]
+
+
+def test_the_oldest_exchange_is_left_out_with_a_remark_when_the_context_is_full(
+    model: Trained, talk: Any
+) -> None:
+    long = "it hums when it is cold. " * 2
+    said, remarks = talk([long, long, long], "--system", "Hum.")
+    told = {"role": "system", "content": "Hum."}
+    tokens = lambda messages: len(conversation_tokens(messages, model.chat, model.tokenizer))  # noqa: E731
+    first = answer(model, [told, *asked(long)])
+    second = answer(model, [told, *asked(long, first, long)])
+    assert tokens([told, *asked(long, first, long)]) <= 122
+    assert tokens([told, *asked(long, first, long, second, long)]) > 122
+    assert said == f"{first}\n{second}\n{answer(model, [told, *asked(long, second, long)])}\n"
+    assert remarks == "the context is full: the oldest exchange is left out of what the model sees\n"
+
+
+MISTAKES = [
+    (["Hi"], ["--max_new_tokens", "128"], 2, "must be below the model's context of 128 tokens"),
+    (["Hi"], ["--max_new_tokens", "0"], 2, "must be at least 1"),
+    (["x" * 500], [], 2, "the message needs"),
+    (["/save"], [], 2, "/save must have the name of a file"),
+    (["/save /"], [], 2, "cannot be written"),
+    (["/sav x"], [], 2, "/sav must be one of /reset"),
+    (["Hi"], ["--template", "/nowhere"], 3, "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("lines", "words", "status", "message"), MISTAKES)
+def test_a_mistake_from_a_pipe_is_one_line(
+    talk: Any, lines: list[str], words: list[str], status: int, message: str
+) -> None:
+    said, remarks = talk(lines, *words, status=status)
+    assert said == ""
+    assert message in remarks
+    assert remarks.count("\n") == 1
+
+
+def test_a_model_without_a_template_says_what_to_do(
+    directory: Path, talk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = ending_with(llm_jax.load(directory))
+    monkeypatch.setattr("llm_jax.trained.load", lambda _: loaded)
+    assert "give one with --template FILE" in talk(["Hi"], status=2)[1]
+    (tmp_path / "words.jinja").write_text("{{ messages[-1].content }}")
+    ids = loaded.tokenizer.encode("it hums").tolist()
+    wanted = loaded.generate(ids, max_new_tokens=6, sampling=GREEDY)
+    assert talk(["it hums"], "--template", str(tmp_path / "words.jinja"))[0] == f"{wanted}\n"
+
+
+def conversation(model: Trained, template: str = CHATML) -> Conversation:
+    form = dataclasses.replace(model.chat, template=template)
+    return Conversation(model, form, system="", max_new_tokens=6, sampling=GREEDY, seed=0)
+
+
+def test_a_mistake_at_the_terminal_is_shown_and_the_conversation_goes_on(
+    model: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusing = "{% if 'no' in messages[-1].content %}{{ raise_exception('not this') }}{% endif %}" + CHATML
+    talking = conversation(model, refusing)
+    converse(talking, iter(["no", "/nothing", "/help", "Hi"]), forgiving=True)
+    shown = capsys.readouterr()
+    assert shown.out == f"{answer(model, asked('Hi'))}\n"
+    assert "not this" in shown.err
+    assert "/nothing must be one of" in shown.err
+    assert conversing.HELP in shown.err
+    assert [message["content"] for message in talking.messages] == ["Hi", shown.out[:-1]]
+
+
+@pytest.mark.parametrize("pieces", [["so", " far"], []])
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(
+    model: Trained, pieces: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Iterator[str]:
+        yield from pieces
+        raise KeyboardInterrupt
+
+    talking = conversation(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trained, "stream", interrupted)
+        converse(talking, iter(["Hi"]), forgiving=True)
+    assert capsys.readouterr() == ("".join(pieces) + "\n", "stopped\n")
+    kept = asked("Hi", "so far") if pieces else []
+    assert talking.messages == kept
+    converse(talking, iter(["And?"]), forgiving=True)
+    assert capsys.readouterr().out == f"{answer(model, [*kept, *asked('And?')])}\n"
+
+
+def test_ctrl_c_between_pieces_keeps_what_was_said(model: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def write(self, text: str) -> int:
+            if text == " far":
+                raise KeyboardInterrupt
+            return super().write(text)
+
+    monkeypatch.setattr(Trained, "stream", lambda *_, **__: iter(["so", " far", "!"]))
+    monkeypatch.setattr("sys.stdout", Screen())
+    talking = conversation(model)
+    converse(talking, iter(["Hi"]), forgiving=True)
+    assert talking.messages == asked("Hi", "so far")
+
+
+def test_ctrl_c_at_the_prompt_empties_the_line_and_ctrl_d_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter([KeyboardInterrupt(), "Hi", EOFError()])
+
+    def typing(_: str) -> str:
+        got = next(typed)
+        if isinstance(got, BaseException):
+            raise got
+        return got
+
+    monkeypatch.setattr("builtins.input", typing)
+    assert list(typed_lines("> ")) == ["Hi"]

@@ -1,0 +1,108 @@
+"""Templates and end tokens of other programs' models: what they say comes, what is damaged is one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llm_jax.data.chat_format import MOST_TEMPLATE, ChatFormat
+from llm_jax.errors import CheckpointError, DataError
+from llm_jax.interop.chat_files import read_directory_chat, read_gguf_chat
+
+IDS = {"<s>": 1, "</s>": 2}
+GENERATION, CONFIG, TEMPLATE = "generation_config.json", "tokenizer_config.json", "chat_template.jinja"
+
+
+def read(folder: Path, files: dict[str, Any], config: dict[str, Any] | None = None) -> ChatFormat:
+    for name, content in files.items():
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_directory_chat(folder, config or {}, IDS.get, 10)
+
+
+def test_a_directory_says_template_tokens_and_ends(tmp_path: Path) -> None:
+    files = {CONFIG: {"chat_template": "T", "bos_token": "<s>", "eos_token": {"content": "</s>"}}}
+    assert read(tmp_path, files) == ChatFormat("T", "<s>", "</s>", (2,))
+    assert read(tmp_path, {}, {"eos_token_id": 3}).eos_ids == (3, 2)
+    assert read(tmp_path, {GENERATION: {"eos_token_id": [5, 2, 5]}}, {"eos_token_id": 3}).eos_ids == (5, 2)
+    named = [{"name": "tool_use", "template": "A"}, {"name": "default", "template": "B"}]
+    assert read(tmp_path, {CONFIG: {"chat_template": named}}).template == "B"
+    assert read(tmp_path, {CONFIG: {"chat_template": named[:1]}}).template is None
+    assert read(tmp_path, {TEMPLATE: "F"}).template == "F"
+
+
+def test_a_directory_that_says_nothing_has_no_chat(tmp_path: Path) -> None:
+    assert read(tmp_path, {}) == ChatFormat()
+    nothing = {"eos_token": None, "bos_token": "", "chat_template": None}
+    assert read(tmp_path, {CONFIG: nothing}) == ChatFormat()
+
+
+BAD_FILES = [
+    ({CONFIG: {"chat_template": 3}}, "chat_template must be a string or a list, got '3'"),
+    ({CONFIG: {"chat_template": ["a"]}}, "must list objects with name and template"),
+    ({CONFIG: {"chat_template": [{"name": 1, "template": "x"}]}}, "must list objects with name"),
+    ({CONFIG: {"chat_template": "x" * (MOST_TEMPLATE + 1)}}, "must be a text of 1 to 262,144"),
+    ({TEMPLATE: "x" * (5 * MOST_TEMPLATE)}, "at most 1,048,576 bytes"),
+    ({CONFIG: {"eos_token": 2}}, "eos_token must be a string or an object"),
+    ({CONFIG: {"bos_token": {"contents": "<s>"}}}, "bos_token must be a string or an object"),
+    ({CONFIG: {"bos_token": "x" * 300}}, "bos must be a text of 1 to 200"),
+    ({CONFIG: "[]"}, "must be a JSON object"),
+    ({CONFIG: "{"}, "must be JSON"),
+    ({GENERATION: {"eos_token_id": "2"}}, "eos_token_id must be an id or a list of ids, got '2'"),
+    ({GENERATION: {"eos_token_id": [2, True]}}, "eos_token_id must be an id or a list of ids"),
+    ({GENERATION: {"eos_token_id": 10}}, "must be a whole number from 0 to 9, got 10"),
+    ({GENERATION: {"eos_token_id": [-1]}}, "must be a whole number from 0 to 9"),
+]
+
+
+@pytest.mark.parametrize(("files", "words"), BAD_FILES, ids=[words[:30] for _, words in BAD_FILES])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, files: dict[str, Any], words: str) -> None:
+    with pytest.raises((CheckpointError, DataError), match=words) as caught:
+        read(tmp_path, files)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_link_out_of_the_directory_is_not_followed(tmp_path: Path) -> None:
+    home = tmp_path / "model"
+    home.mkdir()
+    (tmp_path / "secret").write_text("{}")
+    for name in (CONFIG, TEMPLATE):
+        (home / name).symlink_to(tmp_path / "secret")
+        with pytest.raises(CheckpointError, match="is a link to"):
+            read(home, {})
+        (home / name).unlink()
+
+
+METADATA: dict[str, Any] = {
+    "tokenizer.ggml.tokens": ["a", "<s>", "</s>", "<eot>", "<eom>"],
+    "tokenizer.ggml.bos_token_id": 1,
+    "tokenizer.ggml.eos_token_id": 2,
+}
+
+
+def test_a_gguf_file_says_template_tokens_and_ends() -> None:
+    assert read_gguf_chat(METADATA, 10) == ChatFormat(None, "<s>", "</s>", (2,))
+    more = {f"tokenizer.ggml.{name}_token_id": token for name, token in (("eot", 3), ("eom", 4))}
+    chat = read_gguf_chat(METADATA | more | {"tokenizer.chat_template": "T"}, 10)
+    assert chat == ChatFormat("T", "<s>", "</s>", (2, 3, 4))
+    assert read_gguf_chat({"tokenizer.chat_template": ""}, 10) == ChatFormat()
+
+
+BAD_KEYS = [
+    ({"tokenizer.chat_template": 3}, "template must be a text"),
+    ({"tokenizer.chat_template": np.zeros(3)}, "template must be a text"),
+    ({"tokenizer.chat_template": "x" * (MOST_TEMPLATE + 1)}, "template must be a text"),
+    ({"tokenizer.ggml.eos_token_id": 5}, "eos_token_id must be a whole number from 0 to 4, got 5"),
+    ({"tokenizer.ggml.eot_token_id": -1}, "eot_token_id must be a whole number"),
+    ({"tokenizer.ggml.bos_token_id": 1.0}, "bos_token_id must be a whole number"),
+    ({"tokenizer.ggml.eom_token_id": "2"}, "eom_token_id must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("keys", "words"), BAD_KEYS, ids=[words for _, words in BAD_KEYS])
+def test_a_damaged_key_is_refused_in_one_line(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        read_gguf_chat(METADATA | keys, 10)
+    assert "\n" not in str(caught.value)
