@@ -39,7 +39,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config_json = LLAMA | {"vocab_size": 320, "hidden_size": 24, "max_position_embeddings": 128}
     config_json["num_hidden_layers"] = 1
     config = read_model_config(config_json)
-    params = init_params(jax.random.key(3), config)
+    # Large enough that what a token says depends on all before it.
+    params = jax.tree.map(lambda leaf: 8 * leaf, init_params(jax.random.key(3), config))
     write_directory(folder / "theirs", config_json, config, params)
     told = {"chat_template": CHATML, "eos_token": "<|im_end|>"}
     for name, content in (("tokenizer.json", byte_level()), ("tokenizer_config.json", told)):
@@ -220,7 +221,7 @@ def test_messages_are_saved_whole(model: Trained, talk: Any, tmp_path: Path) -> 
 def test_the_oldest_exchange_is_left_out_with_a_remark_when_the_context_is_full(
     model: Trained, talk: Any
 ) -> None:
-    long = "it hums when it is cold. " * 2
+    long = "it hums when it is cold. it hums when it is cold."
     said, remarks = talk([long, long, long], "--system", "Hum.")
     told = {"role": "system", "content": "Hum."}
     tokens = lambda messages: len(conversation_tokens(messages, model.chat, model.tokenizer))  # noqa: E731
