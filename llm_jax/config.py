@@ -183,6 +183,32 @@ class Config:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SteeringConfig:
+    """Several tokens a call of the model, or only such as a pattern allows."""
+
+    speculate: Whole = 0
+    """Tokens that are proposed at a time and scored in one call, for text of the same distribution; 0: off."""
+    draft: Path | None = None
+    """Directory of a smaller model with the same tokenizer that proposes; else earlier text does."""
+    regex: str = ""
+    """What the continuation must match from end to end (Rust's syntax); max_new_tokens must suffice."""
+    json_schema: Path | None = None
+    """File with a JSON schema; the continuation is JSON that it describes, in one line."""
+
+    def __post_init__(self) -> None:
+        speculates, schema = self.speculate > 0, self.json_schema is not None
+        require(
+            at_least(self, 0, "speculate")
+            | {
+                "draft needs speculate, how many tokens it proposes at a time": speculates or not self.draft,
+                "regex and json_schema do not go together": not (self.regex and schema),
+                "speculate does not go together with regex or json_schema": not speculates
+                or not (self.regex or schema),
+            }
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How the next token is chosen; penalty, temperature and filters apply in the order of the fields."""
 

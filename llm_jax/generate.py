@@ -1,13 +1,15 @@
 """Door: `python -m llm_jax.generate DIR --prompt "..."`."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.console import Console
 
 from llm_jax import command
-from llm_jax.config import SamplingConfig
+from llm_jax.config import SamplingConfig, SteeringConfig
 from llm_jax.errors import DataError
 from llm_jax.rules import require
 
@@ -26,6 +28,7 @@ def generate(
     seed: int = 0,
     stop: tuple[str, ...] = (),
     logprobs: bool = False,
+    steering: Annotated[SteeringConfig, Parameter(name="*")] = SteeringConfig(),
     sampling: Annotated[SamplingConfig, Parameter(name="*")] = SamplingConfig(),
 ) -> None:
     """Continues a prompt with a trained model, as text that streams.
@@ -63,29 +66,41 @@ def generate(
             "prompts must come from --prompt or from --prompt_file, not from both": not (
                 prompt and prompt_file
             ),
+            "speculate does not go together with logprobs": not (steering.speculate and logprobs),
         }
     )
     prompts = _lines(prompt_file) if prompt_file else list(prompt or ("The salesperson",))
+    from llm_jax.steering import asked_constraint, asked_speculation, told
     from llm_jax.trained import load
 
+    given: list[int] = []
+    speculation = asked_speculation(steering, len(prompts) * samples, given.append)
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "seed": seed}
+    settings |= {"stop": stop, "constraint": asked_constraint(steering)}
     model = load(directory)
-    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling}
-    settings |= {"seed": seed, "stop": stop}
     if logprobs or len(prompts) * samples > 1:
-        rows = [text for text in prompts for _ in range(samples)]
-        found = model.generate_many(rows, **settings)
-        for number, (text, one) in enumerate(zip(rows, found, strict=True)):
-            if logprobs:
-                print(json.dumps(_scored(model, text, one), ensure_ascii=False))
-                continue
-            names = [f"prompt {number // samples + 1}"] * (len(prompts) > 1)
-            names += [f"sample {number % samples + 1}"] * (samples > 1)
-            print(f"--- {', '.join(names)}\n{text}{one.text}")
+        _print_together(model, prompts, samples, logprobs, settings)
         return
     print(prompts[0], end="", flush=True)
-    for piece in model.stream(prompts[0], **settings):
+    for piece in model.stream(prompts[0], speculation=speculation, **settings):
         print(piece, end="", flush=True)
     print()
+    if speculation is not None:
+        Console(stderr=True, highlight=False).print(told(given), style="dim")
+
+
+def _print_together(
+    model: "Trained", prompts: Sequence[str], samples: int, logprobs: bool, settings: Mapping[str, Any]
+) -> None:
+    rows = [text for text in prompts for _ in range(samples)]
+    found = model.generate_many(rows, **settings)
+    for number, (text, one) in enumerate(zip(rows, found, strict=True)):
+        if logprobs:
+            print(json.dumps(_scored(model, text, one), ensure_ascii=False))
+            continue
+        names = [f"prompt {number // samples + 1}"] * (len(prompts) > 1)
+        names += [f"sample {number % samples + 1}"] * (samples > 1)
+        print(f"--- {', '.join(names)}\n{text}{one.text}")
 
 
 def _lines(path: Path) -> list[str]:

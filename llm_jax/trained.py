@@ -17,12 +17,15 @@ from llm_jax.data.chat_format import ChatFormat, chat_format_from_dict
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import UserError
+from llm_jax.inference.constrained import ENDED
 from llm_jax.inference.decode import Drawn, generate_rows, lay_out
+from llm_jax.inference.grammar import Constraint, Vocabulary
 from llm_jax.inference.text import Continuation, stream_text
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import config_from_dict
+from llm_jax.steering import Speculation, check_one_way, constrained, speculated
 from llm_jax.training.checkpoint import read_about, read_params
 from llm_jax.tree import Tree
 
@@ -49,13 +52,19 @@ class Trained:
     about: dict[str, Any]  # what the checkpoint says of itself: "config", "step", "metrics", versions ...
 
     @cached_property
-    def _laid_out(self) -> Tree:
+    def laid_out(self) -> Tree:
+        """The parameters as decoding reads them."""
         return lay_out(self.params)
 
     @cached_property
     def chat(self) -> ChatFormat:
         """The model's template and end tokens; empty for a model that has none."""
         return chat_format_from_dict(self.about.get("chat"), self.config.vocab_size)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens' bytes as constraints read them."""
+        return Vocabulary(self.tokenizer, self.config.vocab_size)
 
     def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Scores of each next token, [T, V] for ids [T] and [B, T, V] for [B, T]."""
@@ -72,11 +81,20 @@ class Trained:
         sampling: SamplingConfig = SamplingConfig(),
         seed: int = 0,
         stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+        speculation: Speculation | None = None,
     ) -> str:
         """The prompt's continuation, without the prompt; it ends at the model's end tokens."""
-        return "".join(
-            self.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, stop=stop)
+        pieces = self.stream(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            stop=stop,
+            constraint=constraint,
+            speculation=speculation,
         )
+        return "".join(pieces)
 
     def stream(
         self,
@@ -86,11 +104,20 @@ class Trained:
         sampling: SamplingConfig,
         seed: int,
         stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+        speculation: Speculation | None = None,
     ) -> Iterator[str]:
         """The continuation piece by piece; a piece never ends inside a character."""
-        rows = self._rows([prompt], max_new_tokens, sampling, seed)
-        tokens = (int(drawn.tokens[0]) for drawn in rows)
-        return stream_text(tokens, StreamDecoder(self.tokenizer), stop, self.chat.eos_ids)
+        check_one_way(constraint, speculation, stop)
+        if speculation is None:
+            rows = self._rows([prompt], max_new_tokens, sampling, seed, constraint)
+            tokens = (int(drawn.tokens[0]) for drawn in rows)
+        else:
+            ids = self.encode_prompt(prompt)
+            tokens = speculated(
+                self, ids, speculation, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
+            )
+        return stream_text(tokens, StreamDecoder(self.tokenizer), stop, self._ends)
 
     def generate_many(
         self,
@@ -100,14 +127,15 @@ class Trained:
         sampling: SamplingConfig,
         seed: int,
         stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> list[Generated]:
         """The continuations of several prompts, drawn together, each as it would be alone; a prompt that is
         given again gets another sample.
         """
-        ends = self.chat.eos_ids
-        rows = [Continuation(StreamDecoder(self.tokenizer), stop, ends) for _ in prompts]
+        check_one_way(constraint, None, stop)
+        rows = [Continuation(StreamDecoder(self.tokenizer), stop, self._ends) for _ in prompts]
         log_probs: list[np.ndarray] = []
-        for drawn in self._rows(prompts, max_new_tokens, sampling, seed):
+        for drawn in self._rows(prompts, max_new_tokens, sampling, seed, constraint):
             log_probs.append(drawn.log_probs)
             for row, token in zip(rows, drawn.tokens.tolist(), strict=True):
                 row.push(token)
@@ -116,16 +144,25 @@ class Trained:
         scores_BT = np.stack(log_probs, axis=1) if log_probs else np.zeros((len(rows), 0))
         return [_generated(row, scores_T) for row, scores_T in zip(rows, scores_BT, strict=True)]
 
+    @property
+    def _ends(self) -> tuple[int, ...]:
+        return (*self.chat.eos_ids, ENDED)
+
     def _rows(
-        self, prompts: Sequence[Prompt], max_new_tokens: int, sampling: SamplingConfig, seed: int
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        seed: int,
+        constraint: Constraint | None,
     ) -> Iterator[Drawn]:
+        ids = [self.encode_prompt(prompt) for prompt in prompts]
+        if constraint is not None:
+            return constrained(
+                self, ids, constraint, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
+            )
         return generate_rows(
-            self._laid_out,
-            self.config,
-            [self.encode_prompt(prompt) for prompt in prompts],
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            seed=seed,
+            self.laid_out, self.config, ids, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
         )
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:

@@ -32,6 +32,7 @@ HOMES = {
     "pickle": ("interop/pickle_reader.py",),
     "safetensors": ("interop/",),
     "gguf": ("interop/gguf_types.py",),
+    "llguidance": ("inference/grammar.py",),
     "tensorboardX": ("training/record.py",),
     "cyclopts": ("rules.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (

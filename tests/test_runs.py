@@ -19,11 +19,13 @@ import llm_jax
 from llm_jax import command
 from llm_jax.config import SamplingConfig
 from llm_jax.convert import convert
+from llm_jax.data.tokenizers import ByteTokenizer
 from llm_jax.errors import UserError
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
 from llm_jax.process import seconds_since_start
 from llm_jax.resume import last_logged_step
+from llm_jax.steering import Speculation
 from llm_jax.train import train
 from llm_jax.training.checkpoint import read_state
 
@@ -180,6 +182,49 @@ def test_generate_makes_several_samples(trained: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.count("--- sample") == 3
 
 
+def test_generate_speculates_with_the_text_so_far_or_a_draft(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = []
+    for words in ([], ["--speculate", "2"], ["--speculate", "2", "--draft", str(trained)]):
+        words = ["--prompt", "The", "--max_new_tokens", "5", "--temperature", "0", *words]
+        run_door(generate, [str(trained), *words])
+        texts.append(capsys.readouterr())
+    assert texts[0].out == texts[1].out == texts[2].out
+    assert texts[0].err == ""
+    assert "5 tokens in 3 calls of the model, 1.67 a call; 2 proposed" in " ".join(texts[2].err.split())
+
+
+def test_a_draft_with_another_tokenizer_or_no_room_is_refused(trained: Path) -> None:
+    model = llm_jax.load(trained)
+    other = dataclasses.replace(model, tokenizer=ByteTokenizer())
+    with pytest.raises(UserError, match="tokenizer"):
+        model.generate("The", max_new_tokens=2, speculation=Speculation(2, other))
+    short = dataclasses.replace(model, config=dataclasses.replace(model.config, context_length=4))
+    with pytest.raises(UserError, match=r"draft.*context_length \(4\)"):
+        model.generate("The", max_new_tokens=2, speculation=Speculation(2, short))
+
+
+def test_generate_writes_what_a_regular_expression_or_a_schema_asks_for(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(trained), "--prompt", "The", "--max_new_tokens", "7"]
+    run_door(generate, [*words, "--regex", "(yes|no)[.]"])
+    assert capsys.readouterr().out in ("Theyes.\n", "Theno.\n")
+    (tmp_path / "schema.json").write_text('{"enum": [12, true]}')
+    run_door(generate, [*words, "--json_schema", str(tmp_path / "schema.json"), "--samples", "3"])
+    lines = capsys.readouterr().out.split()
+    assert {line for line in lines if line.startswith("The")} <= {"The12", "Thetrue"}
+    assert len(lines) == 12
+    (tmp_path / "schema.json").write_text('{"type": "objekt"}')
+    bad = [["--regex", "(a"], ["--regex", "a", "--speculate", "1"], ["--regex", "a", "--stop", "b"]]
+    bad += [["--regex", "[a-z]{99}"], ["--json_schema", "nowhere.json"], ["--json_schema", str(tmp_path)]]
+    bad += [["--json_schema", str(tmp_path / "schema.json"), *more] for more in ([], ["--regex", "a"])]
+    for more in bad:
+        run_door(generate, [*words, *more], status=2)
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 BAD_REQUESTS = [
     ["--prompt", ""],
     ["--max_new_tokens", "0"],
@@ -189,6 +234,11 @@ BAD_REQUESTS = [
     ["--top_p", "2"],
     ["--top_k", "many"],
     ["--topk", "3"],
+    ["--speculate", "-1"],
+    ["--speculate", "2", "--samples", "2"],
+    ["--speculate", "2", "--repetition_penalty", "1.1"],
+    ["--speculate", "2"],  # 100 tokens do not fit the context
+    ["--draft", "somewhere"],
 ]
 
 

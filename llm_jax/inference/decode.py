@@ -156,12 +156,12 @@ def generate_rows(
     context = config.context_length
     tokens_BT, start_B = pad_left(prompts, context, config)
     seen_BV = (
-        _seen(prompts, config)
+        seen_in(prompts, config)
         if sampling.repetition_penalty != 1
         else np.zeros((len(prompts), config.vocab_size), bool)
     )
-    num_slots = tokens_BT.shape[1] + min(context, _power_of_two(max_new_tokens))
-    keys_B = _keys(jax.random.key(seed), _samples_before(prompts))
+    num_slots = tokens_BT.shape[1] + min(context, power_of_two(max_new_tokens))
+    keys_B = row_keys(seed, prompts)
     params = params if isinstance(params["blocks"], tuple) else lay_out(params)
     config = dataclasses.replace(config, tied_head=False)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
@@ -202,24 +202,24 @@ def pad_left(
     kept = [np.asarray(prompt[-longest:], np.int32) for prompt in prompts]
     for prompt in kept:
         check_tokens(prompt, config, "the prompt")
-    width = min(longest, _power_of_two(max(len(prompt) for prompt in kept)))
+    width = min(longest, power_of_two(max(len(prompt) for prompt in kept)))
     start_B = np.array([width - len(prompt) for prompt in kept], np.int32)
     return np.stack([np.pad(prompt, (width - len(prompt), 0)) for prompt in kept]), start_B
 
 
-@jax.jit
-def _keys(key: jax.Array, number_B: np.ndarray) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, number_B)
-
-
-def _samples_before(prompts: Sequence[Sequence[int]]) -> np.ndarray:
-    """How many rows before each have the same prompt, int32 [B]."""
+def row_keys(seed: int, prompts: Sequence[Sequence[int]]) -> jax.Array:
+    """One key a row, which depends on how many rows before it have the same prompt, [B]."""
     counts: dict[tuple[int, ...], int] = {}
     number_B = np.zeros(len(prompts), np.int32)
     for row, prompt in enumerate(map(tuple, prompts)):
         number_B[row] = counts.get(prompt, 0)
         counts[prompt] = number_B[row] + 1
-    return number_B
+    return _folded(jax.random.key(seed), number_B)
+
+
+@jax.jit
+def _folded(key: jax.Array, number_B: np.ndarray) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, number_B)
 
 
 def _one_step(drawn: Drawn) -> Drawn:
@@ -231,12 +231,14 @@ def _last_window(tokens_BT: np.ndarray, start_B: np.ndarray, context: int) -> tu
     return tokens_BT[:, dropped:], np.maximum(start_B - dropped, 0).astype(np.int32)
 
 
-def _seen(prompts: Sequence[Sequence[int]], config: ModelConfig) -> np.ndarray:
+def seen_in(prompts: Sequence[Sequence[int]], config: ModelConfig) -> np.ndarray:
+    """Which tokens each prompt has, bool [B, V]."""
     seen_BV = np.zeros((len(prompts), config.vocab_size), bool)
     for row, prompt in enumerate(prompts):
         seen_BV[row, np.asarray(prompt[-config.context_length :])] = True
     return seen_BV
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below the number."""
     return 1 << max(0, number - 1).bit_length()

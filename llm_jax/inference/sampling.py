@@ -32,6 +32,13 @@ def log_probs(logits_BV: jax.Array, tokens_B: jax.Array) -> jax.Array:
     return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
 
 
+def probabilities(logits_BV: jax.Array, sampling: SamplingConfig) -> jax.Array:
+    """What `sample` draws with where nothing is penalized, [B, V]; all on one token at temperature 0."""
+    if sampling.temperature == 0:
+        return jax.nn.one_hot(jnp.argmax(logits_BV, axis=-1), logits_BV.shape[-1], dtype=logits_BV.dtype)
+    return jax.nn.softmax(keep_likely(logits_BV / sampling.temperature, sampling), axis=-1)
+
+
 def penalize(logits_BV: jax.Array, seen_BV: jax.Array, penalty: float) -> jax.Array:
     """Logits with those of seen tokens made less likely."""
     if penalty == 1:

@@ -23,3 +23,19 @@ def check_tokens(tokens: np.ndarray, config: ModelConfig, name: str) -> None:
     if tokens.size and not (tokens.min() >= 0 and tokens.max() < config.vocab_size):
         bad = tokens[(tokens < 0) | (tokens >= config.vocab_size)].flat[0]
         raise DataError(f"{name} has token id {bad}; ids must be from 0 to {config.vocab_size - 1}")
+
+
+def check_room(prompt_length: int, more: int, config: ModelConfig, what: str) -> None:
+    """Raises UserError unless a prompt and `more` tokens after it fit the context.
+
+    Args:
+        prompt_length: in tokens.
+        more: how many tokens may come to stand after it.
+        config: whose `context_length` holds.
+        what: who asks for that, for the message.
+    """
+    if prompt_length + more > config.context_length:
+        raise UserError(
+            f"{what} must fit the context: a prompt of {prompt_length} tokens and {more} more exceed "
+            f"context_length ({config.context_length}); give a shorter prompt or fewer max_new_tokens"
+        )

@@ -1,0 +1,218 @@
+"""Speculative decoding: tokens are proposed, the model scores them all in one call, and a draw says how many
+stay, so that text is distributed as the model alone would have it (Leviathan et al. 2023, Chen et al. 2023).
+
+Where proposals come from is in `proposers`. One that is not taken is rolled back by setting the cache's
+length: what lies in later slots is seen by nobody until it is written over. Scores of K + 1 tokens in one
+call may differ in their last bits from scores of single tokens, so tokens that tie to the last bits could
+change places. One row. Legend: S slots, K proposed tokens, T = K + 1 scored ones, V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llm_jax.config import SamplingConfig
+from llm_jax.errors import UserError
+from llm_jax.inference.decode import draw, pad_left, power_of_two, prefill, row_keys
+from llm_jax.inference.sampling import probabilities
+from llm_jax.model.cache import KVCache
+from llm_jax.model.checks import check_room
+from llm_jax.model.decoder import hidden_states, logits
+from llm_jax.model_config import ModelConfig
+from llm_jax.tree import Tree
+
+
+class Text(NamedTuple):
+    """A left-padded prompt and what follows it, slot by slot as in the cache."""
+
+    tokens: jax.Array  # [S] int32
+    start: jax.Array  # [] int32, the first slot that is not padding
+    length: jax.Array  # [] int32, how many slots are filled: at least two tokens, of which one was drawn
+
+
+class Proposer(Protocol):
+    """Guesses what follows a text. A value that can be hashed: a program is compiled for each."""
+
+    @property
+    def count(self) -> int:
+        """K."""
+        ...
+
+    def begin(self, own: Tree, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> Any:
+        """What it remembers of a left-padded prompt [1, T].
+
+        Args:
+            own: its parameters, if it has any.
+            tokens_BT: the prompt.
+            start_B: its first slot that is not padding, [1].
+            num_slots: S.
+        """
+        ...
+
+    def propose(self, own: Tree, memory: Any, text: Text, key: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+        """Tokens that may follow, int32 [K]; the probabilities [K, V] that each was drawn with; and what to
+        remember.
+
+        Where it knows nothing, -1 and probabilities that are all 0.
+        """
+        ...
+
+
+def chances(p_V: jax.Array, q_V: jax.Array, proposal: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How likely a proposal is taken, and with which probabilities [V] another token is drawn if it is not.
+
+    A proposal is taken with min(1, p / q), else the draw is from max(0, p - q), made to sum to 1: together
+    that is p, whatever q is.
+
+    Args:
+        p_V: the model's probabilities.
+        q_V: those that the proposal was drawn with; all 0 if there is none.
+        proposal: an id, or -1.
+    """
+    p, q = p_V[proposal], q_V[proposal]
+    taken = jnp.where(proposal >= 0, jnp.minimum(1, p / jnp.where(q > 0, q, 1)), 0)
+    left_V = jnp.maximum(p_V - q_V, 0)
+    left = left_V.sum()
+    # Nothing is left where p = q: then every proposal is taken, but for rounding.
+    return taken, jnp.where(left > 0, left_V / jnp.where(left > 0, left, 1), p_V)
+
+
+def decide(
+    key: jax.Array, p_TV: jax.Array, q_KV: jax.Array, proposed_K: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The tokens that stay, int32 [T], and how many of the proposals are among them, A: the first A + 1 of
+    T count, the last of which was drawn in place of a proposal, or after them all.
+
+    Args:
+        key: for this call alone.
+        p_TV: the model's probabilities of each next token.
+        q_KV: those that the proposals were drawn with.
+        proposed_K: ids, or -1 where there is none.
+    """
+    take_key, draw_key = jax.random.split(key)
+    proposed_T = jnp.append(proposed_K, -1)  # after all of them comes a token that nobody proposed
+    q_TV = jnp.concatenate([q_KV, jnp.zeros_like(q_KV[:1])])
+    chance_T, instead_TV = jax.vmap(chances)(p_TV, q_TV, proposed_T)
+    taken_T = jax.random.uniform(take_key, chance_T.shape) < chance_T
+    accepted = jnp.argmin(taken_T)  # the first that is not taken
+    last = jax.random.categorical(draw_key, jnp.log(instead_TV[accepted]))
+    return proposed_T.at[accepted].set(last.astype(jnp.int32)), accepted
+
+
+class Speculating(NamedTuple):
+    """Where a row stands after a call of the model."""
+
+    text: Text
+    call: jax.Array  # [] int32, calls so far
+    cache: KVCache  # of all tokens but the last; its length is not kept up
+    memory: Any  # the proposer's
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 8))
+def begin(
+    params: Tree,
+    config: ModelConfig,
+    sampling: SamplingConfig,
+    proposer: Proposer,
+    key: jax.Array,
+    own: Tree,
+    tokens_BT: jax.Array,
+    start_B: jax.Array,
+    num_slots: int,
+) -> tuple[jax.Array, Speculating]:
+    """The first token after a left-padded prompt [1, T], as ordinary decoding draws it, and the state."""
+    next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
+    nothing_BV = jnp.zeros(next_logits_BV.shape, bool)
+    drawn, _, call = draw(key[None], next_logits_BV, nothing_BV, jnp.int32(0), sampling)
+    first_B, width = drawn.tokens, tokens_BT.shape[1]
+    tokens_S = jnp.zeros(num_slots, jnp.int32).at[:width].set(tokens_BT[0]).at[width].set(first_B[0])
+    text = Text(tokens_S, start_B[0], jnp.int32(width + 1))
+    memory = proposer.begin(own, tokens_BT, start_B, num_slots)
+    return first_B, Speculating(text, call, cache, memory)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=6)
+def speculate(
+    params: Tree,
+    config: ModelConfig,
+    sampling: SamplingConfig,
+    proposer: Proposer,
+    key: jax.Array,
+    own: Tree,
+    state: Speculating,
+) -> tuple[jax.Array, jax.Array, Speculating]:
+    """One call of the model: tokens int32 [T] of which the first A + 1 count, A, and the next state; `state`
+    is donated.
+    """
+    text, call, cache, memory = state
+    propose_key, decide_key = jax.random.split(jax.random.fold_in(key, call))
+    proposed_K, q_KV, memory = proposer.propose(own, memory, text, propose_key)
+    fed_T = jnp.append(text.tokens[text.length - 1], jnp.maximum(proposed_K, 0))
+    hidden_BTD, cache, _ = hidden_states(
+        params, config, fed_T[None], start_B=text.start[None], cache=cache._replace(length=text.length - 1)
+    )
+    assert cache is not None
+    p_TV = probabilities(logits(params, config, hidden_BTD[0]), sampling)
+    new_T, accepted = decide(decide_key, p_TV, q_KV, proposed_K)
+    tokens_S = jax.lax.dynamic_update_slice_in_dim(text.tokens, new_T, text.length, axis=0)
+    text = text._replace(tokens=tokens_S, length=text.length + accepted + 1)
+    return new_T, accepted, Speculating(text, call + 1, cache, memory)
+
+
+def speculate_tokens(
+    params: Tree,
+    config: ModelConfig,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    sampling: SamplingConfig,
+    seed: int,
+    proposer: Proposer,
+    own: Tree,
+) -> Iterator[np.ndarray]:
+    """The tokens that each call of the model gives, int32 [1 to K + 1]; `max_new_tokens` of them together.
+
+    Args:
+        params: the model's parameters, as `lay_out` lays them out.
+        config: its shape.
+        prompt: token ids, not empty.
+        max_new_tokens: how many to draw; the caller may stop earlier.
+        sampling: how each is drawn.
+        seed: the same seed, prompt, settings and proposer give the same tokens.
+        proposer: where proposals come from.
+        own: its parameters.
+
+    Raises:
+        UserError: a repetition penalty, which would make the tokens of a call depend on one another, or a
+            prompt that leaves no room for all tokens and a last proposal.
+    """
+    if sampling.repetition_penalty != 1:
+        raise UserError(
+            f"repetition_penalty ({sampling.repetition_penalty}) must be 1 with speculation: tokens are "
+            "scored before it is known which of them stay"
+        )
+    check_room(len(prompt), max_new_tokens + proposer.count, config, "max_new_tokens and a proposal")
+    tokens_BT, start_B = pad_left([prompt], config.context_length, config)
+    config = dataclasses.replace(config, tied_head=False)  # as the parameters are laid out
+    num_slots = tokens_BT.shape[1] + power_of_two(max_new_tokens + proposer.count)
+    key = row_keys(seed, [prompt])[0]
+    how = (params, config, sampling, proposer, key, own)
+    return _calls(how, begin(*how, tokens_BT, start_B, num_slots), max_new_tokens)
+
+
+def _calls(
+    how: tuple[Any, ...], begun: tuple[jax.Array, Speculating], max_new_tokens: int
+) -> Iterator[np.ndarray]:
+    new_T, state = np.asarray(begun[0]), begun[1]
+    left = max_new_tokens
+    while left > 0:
+        yield new_T[:left]
+        left -= len(new_T)
+        if left > 0:
+            new_T, accepted, state = speculate(*how, state)
+            new_T = np.asarray(new_T)[: int(accepted) + 1]

@@ -1,0 +1,173 @@
+"""Other ways of decoding, wired to a loaded model and its tokenizer: speculation and constraints."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_jax.config import SamplingConfig, SteeringConfig
+from llm_jax.data.tokenizers import fingerprint
+from llm_jax.errors import UserError
+from llm_jax.inference.constrained import constrained_tokens
+from llm_jax.inference.decode import Drawn
+from llm_jax.inference.grammar import Constraint, GrammarMasks
+from llm_jax.inference.proposers import Draft, PromptLookup
+from llm_jax.inference.speculative import Proposer, speculate_tokens
+from llm_jax.model.checks import check_room
+from llm_jax.rules import require
+
+if TYPE_CHECKING:
+    from llm_jax.trained import Trained
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Several tokens a call of the model, with the same distribution as one by one.
+
+    Args:
+        count: how many tokens are proposed at a time.
+        draft: a smaller model with the same tokenizer that proposes them; without one, they are what followed
+            an earlier match in the text.
+        heard: is told how many tokens each call of the model gave.
+    """
+
+    count: int
+    draft: "Trained | None" = None
+    heard: Callable[[int], None] = lambda given: None
+
+    def __post_init__(self) -> None:
+        require({f"speculate ({self.count}) must be at least 1, to propose anything": self.count >= 1})
+
+
+def speculated(
+    model: "Trained",
+    prompt: Sequence[int],
+    speculation: Speculation,
+    *,
+    max_new_tokens: int,
+    sampling: SamplingConfig,
+    seed: int,
+) -> Iterator[int]:
+    """The tokens after a prompt.
+
+    Raises:
+        UserError: the draft has another vocabulary, or the prompt leaves no room.
+    """
+    count, draft = speculation.count, speculation.draft
+    proposer: Proposer = PromptLookup(count, model.config.vocab_size)
+    if draft is not None:
+        _check_draft(model, draft)
+        check_room(
+            len(prompt), max_new_tokens + count, draft.config, "the draft: max_new_tokens and a proposal"
+        )
+        proposer = Draft(count, replace(draft.config, tied_head=False), sampling)
+    calls = speculate_tokens(
+        model.laid_out,
+        model.config,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
+        proposer=proposer,
+        own={} if draft is None else draft.laid_out,
+    )
+    return _heard(calls, speculation.heard)
+
+
+def _heard(calls: Iterator[np.ndarray], heard: Callable[[int], None]) -> Iterator[int]:
+    for tokens in calls:
+        heard(len(tokens))
+        yield from map(int, tokens)
+
+
+def constrained(
+    model: "Trained",
+    prompts: Sequence[Sequence[int]],
+    constraint: Constraint,
+    *,
+    max_new_tokens: int,
+    sampling: SamplingConfig,
+    seed: int,
+) -> Iterator[Drawn]:
+    """The tokens after each prompt, as `constrained_tokens` yields them, each row a match of its own."""
+    return constrained_tokens(
+        model.laid_out,
+        model.config,
+        prompts,
+        [GrammarMasks(model.vocabulary, constraint) for _ in prompts],
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
+    )
+
+
+def check_one_way(
+    constraint: Constraint | None, speculation: Speculation | None, stop: Sequence[str]
+) -> None:
+    """Raises UserError for ways of decoding that do not go together."""
+    require(
+        {
+            "a constraint (regex, json_schema) does not go together with speculation": constraint is None
+            or speculation is None,
+            "a constraint (regex, json_schema) ends the text itself: leave out stop": constraint is None
+            or not any(stop),
+        }
+    )
+
+
+def told(given: Sequence[int]) -> str:
+    """A line on how many tokens each call of a model gave."""
+    tokens, calls = sum(given), len(given)
+    return (
+        f"speculation: {tokens} tokens in {calls} calls of the model, {tokens / calls:.2f} a call; "
+        f"{tokens - calls} proposed tokens were taken"
+    )
+
+
+def _check_draft(model: "Trained", draft: "Trained") -> None:
+    if fingerprint(draft.tokenizer) != fingerprint(model.tokenizer):
+        raise UserError(
+            f"the draft's tokenizer ({draft.tokenizer.name}, {draft.tokenizer.vocab_size} ids) must be the "
+            f"model's ({model.tokenizer.name}, {model.tokenizer.vocab_size} ids), but is another"
+        )
+    if draft.config.vocab_size != model.config.vocab_size:
+        raise UserError(
+            f"the draft's vocab_size ({draft.config.vocab_size}) must be the model's "
+            f"({model.config.vocab_size})"
+        )
+
+
+def asked_speculation(
+    steering: SteeringConfig, continuations: int, heard: Callable[[int], None]
+) -> Speculation | None:
+    """What the options ask for, with the draft loaded; None for no speculation.
+
+    Raises:
+        UserError: there is more than one continuation.
+    """
+    if steering.speculate == 0:
+        return None
+    require({f"speculate must be for one continuation, got {continuations}": continuations == 1})
+    from llm_jax.trained import load
+
+    return Speculation(steering.speculate, None if steering.draft is None else load(steering.draft), heard)
+
+
+def asked_constraint(steering: SteeringConfig) -> Constraint | None:
+    """What the options ask for; None for no constraint.
+
+    Raises:
+        UserError: the schema's file cannot be read.
+    """
+    if steering.json_schema is None:
+        return Constraint(regex=steering.regex) if steering.regex else None
+    try:
+        schema = steering.json_schema.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"json_schema {steering.json_schema} must be a readable UTF-8 file: {error}"
+        ) from None
+    if not schema.strip():
+        raise UserError(f"json_schema {steering.json_schema} must hold a JSON schema, but is empty")
+    return Constraint(json_schema=schema)
