@@ -17,7 +17,7 @@ DOORS = {
     "replay": "a training step again, token by token: what made the loss jump",
     "profile": "where the time of a training step goes, by part of the model",
     "convert": "weights of the torch tutorial in and out",
-    "verify": "proofs: parity with torch, exact resume",
+    "verify": "proofs: parity with torch, exact resume, muP",
 }
 
 

@@ -36,21 +36,27 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
             for each function.
         words: the command line without the program's name.
         takes_files: whether words before the first option are TOML files whose values stand below the
-            options.
+            options. A parameter `given` of the door that is not parsed gets the names of all settings that
+            files or options give.
     """
     keep_compiled_programs()
     short_name = door.name[0] if isinstance(door, App) else door.__name__
     name = f"python -m llm_jax.{short_name}"
     words = sys.argv[1:] if words is None else words
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
+    given: set[str] = set()
+
+    def note(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
+        """A layer that adds nothing but sees what those before it gave."""
+        given.update(argument.name.removeprefix("--") for argument in arguments if argument.tokens)
+
     try:
         app = App(
             name=name,
             usage=f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None,
-            config=[*file_layers([Path(file) for file in files]), INHERITED],
+            config=[*file_layers([Path(file) for file in files]), note, INHERITED],
             version_flags=[],
             default_parameter=Parameter(name_transform=str),
-            result_action="return_value",
         )
         if isinstance(door, App):
             app.help = door.help
@@ -58,7 +64,9 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
             app.version_flags = []
         else:
             app.default(door)
-        app(words[len(files) :], exit_on_error=False, print_error=False)
+        call, bound, unparsed = app.parse_args(words[len(files) :], exit_on_error=False, print_error=False)
+        noted = {"given": frozenset(given)} if "given" in unparsed else {}
+        call(*bound.args, **(bound.kwargs | noted))
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         _stop(" ".join(str(error).split()) + f" See: {name} --help", 2)

@@ -187,7 +187,7 @@ class SteeringConfig:
     """Several tokens a call of the model, or only such as a pattern allows."""
 
     speculate: Whole = 0
-    """Tokens that are proposed at a time and scored in one call, for text of the same distribution; 0: off."""
+    """Tokens proposed at a time and scored in one call, for text of the same distribution; 0: off."""
     draft: Path | None = None
     """Directory of a smaller model with the same tokenizer that proposes; else earlier text does."""
     regex: str = ""

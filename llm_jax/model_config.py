@@ -11,16 +11,8 @@ from llm_jax.rules import Whole, at_least, fractions, require
 
 # Settings on which logits do not depend, but for rounding: how a model starts, trains and runs.
 NOT_COMPUTED = frozenset(
-    (
-        "dropout",
-        "embedding_dropout",
-        "router_balance",
-        "initializer",
-        "dtype",
-        "param_dtype",
-        "layers",
-        "remat",
-    )
+    ("dropout", "embedding_dropout", "router_balance", "initializer", "base_width")
+    + ("dtype", "param_dtype", "layers", "remat")
 )
 
 
@@ -148,6 +140,8 @@ class ModelConfig:
     """Rate on the sum of token embedding and position (GPT-2 has it, the tutorial does not)."""
     initializer: Literal["torch", "gpt2"] = "torch"
     """torch: nn.Linear's and nn.Embedding's defaults; gpt2: normal(0.02), smaller into the residual."""
+    base_width: Whole = 0
+    """d_model that start and rates were chosen at: muP carries them to this one; 0 takes them as they are."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Arithmetic of the matrix products; norms, softmax, logits and loss are float32 or wider."""
     param_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
@@ -160,9 +154,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require(
             at_least(self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff", "d_head")
-            | at_least(
-                self, 0, "num_kv_heads", "sliding_window", "global_every", "num_experts", "router_balance"
-            )
+            | at_least(self, 0, "num_kv_heads", "sliding_window", "global_every", "base_width")
+            | at_least(self, 0, "num_experts", "router_balance")
             | at_least(self, 0, "attention_scale", "attention_cap", "logit_cap")
             | at_least(self, 1, "context_length", "d_model", "num_layers", "num_heads")
             | fractions(self, "dropout", "embedding_dropout")
@@ -186,6 +179,10 @@ class ModelConfig:
                 f"experts_per_token ({taken}) must be from 1 to num_experts ({experts})": not experts
                 or 1 <= taken <= experts,
                 "experts have no biases: set mlp_bias = false": not (experts and self.mlp_bias),
+                "base_width needs tied_head = false, as a head's start and rate are not an embedding's; "
+                "or set base_width = 0": not (self.base_width and self.tied_head),
+                "base_width needs attention_scale: 1 / sqrt of a head's width where all widths share that, "
+                "otherwise in proportion to 1 / it": not self.base_width or self.attention_scale > 0,
                 "global_every needs sliding_window": windowed or not self.global_every,
                 "rotary.local_theta needs sliding_window": windowed or not self.rotary.local_theta,
                 f"rotary positions must turn an even number of entries, got {self.turned} of a head's "
@@ -197,6 +194,11 @@ class ModelConfig:
     def num_rows(self) -> int:
         """Rows of the output head: one for each id, and one for all that share."""
         return self.vocab_size - max(0, self.shared_ids - 1)
+
+    @property
+    def width_ratio(self) -> float:
+        """How many times as wide as the width that start and rates were chosen at."""
+        return self.d_model / self.base_width if self.base_width else 1.0
 
     @property
     def head_dim(self) -> int:

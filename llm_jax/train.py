@@ -6,10 +6,17 @@ from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import Config
+from llm_jax.rules import Whole
 from llm_jax.training.budget import parse_time
 
 
-def train(*, time: str | None = None, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
+def train(
+    *,
+    depth: Whole | None = None,
+    time: str | None = None,
+    config: Annotated[Config, Parameter(name="*")] = Config(),
+    given: Annotated[frozenset[str], Parameter(parse=False)] = frozenset(),
+) -> None:
     """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was
     stopped.
 
@@ -25,15 +32,22 @@ def train(*, time: str | None = None, config: Annotated[Config, Parameter(name="
 
     Parameters
     ----------
+    depth:
+        Layers of a modern decoder, from which all that no file or option gives is derived: its shape and
+        parts, batch, rates, steps and schedule. A table says what, by which rule and whose. With `time`,
+        steps and schedule come from that instead.
     time:
         How long the whole command shall take, such as 90s, 3m or 1h30m: a few steps are timed, then steps,
         evaluations, saves, warm-up and decay are set to end then, in place of their settings. Model and batch
         are sized too, unless one of d_model, num_layers, num_heads, d_ff, context_length and batch_size
-        is another than the default. A run that exists goes on with the plan that it was begun with.
+        is another than the default or `depth` is given. A run that exists goes on with the plan that it was
+        begun with.
     """
     seconds = None if time is None else parse_time(time)
-    from llm_jax import running, timing
+    from llm_jax import running, sizing, timing
 
+    if depth is not None:
+        config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=print)
     if seconds is not None:
         config = timing.planned_config(config, seconds, report=print)
     running.run(config, seconds)

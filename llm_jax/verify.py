@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.verify parity GOLDEN.npz` and `... verify resume [DIR|CONFIG.toml]`."""
+"""Door: `python -m llm_jax.verify parity GOLDEN.npz`, `resume [DIR|CONFIG.toml]`, `width [CONFIG.toml]`."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from llm_jax.config import Config
 from llm_jax.errors import UserError
 from llm_jax.settings import config_from_dict, read_config
 
-verify = App(name="verify", help="Proofs as commands: numerical parity with torch, and exact resume.")
+verify = App(name="verify", help="Proofs as commands: numerical parity with torch, exact resume, and muP.")
 
 
 @verify.command
@@ -110,6 +110,39 @@ def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps
     )
     print(json.dumps({"holds": not differing, **found}))
     if differing:
+        sys.exit(1)
+
+
+@verify.command
+def width(
+    source: Path | None = None,
+    /,
+    *,
+    smallest: int = 64,
+    largest: int = 1024,
+    steps: int = 6,
+    png: Path | None = None,
+) -> None:
+    """Does a few steps of a small decoder at several widths and says how sizes inside grow with the width, in
+    the standard way and under muP (`model.base_width`); exit status 1 if muP does not keep them.
+
+    Parameters
+    ----------
+    source:
+        A TOML file whose decoder, 2 layers of it, and optimizer are tried; the default is
+        configs/tutorial.toml with ten times its rate.
+    smallest:
+        First width, also the base of muP; the others are its doubles.
+    largest:
+        No width is above this.
+    steps:
+        Steps at each width.
+    png:
+        A file for a picture of sizes by width and step.
+    """
+    from llm_jax import coordinates
+
+    if not coordinates.check(source, smallest, largest, steps, png):
         sys.exit(1)
 
 

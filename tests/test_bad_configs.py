@@ -56,6 +56,12 @@ BAD_OPTIONS = [
     ("--model.qkv_bias=3", "qkv_bias"),
     ("--model.tied_head=true", "head_bias = false"),
     ("--model.tied_head=true --model.head_bias=false --model.spare_embedding_rows=1", "spare_embedding_rows"),
+    ("--model.base_width=-1", "base_width (-1) must be at least 0"),
+    ("--model.base_width=32", "base_width needs attention_scale"),
+    (
+        "--model.base_width=32 --model.attention_scale=0.25 --model.tied_head=true --model.head_bias=false",
+        "base_width needs tied_head = false",
+    ),
     ("--model.d_modl=64", "Did you mean --model.d_model"),
     ("--modle.d_model=64", "modle"),
     ("--d_model=64", "d_model"),

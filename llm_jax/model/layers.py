@@ -39,20 +39,25 @@ def _symmetric_uniform(limit: float) -> Initializer:
     return init
 
 
-def kernel_init(config: ModelConfig, fan_in: int, *, residual: bool = False) -> Initializer:
+def kernel_init(
+    config: ModelConfig, fan_in: int, *, residual: bool = False, head: bool = False
+) -> Initializer:
     """How a projection starts: torch's uniform(1/sqrt(fan_in)), or GPT-2's normal (smaller into the residual
-    stream).
+    stream). With a base width its variance falls with 1 / width from there on, the head's with 1 / width^2
+    (Yang et al. 2022, table 3).
     """
-    if config.initializer == "torch":
-        return _symmetric_uniform(1 / math.sqrt(fan_in))
-    return jax.nn.initializers.normal(0.02 / math.sqrt(2 * config.num_layers) if residual else 0.02)
+    ratio = config.width_ratio
+    if config.initializer == "torch":  # whose variance falls with 1 / width anyway
+        return _symmetric_uniform(1 / math.sqrt(fan_in * ratio if head else fan_in))
+    deviation = 0.02 / math.sqrt(2 * config.num_layers) if residual else 0.02
+    return jax.nn.initializers.normal(deviation / (ratio if head else math.sqrt(ratio)))
 
 
 def bias_init(config: ModelConfig, fan_in: int) -> Initializer:
-    """How a bias starts: torch's uniform(1/sqrt(fan_in)), or zero."""
-    return (
-        _symmetric_uniform(1 / math.sqrt(fan_in)) if config.initializer == "torch" else nn.initializers.zeros
-    )
+    """How a bias starts: torch's uniform(1/sqrt(fan_in)), at the base width where there is one, or zero."""
+    if config.initializer == "torch":
+        return _symmetric_uniform(1 / math.sqrt(fan_in / config.width_ratio))
+    return nn.initializers.zeros
 
 
 def embedding_init(config: ModelConfig) -> Initializer:
@@ -226,7 +231,7 @@ class Head(nn.Module):
     def __call__(self) -> tuple[jax.Array, jax.Array | None]:
         c = self.config
         shape = (c.d_model, c.num_rows)
-        kernel_DR = self.param("kernel", kernel_init(c, c.d_model), shape, c.param_dtype)
+        kernel_DR = self.param("kernel", kernel_init(c, c.d_model, head=True), shape, c.param_dtype)
         bias_R = None
         if c.head_bias:
             bias_R = self.param("bias", bias_init(c, c.d_model), shape[1:], c.param_dtype)

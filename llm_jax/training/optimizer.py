@@ -61,11 +61,40 @@ def decay_mask(params: Tree) -> Tree:
     return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
 
 
-def make_optimizer(optim: OptimConfig, horizon: Horizon) -> optax.GradientTransformation:
-    """AdamW, or Muon and AdamW, under the schedule, for gradients that are already clipped."""
+def rate_factors(params: Tree, optimizer: str, width_ratio: float) -> Tree:
+    """By what muP multiplies the rate of each parameter in a model so many times as wide as its base.
+
+    Adam's entries are as large at every width, and a sum over the width of aligned ones grows with it: the
+    kernels of blocks and head get 1 / ratio, what adds up over no width (embeddings, biases, norms) 1 (Yang
+    et al. 2022, table 3, which equals their table 8). Muon's update at Adam's size has a spectral norm that
+    grows with the root of the width only, hence 1 / sqrt(ratio) (Yang, Simon and Bernstein 2023).
+    """
+    in_blocks = width_ratio ** (-0.5 if optimizer == "muon" else -1)
+
+    def factor(path: tuple, _: jax.Array) -> float:
+        if path[-1].key != "kernel":
+            return 1.0
+        return in_blocks if path[0].key == "blocks" else 1 / width_ratio
+
+    return jax.tree.map_with_path(factor, params)
+
+
+def make_optimizer(
+    optim: OptimConfig, horizon: Horizon, width_ratio: float = 1.0
+) -> optax.GradientTransformation:
+    """AdamW, or Muon and AdamW, under the schedule, for gradients that are already clipped.
+
+    The decay of weights stays learning rate x weight_decay at every width, as in the muP authors' own AdamW,
+    which multiplies the decay by what it divides the rate by.
+    """
     scaling = scale_by_adam(optim.beta1, optim.beta2, optim.eps)
     if optim.optimizer == "muon":
         scaling = muon_for_kernels(scaling)
+    if width_ratio != 1:
+        scale = lambda updates, _: jax.tree.map(  # noqa: E731
+            jnp.multiply, updates, rate_factors(updates, optim.optimizer, width_ratio)
+        )
+        scaling = optax.chain(scaling, optax.stateless(scale))
     return optax.chain(
         scaling,
         optax.add_decayed_weights(optim.weight_decay, decay_mask if optim.decay == "matrices" else None),

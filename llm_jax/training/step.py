@@ -50,7 +50,7 @@ def state_from(config: Config, params: Tree) -> State:
     params = jax.tree.map(lambda array, kind: array.astype(kind.dtype), params, kinds)
     state = {
         "params": params,
-        "opt_state": make_optimizer(config.optim, _horizon(config)).init(params),
+        "opt_state": make_optimizer(config.optim, _horizon(config), config.model.width_ratio).init(params),
         "counters": {name: jnp.int32(0) for name in ("step", "batch", "skipped", "rollbacks")},
     }
     if config.optim.ema_decay:
@@ -190,7 +190,7 @@ def _step(
 def _updates(config: Config, horizon: Horizon, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
     """What the gradient `sums` x `scale` adds to the parameters, and the next optimizer state."""
     grads = jax.tree.map(lambda g: (g * scale).astype(g.dtype), sums)
-    optimizer = make_optimizer(config.optim, horizon)
+    optimizer = make_optimizer(config.optim, horizon, config.model.width_ratio)
     return optimizer.update(grads, rest["opt_state"], rest["params"])
 
 

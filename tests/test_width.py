@@ -1,0 +1,126 @@
+"""Laws of muP: what a change of width does to start, rates and what comes of them."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llm_jax import coordinates
+from llm_jax.config import Config, OptimConfig, TrainConfig
+from llm_jax.errors import UserError
+from llm_jax.model.decoder import abstract_params
+from llm_jax.model.layers import Head, bias_init, embedding_init, kernel_init
+from llm_jax.model_config import ModelConfig
+from llm_jax.training.optimizer import make_horizon, make_optimizer, rate_factors
+from llm_jax.training.step import abstract_state
+from llm_jax.tree import flatten, unflatten
+
+
+def a_model(width: int = 32, **settings: Any) -> ModelConfig:
+    wide = coordinates.widened(ModelConfig(d_model=32, num_heads=4, num_layers=2), width)
+    return dataclasses.replace(wide, vocab_size=64, dropout=0.0, **settings)
+
+
+def a_config(model: ModelConfig, **optim: Any) -> Config:
+    return coordinates.small(Config(model=model, optim=OptimConfig(learning_rate=1e-2, **optim)), 4)
+
+
+def test_doubling_the_width_halves_the_rates_of_kernels_and_of_nothing_else() -> None:
+    params = abstract_params(a_model(positions="learned"))
+    for optimizer, in_blocks in (("adamw", 1 / 2), ("muon", 1 / math.sqrt(2))):
+        for path, factor in flatten(rate_factors(params, optimizer, 2.0)):
+            wanted = 1.0
+            if path.endswith("/kernel"):
+                wanted = in_blocks if path.startswith("blocks/") else 1 / 2
+            assert factor == pytest.approx(wanted), path
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_updates_follow_the_rates_and_the_decay_of_weights_does_not(optimizer: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"blocks/mlp_up/kernel": (6, 8), "head/kernel": (6, 5), "token_embedding/embedding": (5, 6)}
+    shapes |= {"blocks/norm_1/scale": (6,)}
+    params, grads = (
+        unflatten({path: jnp.float32(rng.normal(size=shape)) for path, shape in shapes.items()})
+        for _ in range(2)
+    )
+
+    def updates(ratio: float, decay: float) -> dict[str, Any]:
+        optim = OptimConfig(optimizer=optimizer, learning_rate=0.1, weight_decay=decay)
+        transformation = make_optimizer(optim, make_horizon(optim, 10), ratio)
+        update = jax.jit(lambda grads: transformation.update(grads, transformation.init(params), params)[0])
+        return dict(flatten(update(grads)))
+
+    usual, wide, decayed = updates(1.0, 0.0), updates(4.0, 0.0), updates(4.0, 0.5)
+    for path, factor in flatten(rate_factors(params, optimizer, 4.0)):
+        np.testing.assert_allclose(wide[path], factor * usual[path], rtol=1e-5, err_msg=path)
+    for path, leaf in flatten(params):
+        np.testing.assert_allclose(decayed[path] - wide[path], -0.05 * leaf, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("initializer", ["torch", "gpt2"])
+def test_the_start_of_kernels_falls_with_the_root_of_the_width_and_the_heads_with_the_width(
+    initializer: str,
+) -> None:
+    def deviations(width: int) -> dict[str, float]:
+        model = a_model(width, initializer=initializer, base_width=32)
+        starts = {
+            "block": kernel_init(model, width),
+            "residual": kernel_init(model, 4 * width, residual=True),
+            "bias": bias_init(model, width),
+            "embedding": embedding_init(model),
+        }
+        drawn = {name: init(jax.random.key(0), (64, 64), jnp.float32) for name, init in starts.items()}
+        drawn["head"] = Head(model).init(jax.random.key(1))["params"]["kernel"]
+        return {name: float(np.std(array)) for name, array in drawn.items()}
+
+    narrow, wide = deviations(32), deviations(256)
+    for name, power in (("block", 0.5), ("residual", 0.5), ("head", 1), ("bias", 0), ("embedding", 0)):
+        assert wide[name] * 8**power == pytest.approx(narrow[name], rel=0.05), name
+
+
+@pytest.mark.parametrize("initializer", ["torch", "gpt2"])
+def test_at_its_base_width_a_model_starts_and_learns_as_without(initializer: str) -> None:
+    usual, based = (a_config(a_model(initializer=initializer, base_width=base)) for base in (0, 32))
+    for settings in ({}, {"residual": True}, {"head": True}):
+        drawn = [
+            kernel_init(config.model, 32, **settings)(jax.random.key(0), (32, 32), jnp.float32)
+            for config in (usual, based)
+        ]
+        np.testing.assert_array_equal(*drawn)
+    params = abstract_params(based.model)
+    assert set(jax.tree.leaves(rate_factors(params, "adamw", based.model.width_ratio))) == {1.0}
+    assert jax.tree.structure(abstract_state(usual)) == jax.tree.structure(abstract_state(based))
+
+
+def test_heads_keep_their_width_when_a_decoder_is_widened() -> None:
+    wide = coordinates.widened(ModelConfig(d_model=48, num_heads=6, num_kv_heads=2, d_ff=100), 96)
+    assert (wide.num_heads, wide.kv_heads, wide.head_dim, wide.mlp_width) == (12, 4, 8, 200)
+    assert wide.attention_scale == pytest.approx(8**-0.5)
+    with pytest.raises(UserError, match="whole numbers"):
+        coordinates.widened(ModelConfig(), 70)
+
+
+def test_under_mup_what_is_inside_changes_as_much_at_every_width_and_otherwise_does_not() -> None:
+    config, widths = a_config(a_model()), (32, 256)
+    powers = {
+        base: coordinates.powers(widths, coordinates.measure(config, widths, base_width=base, report=str))
+        for base in (0, 32)
+    }
+    assert coordinates.keeps_its_size(powers[32]), powers[32]
+    assert not coordinates.keeps_its_size(powers[0])
+    assert all(powers[0][place][1] > 2 * coordinates.GROWTH for place in ("attention", "MLP", "logits"))
+
+
+def test_the_power_of_a_power_is_found() -> None:
+    widths = np.array([64, 128, 256])
+    assert coordinates.power(widths, 3 * widths**0.7) == pytest.approx(0.7)
+
+
+def test_a_config_of_the_check_is_small() -> None:
+    config = coordinates.small(Config(train=TrainConfig(batch_size=64, accumulation_steps=4)), 3)
+    assert (config.model.num_layers, config.train.batch_size, config.train.steps) == (2, 8, 3)
