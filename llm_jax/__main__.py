@@ -10,6 +10,7 @@ DOORS = {
     "prepare": "a text into tokens, and what is in it",
     "train": "a decoder on a text; goes on where it was stopped",
     "evaluate": "a trained model on held-out text",
+    "harness": "a trained model on tasks of lm-eval",
     "generate": "text from a trained model",
     "chat": "a conversation with an open model, in the terminal",
     "report": "a run as a page; several runs compared",

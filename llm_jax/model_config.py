@@ -10,10 +10,9 @@ from typing import Literal
 from llm_jax.rules import Whole, at_least, fractions, require
 
 # Settings on which logits do not depend, but for rounding: how a model starts, trains and runs.
-NOT_COMPUTED = frozenset(
-    ("dropout", "embedding_dropout", "router_balance", "initializer", "base_width")
-    + ("dtype", "param_dtype", "layers", "remat")
-)
+_HOW_IT_STARTS = ("initializer", "base_width", "param_dtype")
+_HOW_IT_RUNS = ("dropout", "embedding_dropout", "router_balance", "dtype", "layers", "remat")
+NOT_COMPUTED = frozenset((*_HOW_IT_STARTS, *_HOW_IT_RUNS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from llm_jax.data.chat_format import ChatFormat, chat_format_from_dict
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import UserError
+from llm_jax.evaluation.scoring import TextScore
 from llm_jax.inference.constrained import ENDED
 from llm_jax.inference.decode import Drawn, generate_rows, lay_out
 from llm_jax.inference.grammar import Constraint, Vocabulary
@@ -24,6 +25,7 @@ from llm_jax.inference.text import Continuation, stream_text
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
 from llm_jax.model_config import ModelConfig
+from llm_jax.scoring import score_texts
 from llm_jax.settings import config_from_dict
 from llm_jax.steering import Speculation, check_one_way, constrained, speculated
 from llm_jax.training.checkpoint import read_about, read_params
@@ -72,6 +74,29 @@ class Trained:
         check_tokens(tokens, self.config, "token_ids")
         scores_BTV = np.asarray(_forward(self.params, self.config, tokens)[0])
         return scores_BTV[0] if np.ndim(token_ids) == 1 else scores_BTV
+
+    def score(self, text: str, *, prompt: str = "") -> TextScore:
+        """How likely each token of a text is, after a prompt; see `score_all`.
+
+        `total`, `bits_per_byte` and `perplexity` of the result sum it up.
+        """
+        return self.score_all([(prompt, text)])[0]
+
+    def score_all(self, texts: Sequence[tuple[str, str]]) -> list[TextScore]:
+        """Scores many texts together, each a (prompt, text) with "" for no prompt.
+
+        Without a prompt the first token is not scored, as nothing stands before it. A text longer than the
+        context is scored in windows `eval_stride` tokens apart, as `evaluate` does, and a prompt that does
+        not fit before its text loses its beginning. Prompt and text are encoded as one, so that the text's
+        first token may begin with the prompt's last spaces.
+
+        Raises:
+            UserError: a text is empty.
+            DataError: a text has no token that could be scored, or one that the model has not.
+        """
+        settings = config_from_dict(self.about.get("config", {}), "the checkpoint").train
+        stride = settings.eval_stride or self.config.context_length
+        return score_texts(self.params, self.config, self.tokenizer, texts, stride=stride)
 
     def generate(
         self,

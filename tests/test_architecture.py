@@ -16,7 +16,7 @@ SCHEMAS = ("config.py", "model_config.py")
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
 DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
-DOORS |= {"profile", "chat"}
+DOORS |= {"profile", "chat", "harness"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
     "flax": ("model/",),
@@ -33,6 +33,7 @@ HOMES = {
     "safetensors": ("interop/",),
     "gguf": ("interop/gguf_types.py",),
     "llguidance": ("inference/grammar.py",),
+    "lm_eval": ("harness_model.py",),
     "tensorboardX": ("training/record.py",),
     "cyclopts": ("rules.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (

@@ -1,15 +1,18 @@
-"""Batches as pure functions of (seed, step), and the walk over a whole split. B batch, T context length, N
-tokens.
+"""Batches as pure functions of (seed, step), and walks over a whole split and over texts to score.
+
+Legend: B batch, T context length, N tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from llm_jax.batch import Batch
 from llm_jax.errors import DataError
+
+_NARROWEST = 16  # tokens of a window to score; each width is compiled, and narrower ones would save no time
 
 
 def batch_at(
@@ -68,6 +71,78 @@ def evaluation_batches(
         target_BT = np.minimum(target_BT, num_targets - 1)
         tokens_BT, targets_BT = (np.asarray(tokens)[target_BT + n].astype(np.int32) for n in (0, 1))
         yield Batch(tokens_BT, targets_BT, scored_BT.astype(np.float32))
+
+
+class Prompted(NamedTuple):
+    """Token ids of a text, and how many of the first are only what stands before it."""
+
+    tokens: np.ndarray  # [N] integers
+    given: int  # at least 1: the first token of all has nothing that it could be scored by
+
+
+class Rows(NamedTuple):
+    """A batch of windows, and the text that each is of."""
+
+    texts: np.ndarray  # a text's number for each of the batch's first rows; rows after them are empty
+    batch: Batch
+
+
+def scoring_batches(
+    texts: Sequence[Prompted], *, context_length: int, stride: int, batch_tokens: int
+) -> list[Rows]:
+    """Batches that score every token of each text but those that are given.
+
+    Windows are those of `evaluation_batches`, so a text longer than the context is scored as a split is. What
+    is given loses its beginning where it and the text do not fit: what stays lets the text fit after it, and
+    is at least what each later window has, context_length - stride tokens. Texts of about the same length
+    share batches, whose numbers of rows and tokens are powers of two (or the context's), the widest first. A
+    text's windows keep their order.
+
+    Args:
+        texts: in any order.
+        context_length: most tokens of a window.
+        stride: tokens between windows of one text, from 1 to context_length.
+        batch_tokens: most tokens of a batch of more than one row.
+
+    Raises:
+        DataError: a text has no token to score.
+    """
+    by_width: dict[int, list[tuple[int, Batch]]] = {}
+    for number, text in enumerate(texts):
+        if len(text.tokens) <= text.given or text.given < 1:
+            raise DataError(
+                f"a text to score must have a token before it and at least one of its own; got "
+                f"{text.given} before, and {len(text.tokens) - text.given}"
+            )
+        tokens, given = _fitted(text, context_length, stride)
+        width = min(context_length, max(_NARROWEST, _power_of_two(len(tokens) - 1)))
+        for window in evaluation_batches(tokens, context_length=width, batch_size=1, stride=stride):
+            scored_BT = window.weights * (np.arange(width) >= given - 1)
+            by_width.setdefault(width, []).append((number, window._replace(weights=scored_BT)))
+            given = 0  # All that is given lies in the first window.
+    batches = []
+    for width, rows in sorted(by_width.items(), reverse=True):
+        count = 1 << max(0, (batch_tokens // width).bit_length() - 1)
+        batches += [_joined(rows[first : first + count]) for first in range(0, len(rows), count)]
+    return batches
+
+
+def _fitted(text: Prompted, context_length: int, stride: int) -> Prompted:
+    room = context_length + 1 - min(stride, len(text.tokens) - text.given)
+    dropped = max(0, text.given - room)
+    return Prompted(text.tokens[dropped:], text.given - dropped)
+
+
+def _joined(rows: Sequence[tuple[int, Batch]]) -> Rows:
+    """One batch of single rows, filled up to a power of two with rows that score nothing."""
+    numbers, windows = zip(*rows, strict=True)
+    empty = windows[0]._replace(weights=np.zeros_like(windows[0].weights))
+    windows += (empty,) * (_power_of_two(len(rows)) - len(rows))
+    return Rows(np.array(numbers), Batch(*map(np.concatenate, zip(*windows, strict=True))))
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number - 1).bit_length()
 
 
 def _cut(tokens: np.ndarray, start_B: np.ndarray, context_length: int) -> Batch:

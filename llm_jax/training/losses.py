@@ -18,6 +18,8 @@ from llm_jax.model.seen import Seen
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
+_TOKENS_AT_ONCE = 1024  # whose scores over all rows of the head are in memory while texts are scored
+
 
 class _Softmax(NamedTuple):
     """Cross-entropy and what its gradient needs: a row's probability is exponential / total."""
@@ -160,3 +162,28 @@ def next_token_loss(
 def token_nats(params: Tree, config: ModelConfig, batch: Batch) -> jax.Array:
     """Nats of each target, [B, T], without dropout and without weights: what evaluation adds up."""
     return next_token_nats(params, config, batch, None)
+
+
+class TargetScores(NamedTuple):
+    """What a model gives each target."""
+
+    nats: jax.Array  # [B, T]
+    greedy: jax.Array  # [B, T] bool, whether greedy decoding would have chosen it
+
+
+@partial(jax.jit, static_argnums=1)
+def score_targets(params: Tree, config: ModelConfig, batch: Batch) -> TargetScores:
+    """The nats that `token_nats` gives, and whether each target is the likeliest token.
+
+    Scores of the head's rows are made for some tokens at a time, so that a window of any length fits.
+    """
+    hidden_BTD, _, _ = hidden_states(params, config, batch.tokens)
+
+    def score(hidden_D: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows_R = row_logits(params, config, hidden_D)
+        # Ids that share the last row are equally likely; the first of them has the row's own number.
+        return cross_entropy(rows_R, target, config.shared_ids), jnp.argmax(rows_R) == target
+
+    flat = hidden_BTD.reshape(-1, config.d_model), batch.targets.reshape(-1)
+    scores = jax.lax.map(lambda part: score(*part), flat, batch_size=_TOKENS_AT_ONCE)
+    return TargetScores(*(score_N.reshape(batch.targets.shape) for score_N in scores))

@@ -1,0 +1,67 @@
+"""Texts as a model scores them: the log-probability of each token, and whether it would have chosen it."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llm_jax.batch import Batch
+from llm_jax.evaluation.metrics import bits_per_byte, summarise
+
+
+class TokenScores(NamedTuple):
+    """The scored tokens of one text, in its order."""
+
+    log_probs: np.ndarray  # [N] float64, nats
+    greedy: np.ndarray  # [N] bool, whether each is the likeliest token after those before it
+
+
+class TextScore(NamedTuple):
+    """A text as a model sees it. N tokens are scored: all that have one before them."""
+
+    tokens: np.ndarray  # [N] int32 ids
+    log_probs: np.ndarray  # [N] float64, nats, each after all tokens before it
+    greedy: np.ndarray  # [N] bool, whether greedy decoding would have chosen it
+    bytes: int  # UTF-8 bytes of those tokens
+
+    @property
+    def total(self) -> float:
+        """The log-probability of all of them, in nats."""
+        return float(self.log_probs.sum())
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable between tokenizers; NaN where no token stands for a byte."""
+        return bits_per_byte(-self.total, self.bytes) if self.bytes else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token."""
+        return summarise(-self.log_probs, max(1, self.bytes)).perplexity
+
+
+def scores_of_texts(
+    score_batch: Callable[[Batch], tuple[Any, Any]],
+    rows: Sequence[tuple[np.ndarray, Batch]],
+    shown: Callable[[Sequence], Iterable] = iter,
+) -> Iterator[tuple[int, TokenScores]]:
+    """Yields the number of each text with its scores, as soon as its last window is done.
+
+    Args:
+        score_batch: gives nats and whether each target is the likeliest, [B, T] each.
+        rows: all batches with the numbers of their rows' texts, as `scoring_batches` makes them.
+        shown: may show progress over them.
+    """
+    missing = Counter(int(text) for texts, _ in rows for text in texts)
+    parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for texts, batch in shown(rows):
+        nats_BT, greedy_BT = (np.asarray(scores) for scores in score_batch(batch))
+        for row, text in enumerate(map(int, texts)):
+            scored_T = np.asarray(batch.weights[row]) > 0
+            part = -nats_BT[row, scored_T].astype(np.float64), greedy_BT[row, scored_T]
+            parts.setdefault(text, []).append(part)
+            missing[text] -= 1
+            if not missing[text]:
+                yield text, TokenScores(*map(np.concatenate, zip(*parts.pop(text), strict=True)))

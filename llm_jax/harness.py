@@ -1,0 +1,117 @@
+"""Door: `python -m llm_jax.harness DIR --tasks arc_easy,hellaswag`."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from llm_jax import command
+from llm_jax.errors import UserError
+
+
+def harness(
+    directory: Path,
+    /,
+    *,
+    tasks: str,
+    include_path: Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    prefix: str | None = None,
+    max_length: int | None = None,
+    batch_tokens: int = 4096,
+    cache: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Runs tasks of lm-eval, the field's evaluation harness, on a trained model.
+
+    Example: python -m llm_jax.harness smollm2 --tasks arc_easy,piqa --num_fewshot 5 --limit 100
+
+    Needs pip install "llm_jax[lm-eval]". lm-eval downloads its tasks' data, unless they are local.
+
+    Parameters
+    ----------
+    directory:
+        A run directory, or one that `convert import` made.
+    tasks:
+        Names of tasks or groups, with commas between them.
+    include_path:
+        A folder with tasks of your own, one YAML file each.
+    num_fewshot:
+        Solved examples before each question; the task's own number without it.
+    limit:
+        Only the first so many questions of each task.
+    prefix:
+        The token before a text that has nothing before it, as the tokenizer writes it. Without it the start
+        or end token that the checkpoint names, or else a line break.
+    max_length:
+        Most tokens that the model sees; its context_length without it.
+    batch_tokens:
+        Tokens computed at once.
+    cache:
+        Answers are kept in a file of which this is the beginning, so that the same command goes on after
+        Ctrl-C. Other weights never see them.
+    out:
+        A JSON file for all that lm-eval says of the run.
+    """
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    least = {"num_fewshot": (num_fewshot, 0), "limit": (limit, 1), "max_length": (max_length, 1)}
+    rules = {
+        f"{name} ({given}) must be at least {bound}": given is None or given >= bound
+        for name, (given, bound) in (least | {"batch_tokens": (batch_tokens, 1)}).items()
+    }
+    rules["tasks must name at least one task"] = bool(names)
+    rules[f"{include_path} must be a folder"] = include_path is None or include_path.is_dir()
+    rules[f"the folder of {out} must be there"] = out is None or out.absolute().parent.is_dir()
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise UserError("; ".join(broken))
+    _run(
+        directory,
+        names,
+        {"prefix": prefix, "max_length": max_length, "batch_tokens": batch_tokens},
+        {"include_path": include_path, "num_fewshot": num_fewshot, "limit": limit, "cache": cache},
+        out,
+    )
+
+
+def _run(
+    directory: Path, names: list[str], asking: dict[str, Any], running: dict[str, Any], out: Path | None
+) -> None:
+    try:
+        from llm_jax import harness_model
+    except ImportError as error:
+        raise UserError(f'lm-eval is missing ({error}): pip install "llm_jax[lm-eval]"') from None
+    from llm_jax.trained import load
+
+    model = load(directory)
+    asked = harness_model.asking(model, **asking)
+    began = time.perf_counter()
+    results = harness_model.run_tasks(asked, names, **running)
+    seconds = time.perf_counter() - began
+    _show(results, f"{directory}, step {model.about['step']}")
+    if out is not None:
+        out.write_text(
+            json.dumps(results, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    found = {"directory": str(directory), "results": results["results"], "n-shot": results["n-shot"]}
+    print(json.dumps(found | {"limit": running["limit"], "seconds": round(seconds, 1)}, default=str))
+
+
+def _show(results: dict[str, Any], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("task", "measure", "value", "standard error", title=title)
+    for name, values in results["results"].items():
+        for measure, value in values.items():
+            what, _, kind = measure.partition(",")
+            if not isinstance(value, int | float) or what.endswith("_stderr"):
+                continue
+            error = values.get(f"{what}_stderr,{kind}")
+            shown = f"{error:.4f}" if isinstance(error, int | float) else ""
+            table.add_row(name, what, f"{value:.4f}", shown)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    command.run(harness)

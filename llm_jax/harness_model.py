@@ -1,0 +1,275 @@
+"""A trained model as lm-eval asks it: log-likelihoods, rolling ones, and text up to stop strings.
+
+The rules are those of lm-eval's own backend for Hugging Face: what stands before a text is cut from its
+beginning where both do not fit, a text without anything before it follows one certain token, and a long text
+is rolled through windows that are as full as they can be. Tokens that the tokenizer's own file puts before
+every text stand there, too, but for a text without context. Only this file knows lm-eval.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lm_eval  # pyright: ignore[reportMissingImports] - optional
+import numpy as np
+from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports] - optional
+from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
+from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
+from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
+    get_rolling_token_windows,
+    make_disjoint_window,
+)
+from rich.progress import track
+
+from llm_jax.config import SamplingConfig
+from llm_jax.data.batches import Prompted
+from llm_jax.data.file_tokenizer import FileTokenizer
+from llm_jax.data.tokenizers import Tokenizer, fingerprint
+from llm_jax.errors import DataError, UserError
+from llm_jax.evaluation.scoring import TokenScores
+from llm_jax.scoring import encode_pair, score_tokens
+from llm_jax.trained import Trained
+from llm_jax.training.integrity import checksums
+
+MOST_NEW_TOKENS = 256  # where a task does not say
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+class HarnessModel(LM):
+    """lm-eval's interface to a trained model.
+
+    Args:
+        model: the trained model.
+        prefix_id: the token before texts that have nothing before them.
+        max_length: most tokens that the model sees, at most its context_length.
+        batch_tokens: scored at once.
+    """
+
+    def __init__(
+        self,
+        model: Trained,
+        *,
+        prefix_id: int,
+        max_length: int,
+        batch_tokens: int,
+    ):
+        super().__init__()
+        self.model, self.prefix_id = model, prefix_id
+        self.start_ids = np.array(_start_ids(model.tokenizer), np.int32)
+        self.max_length, self.batch_tokens = max_length, batch_tokens
+
+    def digest(self) -> str:
+        """Of all that answers depend on."""
+        facts = [checksums(self.model.params), fingerprint(self.model.tokenizer), repr(self.model.config)]
+        facts += [self.prefix_id, self.max_length]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """For each (context, continuation): the continuation's log-likelihood in nats, and whether greedy
+        decoding would give it.
+        """
+        asked = [self._pair(*request.args) for request in requests]
+        found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        for number, scores in self._scores(asked, "continuations", disable_tqdm):
+            found[number] = float(scores.log_probs.sum()), bool(scores.greedy.all())
+            self.cache_hook.add_partial("loglikelihood", requests[number].args, found[number])
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """The log-likelihood in nats of each text; 0 for an empty one."""
+        windows = [
+            (number, window)
+            for number, request in enumerate(requests)
+            for window in self._windows(request.args[0])
+        ]
+        found = np.zeros(len(requests))
+        for at, scores in self._scores([window for _, window in windows], "windows", disable_tqdm):
+            found[windows[at][0]] += scores.log_probs.sum()
+        for request, nats in zip(requests, found.tolist(), strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, nats)
+        return found.tolist()
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The continuation of each context, up to the task's stop strings or the model's end tokens."""
+        contexts = [
+            [*self.start_ids, *self.model.tokenizer.encode(request.args[0]).tolist()] for request in requests
+        ]
+        groups: dict[str, list[int]] = {}
+        for number in sorted(range(len(requests)), key=lambda number: -len(contexts[number])):
+            groups.setdefault(json.dumps(requests[number].args[1], sort_keys=True), []).append(number)
+        batches = []
+        for options, numbers in groups.items():
+            drawing = _drawing(json.loads(options))
+            rows = max(1, self.batch_tokens // min(self.max_length, 2 * drawing.max_new_tokens))
+            batches += [(numbers[at : at + rows], drawing) for at in range(0, len(numbers), rows)]
+        texts = [""] * len(requests)
+        for numbers, drawing in track(batches, "texts", transient=True, disable=disable_tqdm):
+            prompts = [contexts[number] or [self.prefix_id] for number in numbers]
+            for number, text in zip(numbers, self._continue(prompts, drawing), strict=True):
+                texts[number] = text
+                self.cache_hook.add_partial("generate_until", requests[number].args, text)
+        return texts
+
+    def _pair(self, context: str, continuation: str) -> Prompted:
+        if context.strip():
+            pair = encode_pair(self.model.tokenizer, context, continuation)
+            return Prompted(np.concatenate([self.start_ids, pair.tokens]), len(self.start_ids) + pair.given)
+        tokens = self.model.tokenizer.encode(context + continuation)
+        return Prompted(np.concatenate([[self.prefix_id], tokens]), 1)
+
+    def _windows(self, text: str) -> Iterable[Prompted]:
+        tokens = [*self.start_ids, *self.model.tokenizer.encode(text).tolist()]
+        for pair in get_rolling_token_windows(tokens, self.prefix_id, self.max_length, context_len=1):
+            given, wanted = make_disjoint_window(pair)
+            yield Prompted(np.array(given + wanted), len(given))
+
+    def _scores(self, texts: Sequence[Prompted], what: str, quiet: bool) -> Iterable[tuple[int, TokenScores]]:
+        return score_tokens(
+            self.model.params,
+            self.model.config,
+            texts,
+            stride=self.max_length,
+            context_length=self.max_length,
+            batch_tokens=self.batch_tokens,
+            shown=lambda batches: track(batches, f"{len(texts):,} {what}", transient=True, disable=quiet),
+        )
+
+    def _continue(self, prompts: Sequence[list[int]], drawing: "Drawing") -> list[str]:
+        new, room = drawing.max_new_tokens, self.max_length
+        kept = room - new if new < room else room  # A model with so short a context slides past it.
+        continued = self.model.generate_many(
+            [prompt[-kept:] for prompt in prompts],
+            max_new_tokens=new,
+            sampling=drawing.sampling,
+            seed=0,
+            stop=drawing.stop,
+        )
+        return [one.text for one in continued]
+
+
+class Drawing(NamedTuple):
+    """How a task wants its texts."""
+
+    max_new_tokens: int
+    stop: list[str]
+    sampling: SamplingConfig
+
+
+def _drawing(options: dict[str, Any]) -> Drawing:
+    """A task's `generation_kwargs`, whose names are lm-eval's: greedy, unless they say otherwise.
+
+    Raises:
+        UserError: it asks for something else.
+    """
+    stop = options.pop("until", None) or []
+    lengths = [options.pop(name) for name in _LENGTHS if name in options]
+    most = int(lengths[0]) if lengths else MOST_NEW_TOKENS
+    sampled = options.pop("do_sample", options.get("temperature", 0) > 0)
+    chosen = {name: options.pop(name) for name in _SAMPLING if name in options}
+    if options:
+        raise UserError(f"a task asks generation for {', '.join(options)}, which is not supported")
+    sampling = SamplingConfig(**chosen) if sampled else SamplingConfig(temperature=0)
+    return Drawing(most, [stop] if isinstance(stop, str) else stop, sampling)
+
+
+def asking(model: Trained, *, prefix: str | None, max_length: int | None, batch_tokens: int) -> HarnessModel:
+    """A model as lm-eval asks it, with the tokens that begin and end a text as its checkpoint names them.
+
+    Args:
+        model: the trained model.
+        prefix: what stands before texts that have nothing before them, a token of the tokenizer.
+        max_length: most tokens that the model sees; its context_length without it.
+        batch_tokens: computed at once.
+
+    Raises:
+        UserError: the prefix is no single token, or max_length exceeds the context.
+    """
+    context = model.config.context_length
+    if max_length is not None and max_length > context:
+        raise UserError(f"max_length ({max_length}) must not exceed context_length ({context})")
+    return HarnessModel(
+        model,
+        prefix_id=_prefix_id(model, prefix),
+        max_length=max_length or context,
+        batch_tokens=batch_tokens,
+    )
+
+
+def _prefix_id(model: Trained, prefix: str | None) -> int:
+    tokenizer = model.tokenizer
+    named = prefix or model.chat.bos
+    if named and isinstance(tokenizer, FileTokenizer) and (found := tokenizer.token_id(named)) is not None:
+        return found
+    if prefix is None and (known := [*_start_ids(tokenizer), *model.chat.eos_ids]):
+        return known[0]
+    ids = tokenizer.encode("\n" if prefix is None else prefix).tolist()
+    if prefix is not None and len(ids) != 1:
+        raise UserError(f"prefix ({prefix!r}) must be one token of the model's tokenizer, got {len(ids)}")
+    return ids[-1]
+
+
+def _start_ids(tokenizer: Tokenizer) -> list[int]:
+    """The tokens that the tokenizer's own file puts before every text, which Hugging Face's backend keeps."""
+    if not isinstance(tokenizer, FileTokenizer):
+        return []
+    processor = tokenizer.to_dict()["content"].get("post_processor") or {}
+    for part in processor.get("processors", [processor]):
+        pieces = part.get("single", []) if part.get("type") == "TemplateProcessing" else []
+        names = [
+            piece["SpecialToken"]["id"] for piece in takewhile(lambda piece: "SpecialToken" in piece, pieces)
+        ]
+        if names:
+            return [found for name in names if (found := tokenizer.token_id(name)) is not None]
+    return []
+
+
+def run_tasks(
+    asked: HarnessModel,
+    names: Sequence[str],
+    *,
+    include_path: Path | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """lm-eval's own results of these tasks and groups.
+
+    Raises:
+        UserError: a task is not known.
+        DataError: its data cannot be had.
+    """
+    manager = _manager(names, include_path)
+    try:
+        manager.load(list(names))  # Data that is there is not loaded anew by the line below.
+    except (OSError, ImportError, ValueError, KeyError) as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise DataError(f"lm-eval could not load {', '.join(names)}: {cause:.300}") from None
+    return lm_eval.simple_evaluate(
+        model=asked,
+        tasks=list(names),
+        task_manager=manager,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        use_cache=None if cache is None else f"{cache}-{asked.digest()[:12]}",
+    )
+
+
+def _manager(names: Sequence[str], include_path: Path | None) -> TaskManager:
+    """What knows these tasks. lm-eval's own take long to read, and are left out where none is asked for."""
+    own = None if include_path is None else str(include_path)
+    if own is not None:
+        manager = TaskManager(include_path=own, include_defaults=False)
+        if set(names) <= set(manager.all_tasks):
+            return manager
+    manager = TaskManager(include_path=own)
+    for name in names:
+        if name not in manager.all_tasks:
+            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists all"
+            raise UserError(f"lm-eval has no task {name}; {hint}")
+    return manager

@@ -1,0 +1,90 @@
+"""Given texts scored by a model, wired: ids, windows, log-probabilities."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from llm_jax.data.batches import Prompted, scoring_batches
+from llm_jax.data.tokenizers import Tokenizer
+from llm_jax.errors import UserError
+from llm_jax.evaluation.scoring import TextScore, TokenScores, scores_of_texts
+from llm_jax.model.checks import check_tokens
+from llm_jax.model_config import ModelConfig
+from llm_jax.training.losses import score_targets
+from llm_jax.tree import Tree
+
+BATCH_TOKENS = 4096
+
+
+def score_texts(
+    params: Tree, config: ModelConfig, tokenizer: Tokenizer, texts: Sequence[tuple[str, str]], *, stride: int
+) -> list[TextScore]:
+    """The score of each text after its prompt, (prompt, text); without a prompt its first token is the
+    prompt.
+
+    Raises:
+        UserError: a text is empty.
+        DataError: it has an id that the model has not, or no second token and no prompt.
+    """
+    if not all(text for _, text in texts):
+        raise UserError("the text to score must not be empty")
+    prompted = [encode_pair(tokenizer, prompt, text) for prompt, text in texts]
+    scores = dict(score_tokens(params, config, prompted, stride=stride))
+    return [_text_score(tokenizer, text, scores[number]) for number, text in enumerate(prompted)]
+
+
+def encode_pair(tokenizer: Tokenizer, prompt: str, text: str) -> Prompted:
+    """The ids of a prompt and the text after it, as evaluation harnesses cut them.
+
+    Both are encoded as one text, whose tokens after as many as the prompt alone has are the text's; they may
+    begin with the prompt's last spaces, or with more of it where all of the text joins it in one token.
+    Without a prompt the first token is given.
+    """
+    bare = prompt.rstrip()
+    if not bare:
+        return Prompted(tokenizer.encode(prompt + text), 1)
+    given = tokenizer.encode(bare)
+    whole = tokenizer.encode(prompt + text)
+    count = min(len(given), len(whole) - 1)
+    return Prompted(np.concatenate([given[:count], whole[count:]]), count)
+
+
+def score_tokens(
+    params: Tree,
+    config: ModelConfig,
+    texts: Sequence[Prompted],
+    *,
+    stride: int,
+    context_length: int = 0,
+    batch_tokens: int = BATCH_TOKENS,
+    shown: Callable[[Sequence], Iterable] = iter,
+) -> Iterator[tuple[int, TokenScores]]:
+    """Yields each text's number and scores as they are ready, in no order.
+
+    Args:
+        params: the model's parameters.
+        config: its shape.
+        texts: ids with what is given; see `scoring_batches` for windows of long ones.
+        stride: tokens between windows of a text that is longer than the context.
+        context_length: most tokens of a window; 0 for the model's own.
+        batch_tokens: scored at once.
+        shown: may show progress over the batches.
+
+    Raises:
+        DataError: an id is not the model's, or a text has no token to score.
+    """
+    for text in texts:
+        check_tokens(text.tokens[:, None], config, "the text")  # [N, 1]: ids alone, of any length
+    batches = scoring_batches(
+        texts,
+        context_length=context_length or config.context_length,
+        stride=stride,
+        batch_tokens=batch_tokens,
+    )
+    yield from scores_of_texts(lambda batch: score_targets(params, config, batch), batches, shown)
+
+
+def _text_score(tokenizer: Tokenizer, text: Prompted, scores: TokenScores) -> TextScore:
+    tokens = np.asarray(text.tokens[text.given :], np.int32)
+    num_bytes = sum(len(tokenizer.token_bytes(int(token))) for token in tokens)
+    return TextScore(tokens, *scores, bytes=num_bytes)
