@@ -3,6 +3,7 @@ beside the checkout.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before JAX is imported: the code that runs under 8 devices here is the code that runs on a pod.
@@ -23,6 +24,15 @@ from llm_jax.tree import Tree
 
 ROOT = Path(__file__).parents[1]
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_module() -> Iterator[None]:
+    """Compiled programs go with the module that used them: each takes maps of memory, of which Linux gives a
+    process 65,530, and a long suite in few processes came near to that.
+    """
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

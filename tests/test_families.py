@@ -51,6 +51,12 @@ def test_a_configuration_is_the_same_in_older_and_newer_words() -> None:
     assert (older.rotary.scaling, older.rotary.factor, older.rotary.theta) == ("llama3", 8.0, 500.0)
 
 
+def test_a_file_that_does_not_say_whether_its_head_is_tied_means_its_familys_usual_way() -> None:
+    for family, tied in (("llama", False), ("qwen3", False), ("gemma2", True), ("gemma3_text", True)):
+        assert read_model_config(example(family)).tied_head == tied
+    assert read_model_config(GPT2).tied_head
+
+
 def test_windows_come_from_patterns_kinds_and_defaults_alike() -> None:
     usual = read_model_config(GEMMA)
     assert (usual.sliding_window, usual.global_every, usual.rotary.local_theta) == (8, 6, 10000.0)
