@@ -47,6 +47,7 @@ MODELS: dict[str, dict[str, Any]] = {
     | SIZES
     | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
     "llama, linear": LLAMA | SIZES | {"rope_parameters": LINEAR},
+    "llama, yarn": LLAMA | SIZES | {"rope_parameters": YARN},
     "llama, llama3": LLAMA | SIZES | {"rope_parameters": LLAMA3},
     "qwen2": LLAMA | SIZES | {"model_type": "qwen2"},
     "qwen3": LLAMA | SIZES | {"model_type": "qwen3", "tie_word_embeddings": True},
@@ -187,7 +188,6 @@ REFUSED: dict[str, tuple[ModelConfig, str]] = {
     "a scale": (other("gemma2", attention_scale=0.5), "gemma2 has not this model's attention_scale"),
     "no caps in Gemma 2": (other("gemma2", attention_cap=0.0), "gemma2 has not this model's attention_cap"),
     "exact GELU": (other("gpt2", activation="gelu_exact"), "gpt2 has not this model's activation"),
-    "yarn": (read_model_config(LLAMA | SIZES | {"rope_parameters": YARN}), "stretches by yarn otherwise"),
     "another stretch": (
         other("llama, llama3", rotary=dataclasses.replace(other("llama, llama3").rotary, fast_turns=5.0)),
         "llama has not this model's rotary",

@@ -40,9 +40,6 @@ def write_settings(config_json: Mapping[str, Any]) -> tuple[str, dict[str, Any],
             f"computes what this model does, which is a {family}; export it as huggingface"
         )
     arch, config = _ARCHITECTURES[family], read_model_config(config_json)
-    if config.positions == "rotary" and config.rotary.scaling == "yarn":
-        # Measured, not understood: benchmarks/RESULTS.md.
-        raise CheckpointError("llama.cpp stretches by yarn otherwise than we do; export it as huggingface")
     settings = _gpt2(config) if arch == "gpt2" else _rotary_decoder(arch, config)
     factors: dict[str, np.ndarray] = {}
     if config.positions == "rotary" and config.rotary.scaling == "llama3":
@@ -78,8 +75,14 @@ def _rotary_decoder(arch: str, config: ModelConfig) -> dict[str, Any]:
         "rope.freq_base": config.rotary.theta,
     }
     rotary = config.rotary
-    if rotary.scaling == "linear":
-        settings |= {"rope.scaling.type": "linear", "rope.scaling.factor": rotary.factor}
+    if rotary.scaling in ("linear", "yarn"):
+        settings |= {"rope.scaling.type": rotary.scaling, "rope.scaling.factor": rotary.factor}
+    if rotary.scaling == "yarn":
+        settings |= {
+            "rope.scaling.original_context_length": rotary.original_context,
+            "rope.scaling.yarn_beta_fast": rotary.fast_turns,
+            "rope.scaling.yarn_beta_slow": rotary.slow_turns,
+        }
     if arch == "gemma3":
         settings["rope.freq_base_swa"] = rotary.local_theta or rotary.theta
     if arch in _EVERY and config.sliding_window:
