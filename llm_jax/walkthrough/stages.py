@@ -154,7 +154,7 @@ def _rotation(lesson: Lesson) -> list[Stage]:
 
 
 def _first_block(lesson: Lesson) -> SeenInBlock:
-    return SeenInBlock(*(array[0] for array in lesson.seen.blocks))
+    return SeenInBlock(*(None if array is None else array[0] for array in lesson.seen.blocks))
 
 
 def _joined(x_BTNH: np.ndarray) -> np.ndarray:
