@@ -263,14 +263,15 @@ def _rest(lesson: Lesson, loss: Code) -> list[Stage]:
     seen, inputs = lesson.seen, _row_labels(lesson)
     block = _first_block(lesson)
     ids = [lesson.labels[token] for token in range(8)]
-    names = ("mlp_input_BTD", "hidden_BTF", "active_BTF", "mlp_output_BTD", "output_BTD")
+    inside = [statement(layers.Block._mlp, name) for name in ("hidden_BTF", "active_BTF", "down_BTD")]
+    around = [statement(_BLOCK, name) for name in ("mlp_input_BTD", "mlp_output_BTD", "output_BTD")]
     activation = _ACTIVATIONS[lesson.config.activation]
     tied = lesson.config.tied_head
     return [
         Stage(
             "mlp",
             rf"h'' = h' + {activation}(\hat{{h'}} W_1 + b_1) W_2 + b_2",
-            [statement(_BLOCK, name) for name in names],
+            [around[0], *inside, *around[1:]],
             [
                 View("u", ("batch", "time", "hidden"), block.mlp_active, rows=inputs),
                 View("h''", _WIDE, block.block_output, rows=inputs),
