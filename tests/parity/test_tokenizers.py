@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def texts(shared_data: Path) -> list[str]:
     files = ["ud_chinese_gsdsimp_dev.conllu", "ud_english_ewt_dev.conllu", "instruction-data.json"]
     read = [(shared_data / name).read_text(encoding="utf-8") for name in (*files, "tinyshakespeare.txt")]
     read += [path.read_text(encoding="utf-8") for path in sorted((ROOT / "llm_jax" / "data").glob("*.py"))]
+    # Text that is written like a marker is no marker for us, and one for transformers.
+    read = [re.sub("|".join(map(re.escape, SPECIAL)), "", text) for text in read]
     chance = random.Random(0)
     pieces = [text[at : at + 3000] for text in read for at in (0, len(text) // 2, max(0, len(text) - 3000))]
     strings = ["".join(chance.choices("ab 1２\n\t'sST.,漢é  ", k=30)) for _ in range(300)]
