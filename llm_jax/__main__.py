@@ -17,7 +17,7 @@ DOORS = {
     "explain": "a model tensor by tensor, as a page and in the terminal",
     "replay": "a training step again, token by token: what made the loss jump",
     "profile": "where the time of a training step goes, by part of the model",
-    "convert": "weights of the torch tutorial in and out",
+    "convert": "open models, GGUF files and the torch tutorial in, and ours out",
     "verify": "proofs: parity with torch, exact resume, muP",
 }
 
