@@ -95,7 +95,7 @@ def constrained(
         model.laid_out,
         model.config,
         prompts,
-        [GrammarMasks(model.vocabulary, constraint) for _ in prompts],
+        [GrammarMasks(model.vocabulary, constraint, model.chat.eos_ids) for _ in prompts],
         max_new_tokens=max_new_tokens,
         sampling=sampling,
         seed=seed,

@@ -23,6 +23,7 @@ from llm_jax.inference.decode import lay_out
 from llm_jax.inference.grammar import Constraint, GrammarMasks, Vocabulary
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.model_config import ModelConfig
+from llm_jax.trained import Trained
 from tests.test_file_tokenizer import byte_fallback, byte_level, unigram
 
 GREEDY = SamplingConfig(temperature=0)
@@ -270,3 +271,18 @@ def test_constraints_compile_once_per_bucket_whatever_the_lengths(write: Any) ->
     before = [program._cache_size() for program in compiled]
     write(Constraint(regex="(b|c){7}"), count=14)
     assert [program._cache_size() for program in compiled] == before
+
+
+def test_a_model_may_end_a_text_that_the_pattern_would_let_go_on(config: ModelConfig, write: Any) -> None:
+    chat = {"template": None, "bos": None, "eos": None, "eos_ids": [0]}
+    model = Trained(config, init_params(jax.random.key(0), config), ByteTokenizer(), {"chat": chat})
+    found = model.generate_many(
+        ["abc"] * 8,
+        max_new_tokens=100,
+        sampling=SamplingConfig(temperature=5.0),
+        seed=0,
+        constraint=Constraint(regex="a+"),
+    )
+    assert {one.finish_reason for one in found} == {"stop"}
+    assert all(re.fullmatch("a+", one.text) for one in found)
+    assert len({one.text for one in found}) > 1
