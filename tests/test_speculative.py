@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from llm_jax.config import SamplingConfig
+from llm_jax.data.batches import power_of_two
 from llm_jax.errors import UserError
 from llm_jax.inference import speculative
-from llm_jax.inference.decode import lay_out, power_of_two
+from llm_jax.inference.decode import lay_out
 from llm_jax.inference.proposers import Draft, PromptLookup
 from llm_jax.inference.sampling import probabilities, sample
 from llm_jax.inference.speculative import Text, chances, decide, speculate_tokens

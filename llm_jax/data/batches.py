@@ -115,7 +115,7 @@ def scoring_batches(
                 f"{text.given} before, and {len(text.tokens) - text.given}"
             )
         tokens, given = _fitted(text, context_length, stride)
-        width = min(context_length, max(_NARROWEST, _power_of_two(len(tokens) - 1)))
+        width = min(context_length, max(_NARROWEST, power_of_two(len(tokens) - 1)))
         for window in evaluation_batches(tokens, context_length=width, batch_size=1, stride=stride):
             scored_BT = window.weights * (np.arange(width) >= given - 1)
             by_width.setdefault(width, []).append((number, window._replace(weights=scored_BT)))
@@ -137,11 +137,12 @@ def _joined(rows: Sequence[tuple[int, Batch]]) -> Rows:
     """One batch of single rows, filled up to a power of two with rows that score nothing."""
     numbers, windows = zip(*rows, strict=True)
     empty = windows[0]._replace(weights=np.zeros_like(windows[0].weights))
-    windows += (empty,) * (_power_of_two(len(rows)) - len(rows))
+    windows += (empty,) * (power_of_two(len(rows)) - len(rows))
     return Rows(np.array(numbers), Batch(*map(np.concatenate, zip(*windows, strict=True))))
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below the number: of such sizes a few programs serve all."""
     return 1 << max(0, number - 1).bit_length()
 
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_jax.config import SamplingConfig
+from llm_jax.data.batches import power_of_two
 from llm_jax.errors import UserError
 from llm_jax.inference.sampling import log_probs, sample
 from llm_jax.model.cache import KVCache, init_cache
@@ -237,8 +238,3 @@ def seen_in(prompts: Sequence[Sequence[int]], config: ModelConfig) -> np.ndarray
     for row, prompt in enumerate(prompts):
         seen_BV[row, np.asarray(prompt[-config.context_length :])] = True
     return seen_BV
-
-
-def power_of_two(number: int) -> int:
-    """The least power of two that is not below the number."""
-    return 1 << max(0, number - 1).bit_length()

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_jax.config import SamplingConfig
+from llm_jax.data.batches import power_of_two
 from llm_jax.errors import UserError
-from llm_jax.inference.decode import draw, pad_left, power_of_two, prefill, row_keys
+from llm_jax.inference.decode import draw, pad_left, prefill, row_keys
 from llm_jax.inference.sampling import probabilities
 from llm_jax.model.cache import KVCache
 from llm_jax.model.checks import check_room
