@@ -40,7 +40,7 @@ def planned_config(config: Config, seconds: float, report: Callable[[str], None]
     if not is_sized(config):
         config = with_size(config, LADDER[_rung(material, seconds)])
     material = material._replace(config=materials.with_vocabulary(config, material.store.tokenizer))
-    plan = plan_run(config, seconds, _measure(material))
+    plan = plan_run(config, seconds, measure(material))
     model, train = plan.config.model, plan.config.train
     report(
         f"plan for {seconds:.0f} s: {train.steps:,} steps of {train.batch_size} x {model.context_length}, "
@@ -59,7 +59,7 @@ def _rung(material: Materials, seconds: float) -> int:
     return choose_rung(parameters, seen, len(material.store.tokens("train")))
 
 
-def _measure(material: Materials) -> Costs:
+def measure(material: Materials) -> Costs:
     """Runs, and forgets, a few calls of the train step, an evaluation and a save."""
     config = material.config
     count = config.train.steps_per_dispatch

@@ -17,6 +17,8 @@ from llm_jax.train import train
 from llm_jax.training.depth import BASE_WIDTH, Derived, derive_model, derive_run, with_derived
 from llm_jax.tree import count_parameters
 
+pytestmark = pytest.mark.compiles
+
 DEPTHS = range(1, 49)
 NOTHING: frozenset[str] = frozenset()
 

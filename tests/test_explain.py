@@ -17,6 +17,8 @@ from llm_jax.walkthrough.lesson import movements
 from llm_jax.walkthrough.source import statement
 from llm_jax.walkthrough.words import LANGUAGES, read_words
 
+pytestmark = pytest.mark.compiles
+
 EXACT = """
 [data]
 corpus = "{corpus}"

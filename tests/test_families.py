@@ -16,6 +16,8 @@ from llm_jax.model.decoder import forward, init_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import flatten
 
+pytestmark = pytest.mark.compiles
+
 LLAMA: dict[str, Any] = {"model_type": "llama", "vocab_size": 31, "hidden_size": 12, "intermediate_size": 20}
 LLAMA |= {"num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 3, "hidden_act": "silu"}
 LLAMA |= {"max_position_embeddings": 16, "rms_norm_eps": 1e-6, "rope_theta": 500, "torch_dtype": "bfloat16"}

@@ -20,6 +20,8 @@ from llm_jax.model.decoder import forward, init_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
+pytestmark = pytest.mark.compiles
+
 GREEDY = SamplingConfig(temperature=0)
 run = jax.jit(forward, static_argnums=1)
 

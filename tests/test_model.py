@@ -24,6 +24,8 @@ from llm_jax.model.dropout import dropout, hashed_bits
 from llm_jax.model_config import ModelConfig, RotaryConfig
 from llm_jax.tree import Tree, count_parameters, flatten
 
+pytestmark = pytest.mark.compiles
+
 run = jax.jit(forward, static_argnums=1)
 GPT2 = {"positions": "learned", "activation": "gelu", "qkv_bias": True, "tied_head": True, "head_bias": False}
 GPT2 |= {"spare_embedding_rows": 0, "initializer": "gpt2", "embedding_dropout": 0.1}

@@ -19,6 +19,8 @@ from llm_jax.training.step import init_state, train_step
 from llm_jax.training.throughput import flops_per_token
 from llm_jax.tree import Tree
 
+pytestmark = pytest.mark.compiles
+
 EXPERTS: dict[str, Any] = {"num_experts": 5, "experts_per_token": 2, "mlp_bias": False, "dropout": 0.0}
 WINDOW = np.random.default_rng(0).integers(0, 37, (3, 13))
 

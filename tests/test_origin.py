@@ -37,6 +37,8 @@ from llm_jax.tree import flatten
 from tests.test_families import LLAMA
 from tests.test_runs import metrics_of, run_door
 
+pytestmark = pytest.mark.compiles
+
 CHAT = {"template": "{{ messages }}"}
 
 
@@ -321,7 +323,7 @@ def test_a_planned_run_keeps_the_models_size(tmp_path: Path, prose: Path) -> Non
         *(f"--data.prepared={tmp_path / 'prepared'}", "--train.sample_tokens=4"),
     ]
     config, lines = read_config([], words, below=command.INHERITED), []
-    planned = planned_config(config, seconds_since_start() + 60, lines.append)
+    planned = planned_config(config, seconds_since_start() + 3600, lines.append)
     assert any("your size: 8 layers of 64" in line for line in lines)
     assert planned.model == config.model
     assert planned.train.steps != config.train.steps

@@ -162,8 +162,8 @@ def test_a_profile_finds_every_part_and_its_sums_are_what_was_traced(
     for phase in ("forward", "backward"):
         assert {one["part"] for one in found["parts"] if one["phase"] == phase} >= both
     assert {one["part"] for one in found["parts"]} >= {"optimizer", "norms that are logged", "dropout"}
-    unknown = sum(one["seconds"] for one in found["parts"] if one["part"] in ("the rest", "no metadata"))
-    assert unknown < found["busy_seconds"] / 2
+    unknown = [one for one in found["operations"] if one["part"] in ("the rest", "no metadata")]
+    assert len(unknown) < len(found["operations"]) / 2
     products = [one for one in found["operations"] if one["kind"] == "product" and one["part"] == "MLP"]
     assert products
     assert {one["source"].split(":")[0] for one in products} == {"layers.py"}

@@ -18,6 +18,8 @@ from llm_jax.training import loop
 from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.step import lower_steps
 
+pytestmark = pytest.mark.compiles
+
 
 @contextmanager
 def compiled_programs() -> Iterator[list[str]]:

@@ -24,6 +24,8 @@ from llm_jax import (
 )
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.compiles
+
 README = (ROOT / "README.md").read_text()
 DOORS = {
     "prepare": prepare.prepare,

@@ -24,6 +24,8 @@ from llm_jax.training.record import mean_loss, read_lines
 from llm_jax.training.step import abstract_state
 from tests.test_runs import run_door, words_for
 
+pytestmark = pytest.mark.compiles
+
 KEEP = ["--train.keep=9", "--train.max_skipped=1", "--optim.clip_norm=1"]  # saves at 0, 4, 6, 8 and 12
 RUNS = {
     "plain": ["--optim.ema_decay=0.9"],

@@ -22,6 +22,8 @@ from llm_jax.walkthrough.report import RunFacts, duration, run_page, run_picture
 from tests.test_checkpoint import flip_a_bit
 from tests.test_runs import metrics_of, run_door, words_for
 
+pytestmark = pytest.mark.compiles
+
 SECTIONS = {
     "loss",
     "optimisation",

@@ -22,6 +22,8 @@ from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 from tests.test_inference import generate
 
+pytestmark = pytest.mark.compiles
+
 GREEDY = SamplingConfig(temperature=0)
 FALSE_ALARM = 1e-6  # how often a statistical test here would fail with another seed though all is well
 DRAWS = 20_000

@@ -26,6 +26,8 @@ from llm_jax.training.step import (
 )
 from llm_jax.tree import Tree, flatten
 
+pytestmark = pytest.mark.compiles
+
 
 def a_config(tiny: ModelConfig, **train: Any) -> Config:
     settings = {"steps": 10, "batch_size": 4} | train

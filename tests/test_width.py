@@ -19,6 +19,8 @@ from llm_jax.training.optimizer import make_horizon, make_optimizer, rate_factor
 from llm_jax.training.step import abstract_state
 from llm_jax.tree import flatten, unflatten
 
+pytestmark = pytest.mark.compiles
+
 
 def a_model(width: int = 32, **settings: Any) -> ModelConfig:
     wide = coordinates.widened(ModelConfig(d_model=32, num_heads=4, num_layers=2), width)
