@@ -27,7 +27,7 @@ quick: $(VENV)/.test ## the tests alone
 	$(BIN)/python -m pytest -n 2 --ignore=tests/parity --ignore=tests/browser $(ARGS)
 
 parity: $(VENV)/.parity ## the proof of numerical parity with torch
-	$(BIN)/python -m pytest tests/parity $(ARGS)
+	$(BIN)/python -m pytest -n 2 tests/parity $(ARGS)
 
 browser: $(VENV)/.browser ## the pages in Chromium, which must be installed (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest tests/browser $(ARGS)
