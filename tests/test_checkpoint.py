@@ -261,18 +261,6 @@ def test_checksums_and_restored_bits_do_not_depend_on_the_mesh(saved: Path, devi
     assert same_bits(params, a_state(3)["params"])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "int8", "bool", "uint16"])
-def test_any_single_flipped_bit_changes_the_checksum(dtype: str) -> None:
-    values = np.random.default_rng(0).integers(0, 2, 64) if dtype == "bool" else np.arange(64)
-    clean = np.asarray(jnp.asarray(values, dtype))
-    reference = checksums({"x": jnp.asarray(clean)})
-    for position in range(0, 64, 7):
-        for bit in range(1 if dtype == "bool" else 8 * clean.itemsize):
-            raw = bytearray(clean.tobytes())
-            raw[position * clean.itemsize + bit // 8] ^= 1 << bit % 8
-            assert checksums({"x": jnp.asarray(np.frombuffer(bytes(raw), clean.dtype))}) != reference
-
-
 KILLED = """
 import sys, jax.numpy as jnp
 from pathlib import Path

@@ -211,7 +211,7 @@ def require_tensors(
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params)}
     for part, targets, pieces in _cut(progress(iter(wanted), len(wanted)), their_names, leaves, read):
         for target, piece in zip(targets, pieces, strict=True):
-            if not np.array_equal(target, piece.astype(target.dtype)):
+            if not np.array_equal(target, piece.astype(target.dtype, copy=False)):
                 raise CheckpointError(f"what was written differs from {their_names[part.name]}")
 
 

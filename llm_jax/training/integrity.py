@@ -39,12 +39,22 @@ def _checksums(leaves: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
 
 
 def _checksum(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
-    bits = _words(leaf).ravel()
-    position = jax.lax.iota(jnp.uint32, bits.size)
+    """Both sums in one reduction over the leaf's own axes: XLA makes copies of the leaf for two of them, and
+    gathers the parts of one that lies on many devices to flatten it.
+    """
+    bits = _words(leaf)
+    position, stride = jnp.zeros(bits.shape, jnp.uint32), 1
+    for axis in reversed(range(bits.ndim)):
+        along = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+        position += along * np.uint32(stride % 2**32)
+        stride *= bits.shape[axis]
     mixed = (bits ^ (position * np.uint32(0x9E3779B9))) * np.uint32(0x85EBCA6B)
     mixed = (mixed ^ (mixed >> 15)) * np.uint32(0xC2B2AE35)
-    first = jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
-    return first, jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32)
+    summands = bits * (2 * position + 1), mixed ^ (mixed >> 13)
+    zero = np.uint32(0)
+    return jax.lax.reduce(
+        summands, (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), tuple(range(bits.ndim))
+    )
 
 
 def _words(leaf: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import gc
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from llm_jax.errors import CheckpointError
 from llm_jax.training.integrity import checksums, describe
 
 State = dict[str, Any]
+_LEAST_IN_FLIGHT = 64 << 20  # bytes
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of folders that orbax has not committed
 
 
@@ -37,7 +40,7 @@ def write_step(path: Path, state: State, about: Mapping[str, Any]) -> None:
     Raises whatever orbax and the file system raise.
     """
     leaves = {part: _describe_with_sums(tree) for part, tree in state.items()}
-    with _quiet():
+    with _quiet(), _bounded(_largest(leaves)):
         ocp.save_checkpointables(str(path), state | {"manifest": _seal(about, leaves)})
     _sync_tree(path)
 
@@ -63,7 +66,7 @@ def load_step(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]
 
     for part, tree in abstract_state.items():
         _require_same(path, part, manifest["leaves"].get(part, {}), describe(tree))
-    state = _orbax(path, jax.tree.map(placed, abstract_state))
+    state = _orbax(path, jax.tree.map(placed, abstract_state), _largest(manifest["leaves"]))
     _require_sums(state, manifest["leaves"])
     return state, manifest["about"]
 
@@ -101,7 +104,7 @@ def _seal(about: Mapping[str, Any], leaves: dict[str, Any]) -> dict[str, str]:
 def load_everything(path: Path) -> State:
     """All parts of a step as the nested arrays that were saved. Damaged when they cannot be trusted."""
     leaves = open_manifest(path)["leaves"]
-    state = _orbax(path, dict.fromkeys(leaves))
+    state = _orbax(path, dict.fromkeys(leaves), _largest(leaves))
     _require_sums(state, leaves)
     return state
 
@@ -124,8 +127,8 @@ def open_manifest(path: Path) -> dict[str, Any]:
         raise Damaged(f"its manifest cannot be read ({error})") from None
 
 
-def _orbax(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
-    with _quiet():
+def _orbax(path: Path, parts: dict[str, Any], largest: int = 0) -> dict[str, Any]:
+    with _quiet(), _bounded(largest):
         try:
             return ocp.load_checkpointables(str(path), parts)
         except Exception as error:  # noqa: BLE001 - damage surfaces as whatever the damaged reader raises
@@ -151,6 +154,25 @@ def _sync(name: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _largest(leaves: dict[str, dict[str, list]]) -> int:
+    """Bytes of the largest leaf that a manifest lists."""
+    return max(
+        jnp.dtype(kind).itemsize * math.prod(shape)
+        for part in leaves.values()
+        for kind, shape, *_ in part.values()
+    )
+
+
+def _bounded(largest: int) -> ocp.Context:
+    """Orbax holds no more than the largest leaf, or a little, beside the state itself."""
+    most = max(largest + 1, _LEAST_IN_FLIGHT)
+    return ocp.Context(
+        memory_options=ocp.options.MemoryOptions(
+            write_concurrent_bytes=most, read_concurrent_bytes=most, transfer_concurrent_bytes=most
+        )
+    )
 
 
 @contextmanager
