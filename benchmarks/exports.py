@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-import xllamacpp
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import llm_jax
+from benchmarks.llama_cpp import Server, llama_cpp_greedy, open_llama_cpp
 from benchmarks.open_model import log_probabilities
 from llm_jax.config import SamplingConfig
 from llm_jax.data.tokenizers import decode
@@ -48,24 +48,6 @@ def transformers_greedy(folder: Path, prompt: str, tokens: int) -> tuple[list[in
     return ids, tokenizer.decode(ids)
 
 
-def open_llama_cpp(path: Path, context: int) -> xllamacpp.Server:
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx, params.n_parallel, params.n_gpu_layers = context, 1, 0
-    params.cpuparams.n_threads, params.warmup, params.verbosity = 2, False, 1
-    # A cache of float16, which is usual, moves log-probabilities by about 1e-3.
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    return xllamacpp.Server(params)
-
-
-def llama_cpp_greedy(server: xllamacpp.Server, prompt: str, tokens: int) -> tuple[list[int], str, np.ndarray]:
-    """Ids, text and log-probabilities."""
-    request = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "logprobs": 1, "cache_prompt": False}
-    choice = server.handle_completions(request)["choices"][0]
-    made = choice["logprobs"]["content"]
-    return [each["id"] for each in made], choice["text"], np.array([each["logprob"] for each in made])
-
-
 def ours_greedy(model: llm_jax.Trained, ids: list[int], tokens: int) -> list[int]:
     rows = generate_tokens(
         lay_out(model.params), model.config, [ids], max_new_tokens=tokens, sampling=GREEDY, seed=0
@@ -74,7 +56,7 @@ def ours_greedy(model: llm_jax.Trained, ids: list[int], tokens: int) -> list[int
 
 
 def continuation(
-    model: llm_jax.Trained, folder: Path, server: xllamacpp.Server, prompt: str, tokens: int
+    model: llm_jax.Trained, folder: Path, server: Server, prompt: str, tokens: int
 ) -> dict[str, Any]:
     """What each of the three makes of a prompt."""
     ids = model.tokenizer.encode(prompt).tolist()

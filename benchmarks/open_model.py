@@ -1,10 +1,13 @@
-"""A real open model through our doors, beside transformers: import, log-probabilities, greedy text, export.
+"""A real open model through our doors, beside transformers and llama.cpp: import, log-probabilities, greedy
+text, export.
 
 python benchmarks/open_model.py SOURCE TEXT [--tokens 512] [--json FILE]
 
 SOURCE is a GGUF file or a directory of Hugging Face's, TEXT a text file. The model is imported, exported as
 Hugging Face's directory, which transformers loads, and both score the beginning of TEXT and continue five
-prompts greedily by 40 tokens. Everything is float32; a temporary folder takes four bytes a parameter, twice.
+prompts greedily by 40 tokens, in float32. llama.cpp (package xllamacpp) scores the same ids with our export
+to a GGUF file in float32, and with SOURCE where that is one: there it rounds what enters each product to
+eight bits, too. A temporary folder takes four bytes a parameter, three times.
 """
 
 import argparse
@@ -21,9 +24,10 @@ import transformers
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import llm_jax
+from benchmarks.llama_cpp import llama_cpp_scores, open_llama_cpp
 from llm_jax.config import SamplingConfig
 from llm_jax.converting import import_model
-from llm_jax.exporting import export_huggingface
+from llm_jax.exporting import export_gguf, export_huggingface
 from llm_jax.inference.decode import generate_tokens
 
 PROMPTS = (
@@ -72,6 +76,7 @@ def main() -> None:
         print(import_model(options.source, Path(folder) / "ours", "float32"))
         imported = time.perf_counter() - began
         print(export_huggingface(Path(folder) / "ours", Path(folder) / "theirs"))
+        print(export_gguf(Path(folder) / "ours", Path(folder) / "model.gguf", "float32"))
         ours = llm_jax.load(Path(folder) / "ours")
         exported = Path(folder) / "theirs"
         theirs = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32).eval()
@@ -82,6 +87,15 @@ def main() -> None:
         difference = logits_TV - their_logits_TV
         found, wanted = log_probabilities(logits_TV, ids_T), log_probabilities(their_logits_TV, ids_T)
         prompts = [ours.tokenizer.encode(prompt).tolist() for prompt in PROMPTS]
+        files = {"our float32 file": Path(folder) / "model.gguf"}
+        if options.source.is_file():
+            files["the source"] = options.source
+        of_llama_cpp = {
+            which: llama_cpp_scores(
+                open_llama_cpp(file, ours.config.context_length), ids_T, ours.config.vocab_size
+            )
+            for which, file in files.items()
+        }
         same = [ours_greedy(ours, ids) == theirs_greedy(theirs, ids) for ids in prompts]
     results = {
         "import, s": round(imported, 1),
@@ -93,6 +107,13 @@ def main() -> None:
         "nats a token, ours and theirs": [-float(found.mean()), -float(wanted.mean())],
         "identical greedy continuations": f"{sum(same)} of {len(same)}",
     }
+    for which, scores in of_llama_cpp.items():
+        far = np.abs(found - scores)
+        results[f"llama.cpp on {which}: difference of log-probabilities, median and largest"] = [
+            float(np.median(far)),
+            float(far.max()),
+        ]
+        results[f"llama.cpp on {which}: nats a token"] = -float(scores.mean())
     for name, value in results.items():
         print(f"{name}: {value}")
     if options.json:
