@@ -64,7 +64,7 @@ $(VENV)/.test: $(VENV)/.train $(LOCK)-test.txt
 
 # Left out of the lock files, so that the machine's own build of torch (CPU or CUDA) serves.
 $(VENV)/.parity: $(VENV)/.test
-	$(PIP) torch==2.13.0 transformers==5.23.0 "lm-eval[hf]==0.4.13"
+	$(PIP) torch==2.13.0 transformers==5.23.0 "lm-eval[hf]==0.4.13" peft==0.21.2
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.test

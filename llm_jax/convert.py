@@ -23,6 +23,7 @@ def import_(
     *,
     tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes"] | None = None,
     param_dtype: Literal["float32", "bfloat16"] = "float32",
+    adapter: Path | None = None,
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 
@@ -40,6 +41,9 @@ def import_(
         What the torch tutorial's model was trained with (cl100k_base without it). Other sources hold theirs.
     param_dtype:
         How weights out of a directory or a `.gguf` file are stored.
+    adapter:
+        A directory with a LoRA adapter as the save_pretrained of peft writes it (adapter_config.json,
+        adapter_model.safetensors): what is imported are the weights with the adapter merged into them.
     """
     _require_new(out)
     own = source.is_dir() or source.suffix == ".gguf"
@@ -47,10 +51,12 @@ def import_(
         raise UserError(f"{source} must bring its own tokenizer; leave --tokenizer {tokenizer} out")
     if not own and param_dtype != "float32":
         raise UserError("a state dict of the torch tutorial must stay float32; leave --param_dtype out")
+    if not own and adapter is not None:
+        raise UserError(f"{source} must be a directory or a .gguf file for --adapter; leave {adapter} out")
     from llm_jax import converting
 
     if own:
-        print(converting.import_model(source, out, param_dtype))
+        print(converting.import_model(source, out, param_dtype, adapter))
     else:
         print(converting.import_tutorial(source, out, tokenizer or "cl100k_base"))
 

@@ -16,6 +16,7 @@ from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
 from llm_jax.data.tokenizers import ByteTokenizer, Tokenizer, named_tokenizer
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop import torch_tutorial
+from llm_jax.interop.adapters import adapter_digest, merge_adapter
 from llm_jax.interop.chat_files import read_directory_chat, read_gguf_chat
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.gguf_file import open_gguf
@@ -33,11 +34,17 @@ from llm_jax.tree import Tree, count_parameters, flatten
 _Item = TypeVar("_Item")
 
 
-def import_model(source: Path, out: Path, param_dtype: str) -> str:
+def import_model(source: Path, out: Path, param_dtype: str, adapter: Path | None = None) -> str:
     """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives a line for the user.
 
+    Args:
+        source: the directory or file; tokenizer and chat template are its own.
+        out: the directory to make.
+        param_dtype: how weights are stored.
+        adapter: a directory with a LoRA adapter to merge into the weights.
+
     Raises:
-        CheckpointError, DataError: weights or tokenizer are damaged, or of a kind that is not known.
+        CheckpointError, DataError: weights, tokenizer or adapter are damaged, or of a kind that is not known.
     """
     found = open_directory(source) if source.is_dir() else open_gguf(source)
     tokenizer = (
@@ -46,16 +53,19 @@ def import_model(source: Path, out: Path, param_dtype: str) -> str:
         else FileTokenizer(gguf_tokenizer_json(found.tokenizer))
     )
     model = dataclasses.replace(read_model_config(found.config), param_dtype=param_dtype)
+    if adapter is not None:
+        found = merge_adapter(found, adapter, model)
     family, count = found.config["model_type"], count_parameters(abstract_params(model))
     chat = (
         read_directory_chat(source, found.config, tokenizer.token_id, model.vocab_size)
         if source.is_dir()
         else read_gguf_chat(found.tokenizer, model.vocab_size)
     )
-    _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat)
+    _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, adapter)
     # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
     require_tensors(family, model, load(out).params, found.shapes, found.read, shown)
-    return f"imported {count:,} parameters into {out}; read again, every bit is equal"
+    merged = "" if adapter is None else f", the adapter {adapter} merged into them"
+    return f"imported {count:,} parameters into {out}{merged}; read again, every bit is equal"
 
 
 def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:
@@ -80,7 +90,12 @@ def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:
 
 
 def _save(
-    out: Path, model: ModelConfig, params: Tree, tokenizer: Tokenizer, chat: ChatFormat | None = None
+    out: Path,
+    model: ModelConfig,
+    params: Tree,
+    tokenizer: Tokenizer,
+    chat: ChatFormat | None = None,
+    adapter: Path | None = None,
 ) -> None:
     about = {
         "config": to_dict(Config(model=model)),
@@ -90,6 +105,8 @@ def _save(
     }
     if chat is not None:
         about["chat"] = chat.to_dict()
+    if adapter is not None:
+        about["adapter"] = {"name": adapter.resolve().name, "sha256": adapter_digest(adapter)}
     with Checkpoints(out / "checkpoints", keep=2, about=about) as checkpoints:
         # device_put takes aligned memory of a CPU as it is; jnp.asarray would copy it.
         checkpoints.save(0, {"params": jax.device_put(params)}, metrics={}, score=None)

@@ -1,6 +1,6 @@
 """Another program's configuration: every field is taken, or known to change nothing, or refused by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from llm_jax.errors import CheckpointError
@@ -60,9 +60,13 @@ class Fields:
         if value not in allowed:
             raise CheckpointError(f"{self._name}: {field} must be {allowed[0]!r} here, got {quoted(value)}")
 
-    def finish(self) -> None:
-        """Raises CheckpointError for fields that were not taken and may change what the model computes."""
-        if left := sorted(set(self._left) - _NOT_THE_MODEL):
+    def finish(self, silent: Set[str] = _NOT_THE_MODEL) -> None:
+        """Raises CheckpointError for fields that were not taken and may change what the model computes.
+
+        Args:
+            silent: fields that may be left, as they change nothing.
+        """
+        if left := sorted(set(self._left) - silent):
             raise CheckpointError(
                 f"{self._name} has fields that this program does not know: {', '.join(left)}"
             )

@@ -4,7 +4,7 @@ Legend: D d_model, N query heads, K key/value heads, H head_dim, F MLP width, V 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -180,7 +180,7 @@ def import_params(
         CheckpointError: a tensor is missing, left over, or of another shape.
     """
     wanted = list(parts(family, config))
-    their_names = _require_fit(wanted, shapes, config)
+    their_names = require_fit(wanted, shapes, config)
     leaves = {path: _aligned(leaf.shape, leaf.dtype) for path, leaf in flatten(abstract_params(config))}
     for part, targets, pieces in _cut(progress(iter(wanted), len(wanted)), their_names, leaves, read):
         for target, piece in zip(targets, pieces, strict=True):
@@ -207,7 +207,7 @@ def require_tensors(
     Args: as for `import_params`, which made the parameters.
     """
     wanted = list(parts(family, config))
-    their_names = _require_fit(wanted, shapes, config)
+    their_names = require_fit(wanted, shapes, config)
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params)}
     for part, targets, pieces in _cut(progress(iter(wanted), len(wanted)), their_names, leaves, read):
         for target, piece in zip(targets, pieces, strict=True):
@@ -260,10 +260,14 @@ def _flat(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return math.prod(inputs), math.prod(shape) // math.prod(inputs)
 
 
-def _require_fit(
-    wanted: list[Part], shapes: Mapping[str, tuple[int, ...]], config: ModelConfig
+def require_fit(
+    wanted: Sequence[Part], shapes: Mapping[str, tuple[int, ...]], config: ModelConfig
 ) -> dict[str, str]:
-    """The file's name for each of the table's; files of a bare model lack the first part of them."""
+    """The file's name for each of the table's; files of a bare model lack the first part of them.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or of another shape.
+    """
     prefix = wanted[0].name.split(".")[0] + "."
     bare = not any(name.startswith(prefix) for name in shapes)
     names = {

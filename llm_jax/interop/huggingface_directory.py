@@ -46,7 +46,7 @@ def _open(path: Path) -> Source:
     shapes: dict[str, tuple[int, ...]] = {}
     shards: dict[str, safe_open] = {}
     for shard in [_SINGLE] if index is None else sorted(set(index.values())):
-        shards[shard], found = _open_shard(own_file(path, shard))
+        shards[shard], found = open_shard(own_file(path, shard))
         if twice := sorted(found.keys() & homes.keys()):
             raise CheckpointError(
                 f"{path}: tensor {quoted(twice[0])} must be in one shard, but is in {homes[twice[0]]} "
@@ -60,10 +60,7 @@ def _open(path: Path) -> Source:
     def read(name: str) -> np.ndarray:
         if name not in homes:
             raise CheckpointError(f"{path} holds no tensor {quoted(name)}")
-        try:
-            return shards[homes[name]].get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path / homes[name]} is damaged: {quoted(error)}") from None
+        return read_tensor(shards[homes[name]], name, path / homes[name])
 
     return Source(config, shapes, read, tokenizer={})
 
@@ -86,7 +83,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
     """Tensor -> shard, as the index says it."""
     path = folder / _INDEX
     if not path.exists():
-        raise CheckpointError(_why_no_weights(folder))
+        raise CheckpointError(why_no_weights(folder, _SINGLE, f" or {_INDEX}"))
     names = read_json(own_file(folder, _INDEX)).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise CheckpointError(f"{path} must hold an object weight_map that is not empty")
@@ -98,20 +95,25 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return names
 
 
-def _why_no_weights(folder: Path) -> str:
+def why_no_weights(folder: Path, wanted: str, other: str = "") -> str:
+    """What to tell of a folder without the wanted file, nor another that serves."""
     pickles = sorted(
         file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")
     )
     if pickles:
         return (
-            f"{folder} must hold {_SINGLE}, but has only {quoted(pickles[0])}, a pickle, which can run any "
+            f"{folder} must hold {wanted}, but has only {quoted(pickles[0])}, a pickle, which can run any "
             "code and is never read; save the model as .safetensors with the program that made it"
         )
-    return f"{folder} must hold {_SINGLE} or {_INDEX}"
+    return f"{folder} must hold {wanted}{other}"
 
 
-def _open_shard(path: Path) -> tuple[safe_open, dict[str, tuple[int, ...]]]:
-    """The open file, and the shapes of all its tensors."""
+def open_shard(path: Path) -> tuple[safe_open, dict[str, tuple[int, ...]]]:
+    """An open .safetensors file, and the shapes of all its tensors.
+
+    Raises:
+        CheckpointError: it is damaged, or holds no tensors, or such as no model of ours has.
+    """
     _require_plain_header(path)
     try:
         shard = safe_open(path, framework="np")
@@ -134,6 +136,14 @@ def _open_shard(path: Path) -> tuple[safe_open, dict[str, tuple[int, ...]]]:
                 f"0, got {quoted(shapes[name])}"
             )
     return shard, shapes
+
+
+def read_tensor(shard: safe_open, name: str, path: Path) -> np.ndarray:
+    """One tensor of an open file; the path is for the message of the CheckpointError for a damaged one."""
+    try:
+        return shard.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {quoted(error)}") from None
 
 
 def _require_plain_header(path: Path) -> None:

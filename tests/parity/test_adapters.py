@@ -1,0 +1,72 @@
+"""LoRA adapters beside peft: logits of the weights that they were merged into."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import peft
+import pytest
+import torch
+
+from llm_jax.interop.adapters import merge_adapter
+from llm_jax.interop.families import read_model_config
+from llm_jax.interop.huggingface import import_params
+from llm_jax.interop.huggingface_directory import open_directory
+from llm_jax.model.decoder import forward
+from llm_jax.proof import as_batch
+from tests.parity.families import reference
+from tests.parity.test_families import WINDOW, require_near
+
+PATTERNS = {
+    "rank_pattern": {"v_proj": 5, "layers.1.mlp.up_proj": 2, r"^model\.layers\.[02]\.self_attn.o_proj": 7}
+}
+PATTERNS |= {"alpha_pattern": {"q_proj": 3, r"layers\.\d+\.mlp\.down_proj": 40, "self_attn.(v|k)_proj": 1.5}}
+# Name -> the family, and the fields of the adapter's configuration.
+ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama, every layer, patterns": ("llama", {"target_modules": "all-linear"} | PATTERNS),
+    "llama, embedding and head": ("llama", {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}),
+    "llama, some layers": (
+        "llama, tied, biases, wide heads",
+        {"target_modules": ["k_proj", "down_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
+    ),
+    "gpt2": ("gpt2", {"target_modules": "all-linear", "fan_in_fan_out": True, "use_rslora": True}),
+    "gpt2, positions": ("gpt2", {"target_modules": ["wpe", "c_proj"], "rank_pattern": {"mlp.c_proj": 3}}),
+    "gemma2": ("gemma2", {"target_modules": r".*\.[02]\..*_proj", "use_rslora": True} | PATTERNS),
+    "qwen2": ("qwen2", {"target_modules": ["q_proj", "gate_proj"], "init_lora_weights": "orthogonal"}),
+    "phi3": ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj"], "rank_pattern": {"qkv_proj": 9}}),
+    "qwen3 moe": ("qwen3 moe", {"target_modules": ["o_proj"]}),
+}
+
+
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning:peft",  # what it sets right by itself
+    "ignore::RuntimeWarning:peft",  # patterns that no module of this family matches
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",  # peft asks transformers for it
+)
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_logits_of_an_import_with_an_adapter_equal_pefts(name: str, tmp_path: Path) -> None:
+    family, fields = ADAPTERS[name]
+    model, config_json = reference(family, "float32")
+    model.save_pretrained(tmp_path / "base")
+    adapted = peft.get_peft_model(
+        model, peft.LoraConfig(task_type="CAUSAL_LM", **{"r": 4, "lora_alpha": 6} | fields)
+    ).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        tokens = torch.tensor(WINDOW[:, :-1])
+        plain = adapted(tokens).logits.numpy()
+        for path, parameter in adapted.named_parameters():
+            if "lora_" in path:
+                parameter += 0.1 * torch.randn_like(parameter)
+        wanted = adapted(tokens).logits.numpy()
+        adapted.save_pretrained(tmp_path / "adapter")
+        merged = adapted.merge_and_unload()(tokens).logits.numpy()
+    config = dataclasses.replace(read_model_config(config_json), dtype="float32", param_dtype="float32")
+    found = merge_adapter(open_directory(tmp_path / "base"), tmp_path / "adapter", config)
+    params = import_params(config_json["model_type"], config, found.shapes, found.read)
+    logits = np.asarray(jax.jit(forward, static_argnums=1)(params, config, as_batch(WINDOW).tokens)[0])
+    require_near(logits, wanted, 1e-4, 1e-5)
+    require_near(logits, merged, 1e-4, 1e-5)
+    assert np.linalg.norm(wanted - plain) > 0.05 * np.linalg.norm(plain)
