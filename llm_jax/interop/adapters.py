@@ -29,9 +29,8 @@ _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _LINEAR = ("lora_A.weight", "lora_B.weight")
 _EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
-_BASE = (
-    "base_layer.weight"  # peft stores the matrices of an adapted embedding and head along with the factors
-)
+# The matrices of an adapted embedding and head, which peft stores along with the factors.
+_BASE = "base_layer.weight"
 
 
 class _Merge(NamedTuple):
