@@ -11,7 +11,7 @@ from llm_jax.rules import Whole, at_least, fractions, require
 
 # Settings on which logits do not depend, but for rounding: how a model starts, trains and runs.
 _HOW_IT_STARTS = ("initializer", "base_width", "param_dtype")
-_HOW_IT_RUNS = ("dropout", "embedding_dropout", "router_balance", "dtype", "layers", "remat")
+_HOW_IT_RUNS = ("dropout", "embedding_dropout", "router_balance", "dtype", "layers", "remat", "attention")
 NOT_COMPUTED = frozenset((*_HOW_IT_STARTS, *_HOW_IT_RUNS))
 
 
@@ -149,6 +149,8 @@ class ModelConfig:
     """How the stacked layers run: one compiled body, or each layer laid out."""
     remat: bool = False
     """Recompute each block in the backward pass instead of keeping its activations."""
+    attention: Literal["plain", "fused"] = "plain"
+    """fused: by cuDNN on a GPU or splash attention on a TPU, where no cache is read; elsewhere as plain."""
 
     def __post_init__(self) -> None:
         require(
@@ -163,7 +165,7 @@ class ModelConfig:
         width, heads, ids, shared = self.d_model, self.num_heads, self.vocab_size, self.shared_ids
         spare, scale, windowed = self.spare_embedding_rows, self.embedding_scale, self.sliding_window > 0
         experts, taken = self.num_experts, self.experts_per_token
-        divides = self.d_head > 0 or not width % heads
+        fused, divides = self.attention == "fused", self.d_head > 0 or not width % heads
         require(
             {
                 f"d_model ({width}) must be divisible by num_heads ({heads}), or d_head be given": divides,
@@ -182,6 +184,15 @@ class ModelConfig:
                 "or set base_width = 0": not (self.base_width and self.tied_head),
                 "base_width needs attention_scale: 1 / sqrt of a head's width where all widths share that, "
                 "otherwise in proportion to 1 / it": not self.base_width or self.attention_scale > 0,
+                'attention = "fused" has no dropout on its weights: set dropout = 0': not fused
+                or self.dropout == 0,
+                'attention = "fused" has no bound on its scores: set attention_cap = 0': not fused
+                or self.attention_cap == 0,
+                f'attention = "fused" needs dtype = "bfloat16", got "{self.dtype}"': not fused
+                or self.dtype == "bfloat16",
+                'attention = "fused" needs heads whose width is a multiple of 8 and at most 128, '
+                f"got {self.head_dim}": not (fused and divides)
+                or (self.head_dim % 8 == 0 and self.head_dim <= 128),
                 "global_every needs sliding_window": windowed or not self.global_every,
                 "rotary.local_theta needs sliding_window": windowed or not self.rotary.local_theta,
                 f"rotary positions must turn an even number of entries, got {self.turned} of a head's "

@@ -28,7 +28,7 @@ def train(
 
     With --train.init_from DIR a model goes on learning instead of a fresh one: that of a run, or of
     `convert import`. Its tokenizer and its [model] settings come with it; of these only how it runs can be
-    given (dtype, layers, remat, dropout, a shorter context_length, which then is the new model's).
+    given (dtype, layers, remat, attention, dropout, a shorter context_length, which then is the new model's).
 
     Parameters
     ----------

@@ -153,7 +153,7 @@ def test_a_statement_that_is_gone_is_an_error_and_not_an_empty_box() -> None:
     with pytest.raises(LookupError, match="no statement 0 that assigns gone_BTD"):
         statement(Block.__call__, "gone_BTD")
     with pytest.raises(LookupError):
-        statement(Block.__call__, "mixed_BTNH", 1)
+        statement(Block.__call__, "mixed_BTNH", 2)
 
 
 def leaves(words: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -45,7 +45,10 @@ def test_layers_with_windows_and_a_theta_of_their_own_are_not_stretched(
 ) -> None:
     yarn = RotaryConfig(scaling="yarn", factor=4, original_context=4, magnitude=1.5, local_theta=50.0)
     config = dataclasses.replace(tiny, positions="rotary", rotary=yarn, sliding_window=5, global_every=2)
-    near, far = (sight(config, jnp.arange(12), 12, jnp.zeros(1, jnp.int32), local=x) for x in (True, False))
+    near, far = (
+        sight(config, jnp.arange(12), 12, jnp.zeros(1, jnp.int32), local=x, padded=False)
+        for x in (True, False)
+    )
     for turn, size in ((near.turn, 1.0), (far.turn, 1.5)):
         np.testing.assert_allclose(jnp.hypot(turn.cosine, turn.sine), size, rtol=1e-6)
     angle = np.arange(12)[:, None] * 50.0 ** (-np.arange(0, 4, 2) / 4)

@@ -19,10 +19,18 @@ class Sight(NamedTuple):
 
     mask: jax.Array  # [B, T, S] bool, True where attention may look
     turn: Rotation | None  # of queries and keys, where positions are rotary
+    windowed: jax.Array  # [] bool, whether a window is in the mask
+    start: jax.Array | None  # [B] int32, first real slot of left-padded rows; None where no row is padded
 
 
 def sight(
-    config: ModelConfig, query_T: jax.Array, num_slots: int, start_B: jax.Array, *, local: bool
+    config: ModelConfig,
+    query_T: jax.Array,
+    num_slots: int,
+    start_B: jax.Array,
+    *,
+    local: bool,
+    padded: bool,
 ) -> Sight:
     """What tokens see in layers that see all before them or, `local`, the last ones of a window.
 
@@ -32,6 +40,7 @@ def sight(
         num_slots: S.
         start_B: first real slot of each left-padded row.
         local: whether the layers have a window.
+        padded: whether any row may be padded.
     """
     slot_S = jnp.arange(num_slots)
     mask_BTS = (slot_S[None, None, :] <= query_T[None, :, None]) & (
@@ -39,12 +48,14 @@ def sight(
     )
     if local:
         mask_BTS &= slot_S[None, None, :] > query_T[None, :, None] - config.sliding_window
+    windowed, start = jnp.bool_(local), start_B if padded else None
     if config.positions != "rotary":
-        return Sight(mask_BTS, None)
+        return Sight(mask_BTS, None, windowed, start)
     position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
     rotary = config.rotary.in_windows() if local else config.rotary
     frequency_P = frequencies(rotary, config.turned)
-    return Sight(mask_BTS, rotation(position_BT, frequency_P, rotary.magnitude, wide(config.dtype)))
+    turn = rotation(position_BT, frequency_P, rotary.magnitude, wide(config.dtype))
+    return Sight(mask_BTS, turn, windowed, start)
 
 
 def cap(x: jax.Array, bound: float) -> jax.Array:

@@ -29,7 +29,7 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     """Fresh parameters, layers stacked on a leading axis."""
     keys = jax.random.split(key, 4)
     x_BTD = jnp.zeros((1, 1, config.d_model), config.dtype)
-    sees_itself = Sight(jnp.ones((1, 1, 1), bool), None)  # parameters depend on neither
+    sees_itself = Sight(jnp.ones((1, 1, 1), bool), None, jnp.bool_(False), None)  # parameters know none
 
     def init_block(key: jax.Array) -> Tree:
         return dict(Block(config).init(key, x_BTD, sees_itself, None, jnp.int32(0), None)["params"])
@@ -103,10 +103,11 @@ def hidden_states(
     batch_size, num_tokens = tokens_BT.shape
     num_slots = num_tokens if cache is None else cache.layers[0].keys.shape[2]
     first = jnp.int32(0) if cache is None else cache.length
-    start_B = jnp.zeros(batch_size, jnp.int32) if start_B is None else start_B
+    padded = start_B is not None
+    start_B = start_B if padded else jnp.zeros(batch_size, jnp.int32)
     query_T = first + jnp.arange(num_tokens)
-    far = sight(config, query_T, num_slots, start_B, local=False)
-    near = sight(config, query_T, num_slots, start_B, local=True) if config.sliding_window else None
+    look = partial(sight, config, query_T, num_slots, start_B, padded=padded)
+    far, near = look(local=False), look(local=True) if config.sliding_window else None
     position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
 
     token_BTD, signal_BTD = _embed(params, config, tokens_BT, position_BT)

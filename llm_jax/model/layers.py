@@ -16,6 +16,7 @@ from flax import linen as nn
 from llm_jax.model.attention import Sight, attention_weights, mix
 from llm_jax.model.cache import LayerCache
 from llm_jax.model.dropout import dropout
+from llm_jax.model.fused_attention import fused_attention, fused_kernel
 from llm_jax.model.moe import Routing, mix_experts, route
 from llm_jax.model.norms import RMSNorm, norm, wide
 from llm_jax.model.positions import rotate
@@ -104,8 +105,12 @@ class Block(nn.Module):
             cache = cache.write(k_BSKH, v_BSKH, first)
             k_BSKH, v_BSKH = (jnp.swapaxes(slots, 1, 2) for slots in cache)
         weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(c, q_BTNH, k_BSKH, sight.mask)
-        kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype))
-        mixed_BTNH = mix(kept_BNTS, v_BSKH)
+        kernel = fused_kernel(c) if cache is None else None
+        if kernel is None:
+            kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype))
+            mixed_BTNH = mix(kept_BNTS, v_BSKH)
+        else:  # The weights are then for those who look, and otherwise never computed.
+            mixed_BTNH = fused_attention(kernel, c, q_BTNH, k_BSKH, v_BSKH, sight.windowed, sight.start)
         projected_BTD = self._project("attention_output", c.d_model, mixed_BTNH, c.output_bias, residual=True)
         attention_output_BTD = self._norm_after("attention_output_norm", projected_BTD)
         after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD)
