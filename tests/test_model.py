@@ -11,7 +11,7 @@ import pytest
 
 from llm_jax.errors import DataError, UserError
 from llm_jax.model.attention import attention_weights
-from llm_jax.model.cache import init_cache
+from llm_jax.model.cache import fill_cache
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import (
     abstract_params,
@@ -72,9 +72,10 @@ def test_cached_forward_equals_full_forward_at_every_position(
 ) -> None:
     params, config = model
     full_BTV, _, _ = run(params, config, tokens_BT)
-    cache = init_cache(config, len(tokens_BT), config.context_length)
-    pieces = []
-    for cut in np.split(tokens_BT, [4, 5, 6, 9], axis=1):
+    first, *cuts = np.split(tokens_BT, [4, 5, 6, 9], axis=1)
+    piece, _, seen = run(params, config, first)
+    cache, pieces = fill_cache(seen.blocks.keys, seen.blocks.values, config.context_length), [piece]
+    for cut in cuts:
         piece, cache, _ = run(params, config, cut, cache=cache)
         pieces.append(piece)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), full_BTV, atol=2e-6)

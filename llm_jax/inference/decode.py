@@ -21,7 +21,7 @@ from llm_jax.config import SamplingConfig
 from llm_jax.data.batches import power_of_two
 from llm_jax.errors import UserError
 from llm_jax.inference.sampling import log_probs, sample
-from llm_jax.model.cache import KVCache, init_cache
+from llm_jax.model.cache import KVCache, fill_cache
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import hidden_states, logits, unstack_blocks
 from llm_jax.model_config import ModelConfig
@@ -48,9 +48,8 @@ def prefill(
     """Logits after the last token of left-padded prompts, [B, V], and a cache of `num_slots` with the prompts
     in it.
     """
-    empty = init_cache(config, tokens_BT.shape[0], num_slots)
-    hidden_BTD, cache, _ = hidden_states(params, config, tokens_BT, start_B=start_B, cache=empty)
-    assert cache is not None
+    hidden_BTD, _, seen = hidden_states(params, config, tokens_BT, start_B=start_B)
+    cache = fill_cache(seen.blocks.keys, seen.blocks.values, num_slots)
     return logits(params, config, hidden_BTD[:, -1]), cache
 
 

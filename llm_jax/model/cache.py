@@ -1,11 +1,11 @@
-"""The key/value cache: what earlier tokens left behind. B batch, S slots, K key/value heads, H head_dim."""
+"""The key/value cache: what earlier tokens left behind. B batch, T tokens, S slots,
+K key/value heads, H head_dim, L layers.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-from llm_jax.model_config import ModelConfig
 
 
 class LayerCache(NamedTuple):
@@ -31,8 +31,18 @@ class KVCache(NamedTuple):
     length: jax.Array  # [] int32
 
 
-def init_cache(config: ModelConfig, batch_size: int, num_slots: int) -> KVCache:
-    """An empty cache for `batch_size` rows of at most `num_slots` tokens."""
-    shape = (batch_size, config.kv_heads, num_slots, config.head_dim)
-    empty = lambda: jnp.zeros(shape, config.dtype)  # noqa: E731
-    return KVCache(tuple(LayerCache(empty(), empty()) for _ in range(config.num_layers)), jnp.int32(0))
+def fill_cache(keys_LBTKH: jax.Array, values_LBTKH: jax.Array, num_slots: int) -> KVCache:
+    """The cache after tokens that were read without one, with room for later ones.
+
+    Args:
+        keys_LBTKH: of every layer, as `Seen.blocks` has them.
+        values_LBTKH: likewise.
+        num_slots: S, at least T.
+    """
+    num_tokens = keys_LBTKH.shape[2]
+
+    def lay_out(x_BTKH: jax.Array) -> jax.Array:
+        return jnp.pad(jnp.swapaxes(x_BTKH, 1, 2), ((0, 0), (0, 0), (0, num_slots - num_tokens), (0, 0)))
+
+    layers = zip(jnp.unstack(keys_LBTKH), jnp.unstack(values_LBTKH), strict=True)
+    return KVCache(tuple(LayerCache(*map(lay_out, layer)) for layer in layers), jnp.int32(num_tokens))
