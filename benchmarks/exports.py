@@ -1,9 +1,10 @@
 """A model of ours in transformers and llama.cpp: exported both ways, does it go on with the same words?
 
 python -m llm_jax.train --data.tokenizer bpe --data.bpe_vocab_size 1024 --data.no-compact_vocab \
-    --model.positions rotary --model.norm rms --model.activation silu --model.gated_mlp \
-    --model.num_kv_heads 2 --model.d_ff 352 --model.no-output_bias --model.no-mlp_bias \
-    --model.no-head_bias --model.dropout 0 --train.run runs/llama --time 1m
+    --model.context_length 128 --model.d_model 128 --model.num_layers 4 --model.num_heads 4 \
+    --model.num_kv_heads 2 --model.d_ff 352 --model.positions rotary --model.norm rms \
+    --model.activation silu --model.gated_mlp --model.no-output_bias --model.no-mlp_bias \
+    --model.no-head_bias --model.dropout 0 --train.batch_size 8 --train.steps 200 --train.run runs/llama
 python benchmarks/exports.py runs/llama "The salesperson" "A customer" [--tokens 40] [--dtype float32]
 
 DIR is a run, or what `convert import` made. It is exported as Hugging Face's directory and as a GGUF file;
@@ -87,6 +88,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     model = llm_jax.load(options.directory)
+    # Past its context ours slides a window; the others go on without one, or stop.
+    room = model.config.context_length - options.tokens
+    if long := [prompt for prompt in options.prompts if len(model.tokenizer.encode(prompt)) > room]:
+        parser.error(f"prompt and --tokens must fit into {room + options.tokens} tokens, got {long[0]!r}")
     with tempfile.TemporaryDirectory() as folder:
         directory, file = Path(folder) / "theirs", Path(folder) / "model.gguf"
         print(export_huggingface(options.directory, directory))

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,3 +185,24 @@ def test_no_setting_is_dead_and_each_is_documented(kind: type) -> None:
             f"{kind.__name__}.{field.name} is read by nothing"
         )
         assert field.name in documented, f"{kind.__name__}.{field.name} has no description"
+
+
+def test_benchmarks_ask_the_package_for_what_it_has() -> None:
+    """They run seldom, and no types are checked there."""
+    asked = [
+        (file.name, node.module, name.name)
+        for file in (PACKAGE.parent / "benchmarks").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llm_jax")
+        for name in node.names
+    ]
+    assert len(asked) > 50
+    modules = {f"llm_jax/{path}" for path in FILES}
+    # A module of ours, or a name in one, of which the one that imports lm-eval may not be importable here.
+    assert not [
+        (file, module, name)
+        for file, module, name in asked
+        if f"{module}.{name}".replace(".", "/") + ".py" not in modules
+        and module != "llm_jax.harness_model"
+        and not hasattr(importlib.import_module(module), name)
+    ]
