@@ -27,13 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import llm_jax
 from benchmarks.llama_cpp import Server, llama_cpp_greedy, open_llama_cpp
-from benchmarks.open_model import log_probabilities
-from llm_jax.config import SamplingConfig
+from benchmarks.open_model import log_probabilities, ours_greedy
 from llm_jax.data.tokenizers import decode
 from llm_jax.exporting import export_gguf, export_huggingface
-from llm_jax.inference.decode import generate_tokens, lay_out
-
-GREEDY = SamplingConfig(temperature=0)
 
 
 def transformers_greedy(folder: Path, prompt: str, tokens: int) -> tuple[list[int], str]:
@@ -47,13 +43,6 @@ def transformers_greedy(folder: Path, prompt: str, tokens: int) -> tuple[list[in
         )
     ids = made[0, given["input_ids"].shape[1] :].tolist()
     return ids, tokenizer.decode(ids)
-
-
-def ours_greedy(model: llm_jax.Trained, ids: list[int], tokens: int) -> list[int]:
-    rows = generate_tokens(
-        lay_out(model.params), model.config, [ids], max_new_tokens=tokens, sampling=GREEDY, seed=0
-    )
-    return [int(row[0]) for row in rows]
 
 
 def continuation(

@@ -28,7 +28,7 @@ from benchmarks.llama_cpp import llama_cpp_scores, open_llama_cpp
 from llm_jax.config import SamplingConfig
 from llm_jax.converting import import_model
 from llm_jax.exporting import export_gguf, export_huggingface
-from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.decode import generate_tokens, lay_out
 
 PROMPTS = (
     "The capital of France is",
@@ -54,11 +54,10 @@ def theirs_greedy(model: transformers.PreTrainedModel, ids: list[int]) -> list[i
     return made[0, len(ids) :].tolist()
 
 
-def ours_greedy(model: llm_jax.Trained, ids: list[int]) -> list[int]:
+def ours_greedy(model: llm_jax.Trained, ids: list[int], tokens: int = NEW_TOKENS) -> list[int]:
     greedy = SamplingConfig(temperature=0)
-    rows = generate_tokens(
-        model.params, model.config, [ids], max_new_tokens=NEW_TOKENS, sampling=greedy, seed=0
-    )
+    params = lay_out(model.params)
+    rows = generate_tokens(params, model.config, [ids], max_new_tokens=tokens, sampling=greedy, seed=0)
     return [int(row[0]) for row in rows]
 
 
