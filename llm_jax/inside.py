@@ -71,7 +71,7 @@ def find_subject(source: Path | None, report: Callable[[str], None]) -> Subject:
 def make_lesson(subject: Subject, batch: Batch) -> Lesson:
     """A batch through a subject's model, and one optimizer step on it, seen from inside."""
     config, state = subject.config, subject.state
-    params = evaluated_params(state)
+    params = evaluated_params(config.model, state)
     logits, seen = look(params, config.model, batch.tokens)
     _, seen_targets = look(params, config.model, batch.targets)
     after, _ = train_step(config, jax.tree.map(jnp.copy, state), batch)
@@ -102,7 +102,8 @@ def text_xray(subject: Subject, text: str | None) -> XRay:
     Raises:
         DataError: the text has fewer than two tokens.
     """
-    model, params = subject.config.model, evaluated_params(subject.state)
+    model = subject.config.model
+    params = evaluated_params(model, subject.state)
     held_out = subject.validation_tokens if len(subject.validation_tokens) else subject.train_tokens
     tokens = np.asarray(held_out if text is None else subject.tokenizer.encode(text))
     tokens = tokens[: model.context_length + 1].astype(np.int32)
@@ -132,7 +133,7 @@ def _origin(subject: Subject, samples: int = 3, context: int = 16) -> Origin:
     settings, tokenizer = subject.config.train, subject.tokenizer
     prompt = tokenizer.encode(settings.prompt or "The").tolist()
     rows = generate_tokens(
-        evaluated_params(subject.state),
+        evaluated_params(subject.config.model, subject.state),
         subject.config.model,
         [prompt] * samples,
         max_new_tokens=100,

@@ -80,9 +80,9 @@ def measure(material: Materials) -> Costs:
     began = time.perf_counter()
     lower_steps(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=1))).compile()
     again = time.perf_counter() - began
-    material.evaluate(evaluated_params(state))  # compiles; the run finds the program ready
+    material.evaluate(evaluated_params(config.model, state))  # compiles; the run finds the program ready
     began = time.perf_counter()
-    material.evaluate(evaluated_params(state))
+    material.evaluate(evaluated_params(config.model, state))
     evaluation = time.perf_counter() - began
     with (
         tempfile.TemporaryDirectory() as folder,

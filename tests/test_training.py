@@ -235,7 +235,9 @@ def test_average_of_parameters_follows_its_definition(tiny: ModelConfig) -> None
         expected = optax.incremental_update(
             state["params"], expected, 1 - min(0.15, (1 + step) / (10 + step))
         )
-    for (path, leaf), (_, wanted) in zip(flatten(evaluated_params(state)), flatten(expected), strict=True):
+    for (path, leaf), (_, wanted) in zip(
+        flatten(evaluated_params(tiny, state)), flatten(expected), strict=True
+    ):
         np.testing.assert_allclose(leaf, wanted, atol=1e-6, err_msg=path)
 
 

@@ -55,8 +55,8 @@ def train(
     with stop_requests() as stop_requested:
         if settings.init_from and not step:
             # What the model was worth before: the run is judged by what it adds.
-            score = around.evaluate(evaluated_params(state))
-            around.on_evaluation(0, evaluated_params(state), score)
+            score = around.evaluate(evaluated_params(config.model, state))
+            around.on_evaluation(0, evaluated_params(config.model, state), score)
         while step < settings.steps:
             steps = range(step + 1, _next_pause(settings, step) + 1)
             batches = [around.batch_at(batch_index + number) for number in range(len(steps))]
@@ -74,8 +74,8 @@ def train(
                 pending.clear()
                 continue
             if evaluating:
-                score = around.evaluate(evaluated_params(state))
-                around.on_evaluation(step, evaluated_params(state), score)
+                score = around.evaluate(evaluated_params(config.model, state))
+                around.on_evaluation(step, evaluated_params(config.model, state), score)
             if saving:
                 loss = score["validation_loss"] if evaluating else None
                 checkpoints.save(step, state, metrics=score if evaluating else {}, score=loss)
@@ -85,7 +85,7 @@ def train(
                     f"stopped by a signal; step {step} is saved: the same command goes on from there"
                 )
     checkpoints.require_saved()
-    return state, score or around.evaluate(evaluated_params(state))
+    return state, score or around.evaluate(evaluated_params(config.model, state))
 
 
 def start_state(
