@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from llm_jax.config import OptimConfig
-from llm_jax.training.muon import muon_for_kernels
+from llm_jax.training.muon import is_muons, muon_for_kernels
 from llm_jax.tree import Tree
 
 
@@ -64,17 +64,16 @@ def decay_mask(params: Tree) -> Tree:
 def rate_factors(params: Tree, optimizer: str, width_ratio: float) -> Tree:
     """By what muP multiplies the rate of each parameter in a model so many times as wide as its base.
 
-    Adam's entries are as large at every width, and a sum over the width of aligned ones grows with it: the
-    kernels of blocks and head get 1 / ratio, what adds up over no width (embeddings, biases, norms) 1 (Yang
-    et al. 2022, table 3, which equals their table 8). Muon's update at Adam's size has a spectral norm that
-    grows with the root of the width only, hence 1 / sqrt(ratio) (Yang, Simon and Bernstein 2023).
+    Adam's entries are as large at every width, and a sum over the width of aligned ones grows with it: its
+    kernels (blocks, routers, head) get 1 / ratio, what adds up over no width (embeddings, biases, norms) 1
+    (Yang et al. 2022, table 3, which equals their table 8). Muon's update at Adam's size has a spectral norm
+    that grows with the root of the width only, hence 1 / sqrt(ratio) (Yang, Simon and Bernstein 2023).
     """
-    in_blocks = width_ratio ** (-0.5 if optimizer == "muon" else -1)
 
     def factor(path: tuple, _: jax.Array) -> float:
         if path[-1].key != "kernel":
             return 1.0
-        return in_blocks if path[0].key == "blocks" else 1 / width_ratio
+        return width_ratio ** (-0.5 if optimizer == "muon" and is_muons(path) else -1)
 
     return jax.tree.map_with_path(factor, params)
 
