@@ -79,11 +79,11 @@ class OptimConfig:
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
     """Learning rate after the warm-up; wsd stays, then falls in a straight line."""
     warmup_steps: Whole = 0
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises, from 1 / (warmup_steps + 1) of the peak in the first one."""
     decay_fraction: float = 0.2
-    """Share of all steps, at the end, in which wsd falls."""
+    """Share of all steps, at the end, in which wsd falls: one at least, at most those after the warm-up."""
     final_fraction: float = 0.0
-    """Learning rate at the last step, as a share of the peak (cosine and wsd)."""
+    """Learning rate of the last step, as a share of the peak (cosine and wsd)."""
     ema_decay: float = 0.0
     """Decay of the moving average of the parameters that evaluation uses; 0 keeps none."""
 

@@ -255,25 +255,6 @@ def test_exact_adam_equals_optax_within_its_rounding_and_the_definition_better()
         np.testing.assert_allclose(pairs[1][0], wanted, rtol=1e-4, atol=1e-6)
 
 
-SCHEDULES = {
-    "constant": ({}, {0: 1.0, 50: 1.0, 99: 1.0}),
-    "cosine": ({"schedule": "cosine", "final_fraction": 0.1}, {0: 1.0, 50: 0.55, 100: 0.1}),
-    "wsd": ({"schedule": "wsd", "decay_fraction": 0.2}, {0: 1.0, 79: 1.0, 90: 0.5, 100: 0.0}),
-    "warm-up": ({"warmup_steps": 9}, {0: 0.1, 4: 0.5, 9: 1.0, 99: 1.0}),
-    "warm-up, wsd": ({"warmup_steps": 9, "schedule": "wsd"}, {4: 0.5, 79: 1.0, 90: 0.5, 100: 0.0}),
-    "warm-up, cosine": ({"warmup_steps": 20, "schedule": "cosine"}, {20: 1.0, 60: 0.5, 100: 0.0}),
-}
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedule_passes_through_its_points(name: str) -> None:
-    settings, points = SCHEDULES[name]
-    optim = OptimConfig(learning_rate=2.0, **settings)
-    schedule = make_schedule(optim, make_horizon(optim, 100))
-    for step, share in points.items():
-        np.testing.assert_allclose(schedule(step), 2.0 * share, atol=1e-6, err_msg=f"step {step}")
-
-
 def test_decay_mask_takes_kernels_and_embeddings_only(tiny_params: Tree) -> None:
     chosen = {path.split("/")[-1] for path, decays in flatten(decay_mask(tiny_params)) if decays}
     assert chosen == {"kernel", "embedding"}
@@ -347,8 +328,8 @@ def test_the_learning_rate_in_the_metrics_is_the_one_applied(tiny: ModelConfig) 
     for batch in (a_batch(config), bad, a_batch(config, 1)):
         state, metrics = train_step(config, state, batch)
         rates.append(float(metrics["learning_rate"]))
-    # The step that was skipped applied nothing, so the schedule did not move either.
-    np.testing.assert_allclose(rates, [schedule(0), schedule(1), schedule(1)], rtol=1e-6)
+    # The step that was skipped applied nothing, but the run is as long as it was.
+    np.testing.assert_allclose(rates, [schedule(0), schedule(1), schedule(2)], rtol=1e-6)
 
 
 def test_norms_by_part_and_layer_are_those_of_the_gradient(tiny: ModelConfig) -> None:

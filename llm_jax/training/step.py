@@ -21,7 +21,7 @@ from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
 from llm_jax.model.norms import wide
 from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import next_token_loss, next_token_nats
-from llm_jax.training.optimizer import Horizon, learning_rate, make_horizon, make_optimizer
+from llm_jax.training.optimizer import Horizon, horizon_at, learning_rate, make_horizon, make_optimizer
 from llm_jax.training.precision import rounded, with_masters
 from llm_jax.tree import Tree
 
@@ -152,6 +152,7 @@ def _step(
     config: Config, horizon: Horizon, state: State, batch: Batch, measured: jax.Array
 ) -> tuple[State, dict[str, Any]]:
     counters = state["counters"]
+    horizon = horizon_at(horizon, counters["step"], state["opt_state"])
     rest = {name: value for name, value in state.items() if name != "counters"}
     sums, loss_sum, weight = _gradient(
         state["params"], config.model, batch, _dropout_key(config, state), config.train.accumulation_steps
