@@ -27,6 +27,8 @@ class ChatFormat:
     bos: str | None = None  # what the template calls bos_token
     eos: str | None = None
     eos_ids: tuple[int, ...] = ()  # each of them ends what the model writes
+    bos_id: int | None = None  # that generation begins with, where it is not the id of `bos`
+    pad_id: int | None = None  # that fills rows of several texts
 
     def __post_init__(self) -> None:
         for name, most in (("template", MOST_TEMPLATE), ("bos", _MOST_WORD), ("eos", _MOST_WORD)):
@@ -39,16 +41,18 @@ class ChatFormat:
 
     def checked(self, vocab_size: int) -> "ChatFormat":
         """Itself, if all its ids are in a vocabulary of this size; DataError otherwise."""
-        for token in self.eos_ids:
+        marks = [token for token in (self.bos_id, self.pad_id) if token is not None]
+        for token in (*self.eos_ids, *marks):
             if type(token) is not int or not 0 <= token < vocab_size:
                 raise DataError(
-                    f"an end token must be a whole number from 0 to {vocab_size - 1:,}, got {token!r:.80}"
+                    f"a token that ends, begins or fills texts must be a whole number from 0 to "
+                    f"{vocab_size - 1:,}, got {token!r:.80}"
                 )
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint's `about`."""
-        return {"template": self.template, "bos": self.bos, "eos": self.eos, "eos_ids": list(self.eos_ids)}
+        return {**vars(self), "eos_ids": list(self.eos_ids)}
 
 
 def chat_format_from_dict(values: Any, vocab_size: int) -> ChatFormat:

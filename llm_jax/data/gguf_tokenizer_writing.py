@@ -30,6 +30,8 @@ _OTHER_WORDS = {
     for pre, digits in (("llama-bpe", r"\p{N}{1,3}"), ("qwen2", r"\p{N}"))
 }
 _RESERVED = re.compile(r"\[PAD\d+\]")
+# Of a text, a turn and a message; llama.cpp stops at each of them, and knows no further ones.
+ENDS = ("eos", "eot", "eom")
 # No text in UTF-8 has this byte.
 _NEVER = next(letter for letter, byte in BYTE_OF_LETTER.items() if byte == 0xFF)
 
@@ -42,7 +44,7 @@ def gguf_tokenizer(content: Mapping[str, Any], rows: int, chat: Mapping[str, Any
     Args:
         content: of the `tokenizer.json`.
         rows: ids that the model has; those that the tokenizer leaves unused get names.
-        chat: what is known of conversations: `template`, and the tokens `bos`, `eos` and ids `eos_ids`.
+        chat: what is known of conversations, as `ChatFormat.to_dict` gives it.
 
     Raises:
         DataError: llama.cpp has no such tokenizer, and why.
@@ -162,21 +164,22 @@ def _ends(
     stops there; so where none is known it is given one that no text has.
     """
     ids = {piece: token for token, piece in enumerate(pieces)}
-    known = [
-        token for token in (ids.get(chat.get("eos") or ""), *(chat.get("eos_ids") or ())) if token is not None
-    ]
+    known = dict.fromkeys([ids.get(chat.get("eos") or ""), *(chat.get("eos_ids") or ())])
+    ends = [token for token in known if token is not None]
     special = [added["id"] for added in content.get("added_tokens") or [] if added.get("special")]
     unused = [token for token, kind in enumerate(kinds) if kind == UNUSED]
-    possible = [*known, *unused, *special, *([ids[_NEVER]] if _NEVER in ids else [])]
+    possible = [*ends, *unused, *special, *([ids[_NEVER]] if _NEVER in ids else [])]
     if not possible:
         raise DataError("llama.cpp needs a token at which a text ends, and this tokenizer has none")
-    begin = ids.get(chat.get("bos") or "")
-    others = [token for token in known if token != possible[0]]
-    return {
-        "tokenizer.ggml.bos_token_id": possible[0] if begin is None else begin,
-        "tokenizer.ggml.eos_token_id": possible[0],
-        **({"tokenizer.ggml.eot_token_id": others[0]} if others else {}),
-    }
+    begin, fill = (
+        ids.get(chat.get(name) or "") if chat.get(f"{name}_id") is None else chat[f"{name}_id"]
+        for name in ("bos", "pad")
+    )
+    found: dict[str, int] = dict(zip(ENDS, ends or possible[:1], strict=False))
+    found["bos"] = possible[0] if begin is None else begin
+    if fill is not None:
+        found["padding"] = fill
+    return {f"tokenizer.ggml.{name}_token_id": token for name, token in found.items()}
 
 
 def _require_same(settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:

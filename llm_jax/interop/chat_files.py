@@ -34,7 +34,8 @@ def read_directory_chat(
     """
     tokenizer = _optional(folder, "tokenizer_config.json")
     bos, eos = (_content(tokenizer, name) for name in ("bos_token", "eos_token"))
-    where, ends = "generation_config.json", _optional(folder, "generation_config.json").get("eos_token_id")
+    generation = _optional(folder, "generation_config.json")
+    where, ends = "generation_config.json", generation.get("eos_token_id")
     if ends is None:
         where, ends = "config.json", config.get("eos_token_id")
     ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
@@ -42,8 +43,16 @@ def read_directory_chat(
         raise CheckpointError(f"{where}: eos_token_id must be an id or a list of ids, got {quoted(ends)}")
     own = None if eos is None else token_id(eos)
     own_ids = [] if own is None else [own]
-    template = _template(folder, tokenizer.get("chat_template"))
-    return ChatFormat(template, bos, eos, tuple(dict.fromkeys(ids + own_ids))).checked(vocab_size)
+    begin, fill = (_mark(name, generation, config, vocab_size) for name in ("bos_token_id", "pad_token_id"))
+    known = ChatFormat(
+        _template(folder, tokenizer.get("chat_template")),
+        bos,
+        eos,
+        tuple(dict.fromkeys(ids + own_ids)),
+        bos_id=None if bos is not None and token_id(bos) == begin else begin,
+        pad_id=fill,
+    )
+    return known.checked(vocab_size)
 
 
 def read_gguf_chat(metadata: Mapping[str, Any], vocab_size: int) -> ChatFormat:
@@ -55,7 +64,7 @@ def read_gguf_chat(metadata: Mapping[str, Any], vocab_size: int) -> ChatFormat:
         vocab_size: the model's.
 
     Raises:
-        DataError: a value is not what it must be.
+        CheckpointError, DataError: a value is not what it must be.
     """
     tokens = metadata.get("tokenizer.ggml.tokens", [])
     names = ("bos", "eos", "eot", "eom")
@@ -70,7 +79,17 @@ def read_gguf_chat(metadata: Mapping[str, Any], vocab_size: int) -> ChatFormat:
     ends = [token for name, token in ids.items() if name != "bos" and token is not None]
     template = metadata.get("tokenizer.chat_template")
     none = isinstance(template, str) and not template
-    return ChatFormat(None if none else template, bos, eos, tuple(dict.fromkeys(ends))).checked(vocab_size)
+    own = tuple(dict.fromkeys(ends))
+    fill = _mark("tokenizer.ggml.padding_token_id", metadata, {}, len(tokens))
+    return ChatFormat(None if none else template, bos, eos, own, pad_id=fill).checked(vocab_size)
+
+
+def _mark(name: str, first: Mapping[str, Any], second: Mapping[str, Any], vocab_size: int) -> int | None:
+    """The id that one of them gives this name; None for one that is none of the model's, as in many files."""
+    token = second.get(name) if first.get(name) is None else first[name]
+    if token is not None and type(token) is not int:
+        raise CheckpointError(f"{name} must be an id, got {quoted(token)}")
+    return token if token is not None and 0 <= token < vocab_size else None
 
 
 def _optional(folder: Path, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop.fields import Fields
 from llm_jax.interop.sources import quoted
+from llm_jax.interop.spellings import require_one_meaning
 from llm_jax.interop.stretching import read_rotary
 from llm_jax.model_config import ModelConfig
 
@@ -32,11 +33,12 @@ def read_model_config(config: Mapping[str, Any]) -> ModelConfig:
 
     Raises:
         CheckpointError: its family is unknown, a field is missing or of another type, or one asks for
-            something that the decoder has not got.
+            something that the decoder has not got, or two contradict each other.
     """
     family = config.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
         raise CheckpointError(f"config.json: model_type must be one of {', '.join(FAMILIES)}, got {family!r}")
+    require_one_meaning(config)
     fields = Fields(config, "config.json")
     settings = FAMILIES[family](fields)
     fields.finish()
