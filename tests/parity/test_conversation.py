@@ -39,3 +39,26 @@ def test_a_conversation_has_the_ids_of_transformers(name: str, content: Any, str
     )
     got = conversation_tokens(messages, ChatFormat(TEMPLATES[name], "<s>", "<|im_end|>"), ours)
     assert got == wanted
+
+
+LOOKING = """{{ bos_token }}{% for m in messages %}{% set c = m.content %}<|im_start|>{{ m.role }}
+{% if c.startswith('/think') or c == 'hello' or c[0] == 'T' %}<|eot_id|>{% endif %}
+{% if '4' in c and c | length > 3 %}{{ c.split('4')[-1] | trim }}{% else %}{{ c }}{% endif %}{{ eos_token }}
+{% endfor %}{{ pad_token ~ unk_token }}{{ sep_token is defined }}{{ cls_token }}"""
+
+
+def test_a_template_that_looks_into_messages_has_the_ids_of_transformers() -> None:
+    base = library.Tokenizer.from_str(json.dumps(byte_level()))
+    base.add_special_tokens([*MARKERS, "<pad>"])
+    names = {"bos": "<s>", "eos": "<|im_end|>", "pad": "<pad>", "unk": "<|eot_id|>"}
+    theirs = PreTrainedTokenizerFast(
+        tokenizer_object=base, **{f"{name}_token": token for name, token in names.items()}
+    )
+    ours = FileTokenizer(json.loads(base.to_str()))
+    chat = ChatFormat(LOOKING, **names)  # pyright: ignore
+    for texts in (TURNS[:3], ("hello", "/think", " hello", "2+2=4"), ("4 eggs", "T", "t", "<b>4</b>")):
+        messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+        wanted = theirs.apply_chat_template(
+            messages, chat_template=LOOKING, add_generation_prompt=True, return_dict=False
+        )
+        assert conversation_tokens(messages, chat, ours) == wanted

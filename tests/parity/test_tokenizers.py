@@ -238,8 +238,7 @@ def test_a_chat_template_renders_as_in_transformers(name: str, system: bool, pro
         TEMPLATES[name],
         messages,
         add_generation_prompt=prompted,
-        bos_token="<s>",
-        eos_token="<|im_end|>",
+        tokens={"bos_token": "<s>", "eos_token": "<|im_end|>"},
     )
     assert got == wanted
     assert "Thanks!" in got
