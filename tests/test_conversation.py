@@ -209,8 +209,8 @@ BAD = [
     ({"eos_ids": [-1]}, "whole number from 0 to 9"),
     ({"eos_ids": list(range(10)) * 7}, "at most 64 end tokens"),
     ({"unk": 1}, "unk must be a text"),
-    ({"other": 1}, "must have template, bos, eos, pad, unk, sep and eos_ids"),
-    ([], "must have template, bos, eos, pad, unk, sep and eos_ids"),
+    ({"other": 1}, "must have no other fields than template, bos"),
+    ([], "must have no other fields than template, bos"),
 ]
 
 

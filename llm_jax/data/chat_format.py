@@ -72,10 +72,10 @@ def chat_format_from_dict(values: Any, vocab_size: int) -> ChatFormat:
     """
     if values is None:
         return ChatFormat()
-    if not isinstance(values, Mapping) or not values.keys() <= ChatFormat.__dataclass_fields__.keys():
+    known = ChatFormat.__dataclass_fields__.keys()
+    if not isinstance(values, Mapping) or not values.keys() <= known:
         raise DataError(
-            f"a checkpoint's chat must have no other fields than {', '.join(ChatFormat.__dataclass_fields__)}, "
-            f"got {values!r:.80}"
+            f"a checkpoint's chat must have no other fields than {', '.join(known)}, got {values!r:.80}"
         )
     ids = values.get("eos_ids", [])
     if not isinstance(ids, list):
