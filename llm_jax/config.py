@@ -117,7 +117,7 @@ class TrainConfig:
     batch_size: Whole = 4
     """Sequences per optimizer step."""
     accumulation_steps: Whole = 1
-    """Parts into which a batch is cut to save memory; the result is the same."""
+    """Parts into which a batch is cut to save memory; same result. router_balance adds a forward pass."""
     steps_per_dispatch: Whole = 10
     """Optimizer steps in one call of the compiled program (same result); a signal waits for its end."""
     eval_interval: Whole = 500

@@ -161,10 +161,14 @@ def _surroundings(
             text = _sample(material, params, min(settings.sample_tokens, 24))
             live.say(f"    {settings.prompt}{text}".replace("\n", " "))
             run_record.write_sample(step, settings.prompt + text)
-        live.pause()
 
     return loop.Surroundings(
-        material.batch_at, evaluate, on_steps, on_evaluation, lambda text: live.say(f"warning: {text}")
+        material.batch_at,
+        evaluate,
+        on_steps,
+        on_evaluation,
+        lambda text: live.say(f"warning: {text}"),
+        live.aside,
     )
 
 

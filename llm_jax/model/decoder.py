@@ -84,6 +84,7 @@ def hidden_states(
     tokens_BT: jax.Array,
     *,
     dropout_key: jax.Array | None = None,
+    first_row: jax.typing.ArrayLike = 0,
     start_B: jax.Array | None = None,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache | None, Seen]:
@@ -95,6 +96,7 @@ def hidden_states(
         config: the decoder's shape.
         tokens_BT: int32 ids, already checked on the host.
         dropout_key: switches dropout on.
+        first_row: number of the first row in the batch that these are a part of, whose dropout holds.
         start_B: int32, first real slot of each left-padded row; earlier slots are never attended to and
             positions count from it.
         cache: earlier keys and values; these tokens take its next T slots.
@@ -113,8 +115,9 @@ def hidden_states(
     x_BTD = token_BTD if signal_BTD is None else token_BTD + signal_BTD
     if dropout_key is not None:
         dropout_key, embedding_key = jax.random.split(dropout_key)
-        x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD)
-    x_BTD, cache, seen = _run_blocks(params["blocks"], config, x_BTD, far, near, cache, dropout_key)
+        x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD, first_row)
+    blocks = params["blocks"]
+    x_BTD, cache, seen = _run_blocks(blocks, config, x_BTD, far, near, cache, dropout_key, first_row)
     hidden_BTD = _final_norm(params, config, x_BTD)
     return hidden_BTD, cache, Seen(token_BTD, signal_BTD, far, seen, hidden_BTD)
 
@@ -220,13 +223,16 @@ def _run_blocks(
     near: Sight | None,
     cache: KVCache | None,
     key: jax.Array | None,
+    first_row: jax.typing.ArrayLike,
 ) -> tuple[jax.Array, KVCache | None, SeenInBlock]:
     first = jnp.int32(0) if cache is None else cache.length
 
     def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
         block_params, is_global, dropout_keys, slots = layer
         look = far if near is None else jax.tree.map(partial(jnp.where, is_global), far, near)
-        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, look, slots, first, dropout_keys)
+        x_BTD, slots, seen = apply(
+            Block(config), block_params, x_BTD, look, slots, first, dropout_keys, first_row
+        )
         return x_BTD, (slots, seen)
 
     if config.remat:

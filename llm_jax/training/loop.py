@@ -5,6 +5,7 @@ functions that the door passes in.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class Surroundings(NamedTuple):
     ]  # after each compiled call: its steps, and metrics of `train_steps` of each as numbers
     on_evaluation: Callable[[int, Tree, dict[str, float]], None]
     warn: Callable[[str], None]
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext  # around what is no training step
 
 
 def train(
@@ -73,12 +75,13 @@ def train(
                 step = int(state["counters"]["step"])
                 pending.clear()
                 continue
-            if evaluating:
-                score = around.evaluate(evaluated_params(config.model, state))
-                around.on_evaluation(step, evaluated_params(config.model, state), score)
             if saving:
-                loss = score["validation_loss"] if evaluating else None
-                checkpoints.save(step, state, metrics=score if evaluating else {}, score=loss)
+                with around.aside():
+                    if evaluating:
+                        score = around.evaluate(evaluated_params(config.model, state))
+                        around.on_evaluation(step, evaluated_params(config.model, state), score)
+                    loss = score["validation_loss"] if evaluating else None
+                    checkpoints.save(step, state, metrics=score if evaluating else {}, score=loss)
             if stopping and step < settings.steps:
                 checkpoints.require_saved()
                 raise InterruptedAndSaved(

@@ -18,9 +18,10 @@ import optax
 from llm_jax.batch import Batch
 from llm_jax.config import Config
 from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
+from llm_jax.model.moe import Use
 from llm_jax.model.norms import wide
 from llm_jax.model_config import ModelConfig
-from llm_jax.training.losses import next_token_loss, next_token_nats
+from llm_jax.training.losses import next_token_loss, next_token_nats, parts_use, pulls_router
 from llm_jax.training.optimizer import Horizon, horizon_at, learning_rate, make_horizon, make_optimizer
 from llm_jax.training.precision import rounded, with_masters
 from llm_jax.tree import Tree
@@ -216,9 +217,14 @@ def _no_norms(tree: Tree) -> dict[str, jax.Array]:
 @partial(jax.jit, static_argnums=0)
 def step_nats(config: Config, state: State, batch: Batch) -> jax.Array:
     """Nats of each target, [B, T], under the dropout of the step that `train_step` would do from here."""
-    parts = _in_parts(batch, _dropout_key(config, state), config.train.accumulation_steps)
+    key, parts = _dropout_key(config, state), _in_parts(batch, config.train.accumulation_steps)
     params = rounded(state["params"], config.model)
-    nats = jax.lax.map(lambda part: next_token_nats(params, config.model, *part), parts)
+
+    def part_nats(part: tuple[Batch, jax.Array]) -> jax.Array:
+        rows, first_row = part
+        return next_token_nats(params, config.model, rows, key, first_row)
+
+    nats = jax.lax.map(part_nats, parts)
     return nats.reshape(batch.targets.shape)
 
 
@@ -245,10 +251,10 @@ def _dropout_key(config: Config, state: State) -> jax.Array:
     return _key(config, 1, state["counters"]["step"])
 
 
-def _in_parts(batch: Batch, key: jax.Array, parts: int) -> tuple[Batch, jax.Array]:
-    """The batch cut along B, [parts, B / parts, T], with a dropout key for each part."""
-    keys = jax.random.split(key, parts) if parts > 1 else key[None]
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch), keys
+def _in_parts(batch: Batch, parts: int) -> tuple[Batch, jax.Array]:
+    """The batch cut along B, [parts, B / parts, T], and each part's first row, [parts]."""
+    first_rows = jnp.arange(parts) * (len(batch.tokens) // parts)
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch), first_rows
 
 
 def _gradient(
@@ -260,24 +266,27 @@ def _gradient(
     params = rounded(params, config)
 
     @partial(jax.value_and_grad, has_aux=True)
-    def differentiate(params: Tree, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return next_token_loss(params, config, batch, key)
+    def differentiate(
+        params: Tree, batch: Batch, first_row: jax.typing.ArrayLike = 0, use: Use | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        return next_token_loss(params, config, batch, key, first_row, use)
 
     if parts == 1:
-        (loss_sum, weight), grads = differentiate(params, batch, key)
+        (loss_sum, weight), grads = differentiate(params, batch)
     else:
+        cut, first_rows = _in_parts(batch, parts)
+        use = parts_use(params, config, cut, key, first_rows) if pulls_router(config) else None
 
         def add_part(total: tuple, part: tuple) -> tuple[tuple, None]:
-            (loss_sum, weight), grads = differentiate(params, *part)
+            (loss_sum, weight), grads = differentiate(params, *part, use)
             return jax.tree.map(jnp.add, total, (grads, loss_sum, weight)), None
 
-        cut, part_keys = _in_parts(batch, key, parts)
-        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], cut), key)
+        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], cut))
         (sum_shape, weight_shape), grad_shapes = shapes
         zeros = jax.tree.map(
             lambda s: jnp.zeros(s.shape, wide(s.dtype)), (grad_shapes, sum_shape, weight_shape)
         )
-        (grads, loss_sum, weight), _ = jax.lax.scan(add_part, zeros, (cut, part_keys))
+        (grads, loss_sum, weight), _ = jax.lax.scan(add_part, zeros, (cut, first_rows))
     return grads, loss_sum, weight
 
 
