@@ -8,6 +8,8 @@ from cyclopts import App
 from llm_jax import command
 from llm_jax.errors import UserError
 
+_NAMES = ("cl100k_base", "gpt2", "o200k_base", "bytes")
+
 convert = App(
     name="convert",
     help="Brings other programs' weights in, and takes ours out. "
@@ -21,7 +23,7 @@ def import_(
     out: Path,
     /,
     *,
-    tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes"] | None = None,
+    tokenizer: str | None = None,
     param_dtype: Literal["float32", "bfloat16"] = "float32",
     adapter: Path | None = None,
 ) -> None:
@@ -38,7 +40,10 @@ def import_(
     out:
         Directory to make; must not exist.
     tokenizer:
-        What the torch tutorial's model was trained with (cl100k_base without it). Other sources hold theirs.
+        For a directory or a `.gguf` file whose own tokenizer is missing or of a kind that is not read: a
+        directory with tokenizer.json or tokenizer.model and the small files beside it, or such a file.
+        For the torch tutorial's model, the name of what it was trained with: cl100k_base (without it), gpt2,
+        o200k_base or bytes.
     param_dtype:
         How weights out of a directory or a `.gguf` file are stored.
     adapter:
@@ -47,8 +52,11 @@ def import_(
     """
     _require_new(out)
     own = source.is_dir() or source.suffix == ".gguf"
-    if own and tokenizer is not None:
-        raise UserError(f"{source} must bring its own tokenizer; leave --tokenizer {tokenizer} out")
+    if own and tokenizer is not None and not Path(tokenizer).exists():
+        what = "bring its own tokenizer or be given one's directory or file"
+        raise UserError(f"{source} must {what}, and {tokenizer} is none; leave --tokenizer {tokenizer} out")
+    if not own and tokenizer not in (None, *_NAMES):
+        raise UserError(f"--tokenizer for a state dict must be one of {', '.join(_NAMES)}; got {tokenizer}")
     if not own and param_dtype != "float32":
         raise UserError("a state dict of the torch tutorial must stay float32; leave --param_dtype out")
     if not own and adapter is not None:
@@ -56,7 +64,8 @@ def import_(
     from llm_jax import converting
 
     if own:
-        print(converting.import_model(source, out, param_dtype, adapter))
+        given = None if tokenizer is None else Path(tokenizer)
+        print(converting.import_model(source, out, param_dtype, adapter, given))
     else:
         print(converting.import_tutorial(source, out, tokenizer or "cl100k_base"))
 

@@ -1,6 +1,7 @@
 """How weights come in: every checkpoint that is written is read again and compared."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,18 +12,21 @@ from rich.progress import track
 
 from llm_jax.config import Config
 from llm_jax.data.chat_format import ChatFormat
-from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
-from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
+from llm_jax.data.file_tokenizer import FileTokenizer
+from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json, without_pre
+from llm_jax.data.language_check import check_tokens, require_same_pieces
 from llm_jax.data.tokenizers import ByteTokenizer, Tokenizer, named_tokenizer
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop import torch_tutorial
 from llm_jax.interop.adapters import adapter_digest, merge_adapter
-from llm_jax.interop.chat_files import read_directory_chat, read_gguf_chat
+from llm_jax.interop.chat_files import read_directory_chat, read_folder_template, read_gguf_chat
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.gguf_file import open_gguf
 from llm_jax.interop.huggingface import import_params, require_tensors
 from llm_jax.interop.huggingface_directory import open_directory
+from llm_jax.interop.sources import Source
 from llm_jax.interop.state_dict import read_state_dict_file
+from llm_jax.interop.tokenizer_files import read_directory_tokenizer, read_vocabulary_file
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import to_dict
@@ -34,38 +38,60 @@ from llm_jax.tree import Tree, count_parameters, flatten
 _Item = TypeVar("_Item")
 
 
-def import_model(source: Path, out: Path, param_dtype: str, adapter: Path | None = None) -> str:
+def import_model(
+    source: Path, out: Path, param_dtype: str, adapter: Path | None = None, tokenizer: Path | None = None
+) -> str:
     """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives a line for the user.
 
     Args:
-        source: the directory or file; tokenizer and chat template are its own.
+        source: the directory or file.
         out: the directory to make.
         param_dtype: how weights are stored.
         adapter: a directory with a LoRA adapter to merge into the weights.
+        tokenizer: a directory or file with the tokenizer, where it is not the source's own.
 
     Raises:
         CheckpointError, DataError: weights, tokenizer or adapter are damaged, or of a kind that is not known.
     """
     found = open_directory(source) if source.is_dir() else open_gguf(source)
-    tokenizer = (
-        read_tokenizer_file(source / "tokenizer.json")
-        if source.is_dir()
-        else FileTokenizer(gguf_tokenizer_json(found.tokenizer))
-    )
     model = dataclasses.replace(read_model_config(found.config), param_dtype=param_dtype)
+    language = _read_language(source, found, tokenizer, model.vocab_size)
     if adapter is not None:
         found = merge_adapter(found, adapter, model)
     family, count = found.config["model_type"], count_parameters(abstract_params(model))
-    chat = (
-        read_directory_chat(source, found.config, tokenizer.token_id, model.vocab_size)
-        if source.is_dir()
-        else read_gguf_chat(found.tokenizer, model.vocab_size)
-    )
-    _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, adapter)
+    _save(out, model, import_params(family, model, found.shapes, found.read, shown), *language, adapter)
     # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
     require_tensors(family, model, load(out).params, found.shapes, found.read, shown)
     merged = "" if adapter is None else f", the adapter {adapter} merged into them"
     return f"imported {count:,} parameters into {out}{merged}; read again, every bit is equal"
+
+
+def _read_language(
+    source: Path, found: Source, given: Path | None, vocab_size: int
+) -> tuple[FileTokenizer, ChatFormat]:
+    """Tokenizer and chat of a model, or those that are given in place of its own."""
+    folder = given if given is not None and given.is_dir() else source if source.is_dir() else None
+    file = given if folder != given else None
+    remarks: list[str] = []
+    if folder is not None:
+        tokenizer, remarks = read_directory_tokenizer(folder, file)
+    elif file is not None:
+        tokenizer = read_vocabulary_file(file)
+    else:
+        tokenizer = FileTokenizer(gguf_tokenizer_json(found.tokenizer))
+        remarks += without_pre(found.tokenizer)
+    if source.is_dir():
+        chat = read_directory_chat(source, found.config, tokenizer.token_id, vocab_size, folder)
+    else:
+        chat = read_gguf_chat(found.tokenizer, vocab_size)
+        if given is not None:
+            require_same_pieces(tokenizer, found.tokenizer)
+        if chat.template is None and folder is not None:
+            chat = dataclasses.replace(chat, template=read_folder_template(folder))
+    remark = check_tokens(tokenizer, chat, vocab_size, str(folder or source))
+    for line in [*remarks, *([remark] if remark else [])]:
+        print(f"warning: {line}", file=sys.stderr)
+    return tokenizer, chat
 
 
 def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:

@@ -57,6 +57,7 @@ HOMES = {
         ),
         "profiling.py",
     ),
+    "sentencepiece": (),
     "torch": (),
     "transformers": (),
 }

@@ -29,7 +29,7 @@ class ChatFormat:
     eos: str | None = None  # eos_token, and so on
     eos_ids: tuple[int, ...] = ()  # each of them ends what the model writes
     bos_id: int | None = None  # that generation begins with, where it is not the id of `bos`
-    pad_id: int | None = None  # that fills rows of several texts
+    pad_id: int | None = None  # that fills rows of several texts, where it is not the id of `pad`
     pad: str | None = None
     unk: str | None = None
     sep: str | None = None
