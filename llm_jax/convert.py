@@ -26,6 +26,8 @@ def import_(
     tokenizer: str | None = None,
     param_dtype: Literal["float32", "bfloat16"] = "float32",
     adapter: Path | None = None,
+    ignore_field: tuple[str, ...] = (),
+    context_length: int | None = None,
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 
@@ -49,6 +51,11 @@ def import_(
     adapter:
         A directory with a LoRA adapter as the save_pretrained of peft writes it (adapter_config.json,
         adapter_model.safetensors): what is imported are the weights with the adapter merged into them.
+    ignore_field:
+        A field of config.json or adapter_config.json that this program does not know, and that may be passed
+        over; may be given several times. Fields that no logit depends on are passed over anyway, and listed.
+    context_length:
+        The longest text, in tokens, of a torch tutorial's model whose file has no masks (16 without it).
     """
     _require_new(out)
     own = source.is_dir() or source.suffix == ".gguf"
@@ -61,13 +68,19 @@ def import_(
         raise UserError("a state dict of the torch tutorial must stay float32; leave --param_dtype out")
     if not own and adapter is not None:
         raise UserError(f"{source} must be a directory or a .gguf file for --adapter; leave {adapter} out")
+    if not own and ignore_field:
+        raise UserError(f"{source} must have a config.json for --ignore_field; leave {ignore_field[0]} out")
+    if own and context_length is not None:
+        raise UserError(f"{source} must bring its own context; leave --context_length {context_length} out")
+    if context_length is not None and context_length < 1:
+        raise UserError(f"context_length ({context_length}) must be at least 1")
     from llm_jax import converting
 
     if own:
         given = None if tokenizer is None else Path(tokenizer)
-        print(converting.import_model(source, out, param_dtype, adapter, given))
+        print(converting.import_model(source, out, param_dtype, adapter, given, ignore_field))
     else:
-        print(converting.import_tutorial(source, out, tokenizer or "cl100k_base"))
+        print(converting.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
 
 
 @convert.command

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +18,10 @@ from llm_jax.data.language_check import check_tokens, require_same_pieces
 from llm_jax.data.tokenizers import ByteTokenizer, Tokenizer, named_tokenizer
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop import torch_tutorial
-from llm_jax.interop.adapters import adapter_digest, merge_adapter
+from llm_jax.interop.adapters import adapter_digest, merge_adapter, read_adapter_fields
 from llm_jax.interop.chat_files import read_directory_chat, read_folder_template, read_gguf_chat
-from llm_jax.interop.families import read_model_config
+from llm_jax.interop.families import config_fields, read_model_config
+from llm_jax.interop.fields import passed_over, require_ignorable
 from llm_jax.interop.gguf_file import open_gguf
 from llm_jax.interop.huggingface import import_params, require_tensors
 from llm_jax.interop.huggingface_directory import open_directory
@@ -39,9 +40,15 @@ _Item = TypeVar("_Item")
 
 
 def import_model(
-    source: Path, out: Path, param_dtype: str, adapter: Path | None = None, tokenizer: Path | None = None
+    source: Path,
+    out: Path,
+    param_dtype: str,
+    adapter: Path | None = None,
+    tokenizer: Path | None = None,
+    ignored: Collection[str] = (),
 ) -> str:
-    """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives a line for the user.
+    """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives a line for the user, and
+    one more that names the fields of configurations that were passed over.
 
     Args:
         source: the directory or file.
@@ -49,21 +56,27 @@ def import_model(
         param_dtype: how weights are stored.
         adapter: a directory with a LoRA adapter to merge into the weights.
         tokenizer: a directory or file with the tokenizer, where it is not the source's own.
+        ignored: fields of config.json and of adapter_config.json to pass over though they are not known.
 
     Raises:
+        UserError: an ignored field is used, or is not there.
         CheckpointError, DataError: weights, tokenizer or adapter are damaged, or of a kind that is not known.
     """
     found = open_directory(source) if source.is_dir() else open_gguf(source)
-    model = dataclasses.replace(read_model_config(found.config), param_dtype=param_dtype)
+    files = [config_fields(found.config)] if source.is_dir() else []
+    files += [read_adapter_fields(adapter)] if adapter is not None else []
+    require_ignorable(ignored, files)
+    model = dataclasses.replace(read_model_config(found.config, ignored), param_dtype=param_dtype)
     language = _read_language(source, found, tokenizer, model.vocab_size)
     if adapter is not None:
-        found = merge_adapter(found, adapter, model)
+        found, model = merge_adapter(found, adapter, model, ignored)
     family, count = found.config["model_type"], count_parameters(abstract_params(model))
     _save(out, model, import_params(family, model, found.shapes, found.read, shown), *language, adapter)
     # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
     require_tensors(family, model, load(out).params, found.shapes, found.read, shown)
     merged = "" if adapter is None else f", the adapter {adapter} merged into them"
-    return f"imported {count:,} parameters into {out}{merged}; read again, every bit is equal"
+    done = f"imported {count:,} parameters into {out}{merged}; read again, every bit is equal"
+    return "\n".join(filter(None, (done, passed_over(files))))
 
 
 def _read_language(
@@ -94,12 +107,21 @@ def _read_language(
     return tokenizer, chat
 
 
-def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:
-    """Makes a directory for `load` of a state dict of the torch tutorial; gives a line for the user."""
+def import_tutorial(source: Path, out: Path, tokenizer: str, context_length: int | None = None) -> str:
+    """Makes a directory for `load` of a state dict of the torch tutorial; gives a line for the user.
+
+    Args:
+        source: the file.
+        out: the directory to make.
+        tokenizer: the name of the tokenizer that the model was trained with.
+        context_length: the longest text, in tokens; None for what the file's masks say, or the tutorial.
+    """
     state_dict = read_state_dict_file(source)
-    model = torch_tutorial.infer_config(state_dict)
+    model = torch_tutorial.infer_config(state_dict, context_length)
     params = torch_tutorial.import_params(state_dict, model)
-    if odd := [name for name, tensor in state_dict.items() if tensor.dtype != np.float32]:
+    masks = {name for name in state_dict if torch_tutorial.is_mask(name)}
+    parameters = {name: tensor for name, tensor in state_dict.items() if name not in masks}
+    if odd := [name for name, tensor in parameters.items() if tensor.dtype != np.float32]:
         raise CheckpointError(
             f"{source} must hold float32 tensors, but {odd[0]} is {state_dict[odd[0]].dtype}"
         )
@@ -111,8 +133,13 @@ def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:
         )
     _save(out, model, params, chosen)
     require_equal(load(out).params, params, out)
-    count = sum(tensor.size for name, tensor in state_dict.items() if not name.endswith("tril"))
-    return f"imported {count:,} parameters into {out}; read again, every bit is equal"
+    count = sum(tensor.size for tensor in parameters.values())
+    done = f"imported {count:,} parameters into {out}; read again, every bit is equal"
+    if masks or context_length:
+        return done
+    return (
+        f"{done}; without masks, texts of {model.context_length} tokens as in the tutorial (--context_length)"
+    )
 
 
 def _save(

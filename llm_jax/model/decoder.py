@@ -178,7 +178,7 @@ def _final_norm(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Arr
 
 @jax.custom_vjp
 def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Rows [..., D] of a table [R, D]; their gradients are added up in float32 at least, as that of a frequent
+    """Rows [..., D] of a table [R, D]; their gradients are added up in float32 at least, as one of a frequent
     id has so many terms that a sum in bfloat16 stops growing.
     """
     return jnp.take(table, ids, axis=0)
