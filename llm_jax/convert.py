@@ -24,6 +24,7 @@ def import_(
     tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes"] | None = None,
     param_dtype: Literal["float32", "bfloat16"] = "float32",
     adapter: Path | None = None,
+    add_bos_token: bool | None = None,
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 
@@ -44,6 +45,9 @@ def import_(
     adapter:
         A directory with a LoRA adapter as the save_pretrained of peft writes it (adapter_config.json,
         adapter_model.safetensors): what is imported are the weights with the adapter merged into them.
+    add_bos_token:
+        Whether the model's first token (bos) stands before every text that it reads, in a prompt, in scoring
+        and in training; as its tokenizer says without it. --no-add_bos_token leaves out what that puts there.
     """
     _require_new(out)
     own = source.is_dir() or source.suffix == ".gguf"
@@ -53,10 +57,12 @@ def import_(
         raise UserError("a state dict of the torch tutorial must stay float32; leave --param_dtype out")
     if not own and adapter is not None:
         raise UserError(f"{source} must be a directory or a .gguf file for --adapter; leave {adapter} out")
+    if not own and add_bos_token is not None:
+        raise UserError(f"{source} must be a directory or a .gguf file for --add_bos_token; leave it out")
     from llm_jax import converting
 
     if own:
-        print(converting.import_model(source, out, param_dtype, adapter))
+        print(converting.import_model(source, out, param_dtype, adapter, add_bos_token))
     else:
         print(converting.import_tutorial(source, out, tokenizer or "cl100k_base"))
 

@@ -13,6 +13,7 @@ from llm_jax.config import Config
 from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
 from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
+from llm_jax.data.start_tokens import Named, tokens_around, with_tokens_around
 from llm_jax.data.tokenizers import ByteTokenizer, Tokenizer, named_tokenizer
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop import torch_tutorial
@@ -34,17 +35,21 @@ from llm_jax.tree import Tree, count_parameters, flatten
 _Item = TypeVar("_Item")
 
 
-def import_model(source: Path, out: Path, param_dtype: str, adapter: Path | None = None) -> str:
-    """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives a line for the user.
+def import_model(
+    source: Path, out: Path, param_dtype: str, adapter: Path | None = None, add_bos: bool | None = None
+) -> str:
+    """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives lines for the user.
 
     Args:
         source: the directory or file; tokenizer and chat template are its own.
         out: the directory to make.
         param_dtype: how weights are stored.
         adapter: a directory with a LoRA adapter to merge into the weights.
+        add_bos: whether the token that begins a text stands before every one; as the tokenizer says for None.
 
     Raises:
         CheckpointError, DataError: weights, tokenizer or adapter are damaged, or of a kind that is not known.
+        UserError: there is no token to add.
     """
     found = open_directory(source) if source.is_dir() else open_gguf(source)
     tokenizer = (
@@ -61,11 +66,35 @@ def import_model(source: Path, out: Path, param_dtype: str, adapter: Path | None
         if source.is_dir()
         else read_gguf_chat(found.tokenizer, model.vocab_size)
     )
+    tokenizer = _beginning(tokenizer, chat.bos, add_bos)
     _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, adapter)
     # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
     require_tensors(family, model, load(out).params, found.shapes, found.read, shown)
     merged = "" if adapter is None else f", the adapter {adapter} merged into them"
-    return f"imported {count:,} parameters into {out}{merged}; read again, every bit is equal"
+    done = f"imported {count:,} parameters into {out}{merged}; read again, every bit is equal"
+    return f"{done}\n{_told_around(tokenizer)}"
+
+
+def _beginning(tokenizer: FileTokenizer, bos: str | None, add_bos: bool | None) -> FileTokenizer:
+    """The tokenizer with or without a token before every text, as the user wants it."""
+    if add_bos is None or add_bos == bool(tokenizer.start_ids):
+        return tokenizer
+    start = []
+    if add_bos:
+        token = None if bos is None else tokenizer.token_id(bos)
+        if bos is None or token is None:
+            raise UserError("add_bos_token needs a bos_token of the model's, and it names none; leave it out")
+        start = [Named(bos, token)]
+    content = tokenizer.to_dict()["content"]
+    return FileTokenizer(with_tokens_around(content, start, tokens_around(content).end))
+
+
+def _told_around(tokenizer: FileTokenizer) -> str:
+    """A line on what stands before every text, and what does not stand after it."""
+    around = tokens_around(tokenizer.to_dict()["content"])
+    start, end = (" ".join(f"{token.content} (id {token.id})" for token in side) for side in around)
+    before = f"{start} stands before every text" if start else "no token stands before a text"
+    return f"{before}; {end}, which its tokenizer puts after one, is left out" if end else before
 
 
 def import_tutorial(source: Path, out: Path, tokenizer: str) -> str:

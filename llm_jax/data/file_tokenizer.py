@@ -16,6 +16,7 @@ import numpy as np
 import tokenizers
 
 from llm_jax.data.bpe import BYTE_OF_LETTER
+from llm_jax.data.start_tokens import tokens_around
 from llm_jax.data.tokenizers import utf8
 from llm_jax.errors import DataError
 
@@ -26,7 +27,7 @@ MARKER = re.compile(r"<\S+>|\[\S+\]")
 
 
 class FileTokenizer:
-    """The tokenizer that a `tokenizer.json` describes, for text alone: no template, no token around it.
+    """The tokenizer that a `tokenizer.json` describes, for text alone: no template, and `start_ids` apart.
 
     What holds of all bytes of `encode(text)`, joined:
 
@@ -57,6 +58,10 @@ class FileTokenizer:
         if not ids or min(ids) < 0 or max(ids) >= 2**31:
             raise DataError("the tokenizer's ids must be from 0 to 2**31 - 1, and there must be some")
         self._vocab_size = max(ids) + 1
+        start = _library("run the post_processor of", tokens_around, content).start
+        self.start_ids = tuple(token.id for token in start)
+        if strange := [token for token in start if not 0 <= token.id < self._vocab_size]:
+            raise DataError(f"the tokenizer puts {strange[0]} before every text, which it does not have")
         names = {token["content"]: f"\0 {token['id']} \0" for token in self._added if _is_marker(token)}
         self._names = names
         self._runner = _library("load", _runner, content, names)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.batch import Batch
+from llm_jax.data.batches import Rows
 from llm_jax.evaluation.metrics import bits_per_byte, summarise
 
 
@@ -43,23 +43,23 @@ class TextScore(NamedTuple):
 
 
 def scores_of_texts(
-    score_batch: Callable[[Batch], tuple[Any, Any]],
-    rows: Sequence[tuple[np.ndarray, Batch]],
+    score_rows: Callable[[Rows], tuple[Any, Any, Any]],
+    rows: Sequence[Rows],
     shown: Callable[[Sequence], Iterable] = iter,
 ) -> Iterator[tuple[int, TokenScores]]:
     """Yields the number of each text with its scores, as soon as its last window is done.
 
     Args:
-        score_batch: gives nats and whether each target is the likeliest, [B, T] each.
-        rows: all batches with the numbers of their rows' texts, as `scoring_batches` makes them.
+        score_rows: gives nats, whether each target is the likeliest, and whether it is scored, [B, T] each.
+        rows: all of them, as `scoring_rows` makes them.
         shown: may show progress over them.
     """
-    missing = Counter(int(text) for texts, _ in rows for text in texts)
+    missing = Counter(window.text for each in rows for window in each.windows)
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for texts, batch in shown(rows):
-        nats_BT, greedy_BT = (np.asarray(scores) for scores in score_batch(batch))
-        for row, text in enumerate(map(int, texts)):
-            scored_T = np.asarray(batch.weights[row]) > 0
+    for each in shown(rows):
+        nats_BT, greedy_BT, scored_BT = (np.asarray(found) for found in score_rows(each))
+        for row, window in enumerate(each.windows):
+            text, scored_T = window.text, scored_BT[row]
             part = -nats_BT[row, scored_T].astype(np.float64), greedy_BT[row, scored_T]
             parts.setdefault(text, []).append(part)
             missing[text] -= 1
