@@ -13,7 +13,7 @@ from llm_jax.data.batches import Prompted, batch_at
 from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.store import Store, prepare_store
-from llm_jax.data.tokenizers import Tokenizer, decode_bytes, tokenizer_from_dict
+from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import CheckpointError, DataError
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
@@ -64,16 +64,16 @@ class Materials(NamedTuple):
     def evaluate(self, params: Tree) -> Score:
         """The score over the whole validation split."""
         text = self.held_out()
-        given = decode_bytes(self.store.tokenizer, text.tokens[: text.given])
-        return summarise(self.nats(params, text), self.store.num_bytes("validation") - len(given))
+        return summarise(self.nats(params, text), int(np.sum(self.store.sizes[text.given :])))
 
     def scored(self, params: Tree) -> Scored:
         """The nats of every target of the validation split, at its place in the text's bytes."""
         text, manifest = self.held_out(), self.store.manifest
-        size_N = np.array([len(self.store.tokenizer.token_bytes(int(token))) for token in text.tokens])
-        edges = self.store.num_bytes("train") + np.append(0, np.cumsum(size_N))[text.given :]
+        ends = np.append(0, np.cumsum(self.store.sizes, dtype=np.int64))
+        edges = self.store.num_bytes("train") + ends[text.given :]
         source, nats = manifest["settings"]["text_sha256"], self.nats(params, text)
-        return Scored(manifest["corpus"], source, int(edges[0]), edges[1:], nats)
+        altered_by = manifest["tokenizer_sha256"] if self.store.alters_text else ""
+        return Scored(manifest["corpus"], source, int(edges[0]), edges[1:], nats, altered_by)
 
     def floors(self) -> dict[str, float]:
         """Nats per token that n-gram counts reach on the validation split; counted once."""

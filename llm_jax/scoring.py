@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from llm_jax.data.batches import Prompted, Rows, scoring_batch, scoring_rows
+from llm_jax.data.text_bytes import encode_sized
 from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.errors import UserError
 from llm_jax.evaluation.scoring import TextScore, TokenScores, scores_of_texts
@@ -30,7 +31,10 @@ def score_texts(
         raise UserError("the text to score must not be empty")
     prompted = [encode_pair(tokenizer, prompt, text) for prompt, text in texts]
     scores = dict(score_tokens(params, config, prompted, stride=stride, start_ids=tokenizer.start_ids))
-    return [_text_score(tokenizer, text, scores[number]) for number, text in enumerate(prompted)]
+    return [
+        _text_score(tokenizer, "".join(pair), text, scores[number])
+        for number, (pair, text) in enumerate(zip(texts, prompted, strict=True))
+    ]
 
 
 def encode_pair(tokenizer: Tokenizer, prompt: str, text: str) -> Prompted:
@@ -97,7 +101,8 @@ def score_tokens(
     yield from scores_of_texts(score_rows, rows, shown)
 
 
-def _text_score(tokenizer: Tokenizer, text: Prompted, scores: TokenScores) -> TextScore:
+def _text_score(tokenizer: Tokenizer, whole: str, text: Prompted, scores: TokenScores) -> TextScore:
+    """The scores of the last tokens of a whole, prompt and text, with the bytes that they stand for."""
     tokens = np.asarray(text.tokens[text.given :], np.int32)
-    num_bytes = sum(len(tokenizer.token_bytes(int(token))) for token in tokens)
-    return TextScore(tokens, *scores, bytes=num_bytes)
+    sizes = encode_sized(tokenizer, whole).sizes
+    return TextScore(tokens, *scores, bytes=int(sizes[len(sizes) - len(tokens) :].sum()))

@@ -14,7 +14,7 @@ class Score(NamedTuple):
     perplexity: float
     bits_per_byte: float
     tokens: int  # targets scored
-    bytes: int  # UTF-8 bytes of those targets
+    bytes: int  # UTF-8 bytes of the text that those targets stand for
 
 
 def bits_per_byte(total_nats: float, num_bytes: int) -> float:
@@ -23,7 +23,7 @@ def bits_per_byte(total_nats: float, num_bytes: int) -> float:
 
 
 def summarise(nats: np.ndarray, num_bytes: int) -> Score:
-    """The score of targets [N] that decode to `num_bytes` UTF-8 bytes."""
+    """The score of targets [N] that stand for `num_bytes` UTF-8 bytes of the text."""
     mean = float(nats.mean())
     return Score(
         loss=mean,

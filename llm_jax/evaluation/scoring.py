@@ -24,7 +24,7 @@ class TextScore(NamedTuple):
     tokens: np.ndarray  # [N] int32 ids
     log_probs: np.ndarray  # [N] float64, nats, each after all tokens before it
     greedy: np.ndarray  # [N] bool, whether greedy decoding would have chosen it
-    bytes: int  # UTF-8 bytes of those tokens
+    bytes: int  # UTF-8 bytes of the text that those tokens stand for
 
     @property
     def total(self) -> float:
