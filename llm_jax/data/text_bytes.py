@@ -40,8 +40,11 @@ def encode_sized(tokenizer: Tokenizer, text: str) -> Encoded:
 
 def own_sizes(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> np.ndarray:
     """The number of bytes of each id, [N] int64."""
-    kinds, of_N = np.unique(np.asarray(ids, np.int64), return_inverse=True)
-    return np.array([len(tokenizer.token_bytes(int(kind))) for kind in kinds], np.int64)[of_N]
+    counts = np.bincount(np.asarray(ids, np.int32))
+    size_of = np.zeros(len(counts), np.int64)
+    for token in np.flatnonzero(counts):
+        size_of[token] = len(tokenizer.token_bytes(int(token)))
+    return size_of[ids]
 
 
 def _sizes(place_N2: np.ndarray, own_N: np.ndarray, is_space_N: np.ndarray, text: str) -> np.ndarray:

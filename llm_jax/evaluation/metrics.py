@@ -18,8 +18,8 @@ class Score(NamedTuple):
 
 
 def bits_per_byte(total_nats: float, num_bytes: int) -> float:
-    """Nats over a text as bits per byte of it, comparable across tokenizers."""
-    return total_nats / math.log(2) / num_bytes
+    """Nats over a text as bits per byte of it, comparable across tokenizers; NaN where it has no bytes."""
+    return total_nats / math.log(2) / num_bytes if num_bytes else math.nan
 
 
 def summarise(nats: np.ndarray, num_bytes: int) -> Score:

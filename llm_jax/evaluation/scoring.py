@@ -1,6 +1,5 @@
 """Texts as a model scores them: the log-probability of each token, and whether it would have chosen it."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -34,12 +33,12 @@ class TextScore(NamedTuple):
     @property
     def bits_per_byte(self) -> float:
         """Comparable between tokenizers; NaN where no token stands for a byte."""
-        return bits_per_byte(-self.total, self.bytes) if self.bytes else math.nan
+        return bits_per_byte(-self.total, self.bytes)
 
     @property
     def perplexity(self) -> float:
         """Of a token."""
-        return summarise(-self.log_probs, max(1, self.bytes)).perplexity
+        return summarise(-self.log_probs, self.bytes).perplexity
 
 
 def scores_of_texts(
