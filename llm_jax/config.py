@@ -191,7 +191,7 @@ class SteeringConfig:
     draft: Path | None = None
     """Directory of a smaller model with the same tokenizer that proposes; else earlier text does."""
     regex: str = ""
-    """What the continuation must match from end to end (Rust's syntax); max_new_tokens must suffice."""
+    """What the continuation must match from end to end (Rust's syntax), unless max_new_tokens cut it off."""
     json_schema: Path | None = None
     """File with a JSON schema; the continuation is JSON that it describes, in one line."""
 

@@ -27,6 +27,7 @@ def import_(
     param_dtype: Literal["float32", "bfloat16"] = "float32",
     adapter: Path | None = None,
     ignore_field: tuple[str, ...] = (),
+    add_bos_token: bool | None = None,
     context_length: int | None = None,
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
@@ -54,6 +55,9 @@ def import_(
     ignore_field:
         A field of config.json or adapter_config.json that this program does not know, and that may be passed
         over; may be given several times. Fields that no logit depends on are passed over anyway, and listed.
+    add_bos_token:
+        Whether the model's first token (bos) stands before every text that it reads, in a prompt, in scoring
+        and in training; as its tokenizer says without it. --no-add_bos_token leaves out what that puts there.
     context_length:
         The longest text, in tokens, of a torch tutorial's model whose file has no masks (16 without it).
     """
@@ -70,6 +74,8 @@ def import_(
         raise UserError(f"{source} must be a directory or a .gguf file for --adapter; leave {adapter} out")
     if not own and ignore_field:
         raise UserError(f"{source} must have a config.json for --ignore_field; leave {ignore_field[0]} out")
+    if not own and add_bos_token is not None:
+        raise UserError(f"{source} must be a directory or a .gguf file for --add_bos_token; leave it out")
     if own and context_length is not None:
         raise UserError(f"{source} must bring its own context; leave --context_length {context_length} out")
     if context_length is not None and context_length < 1:
@@ -78,7 +84,10 @@ def import_(
 
     if own:
         given = None if tokenizer is None else Path(tokenizer)
-        print(converting.import_model(source, out, param_dtype, adapter, given, ignore_field))
+        told = converting.import_model(
+            source, out, param_dtype, adapter, given, ignored=ignore_field, add_bos=add_bos_token
+        )
+        print(told)
     else:
         print(converting.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
 

@@ -15,6 +15,7 @@ from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json, without_pre
 from llm_jax.data.language_check import check_tokens, require_same_pieces
+from llm_jax.data.start_tokens import Named, tokens_around, with_tokens_around
 from llm_jax.data.tokenizers import ByteTokenizer, Tokenizer, named_tokenizer
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop import torch_tutorial
@@ -44,22 +45,25 @@ def import_model(
     out: Path,
     param_dtype: str,
     adapter: Path | None = None,
-    tokenizer: Path | None = None,
+    given: Path | None = None,
+    *,
     ignored: Collection[str] = (),
+    add_bos: bool | None = None,
 ) -> str:
-    """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives a line for the user, and
-    one more that names the fields of configurations that were passed over.
+    """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives lines for the user: what
+    stands before every text, and which fields of configurations were passed over, are two of them.
 
     Args:
         source: the directory or file.
         out: the directory to make.
         param_dtype: how weights are stored.
         adapter: a directory with a LoRA adapter to merge into the weights.
-        tokenizer: a directory or file with the tokenizer, where it is not the source's own.
+        given: a directory or file with the tokenizer, where it is not the source's own.
         ignored: fields of config.json and of adapter_config.json to pass over though they are not known.
+        add_bos: whether the token that begins a text stands before every one; as the tokenizer says for None.
 
     Raises:
-        UserError: an ignored field is used, or is not there.
+        UserError: an ignored field is used, or is not there; there is no token to add.
         CheckpointError, DataError: weights, tokenizer or adapter are damaged, or of a kind that is not known.
     """
     found = open_directory(source) if source.is_dir() else open_gguf(source)
@@ -67,16 +71,39 @@ def import_model(
     files += [read_adapter_fields(adapter)] if adapter is not None else []
     require_ignorable(ignored, files)
     model = dataclasses.replace(read_model_config(found.config, ignored), param_dtype=param_dtype)
-    language = _read_language(source, found, tokenizer, model.vocab_size)
+    tokenizer, chat = _read_language(source, found, given, model.vocab_size)
+    tokenizer = _beginning(tokenizer, chat.bos, add_bos)
     if adapter is not None:
         found, model = merge_adapter(found, adapter, model, ignored)
     family, count = found.config["model_type"], count_parameters(abstract_params(model))
-    _save(out, model, import_params(family, model, found.shapes, found.read, shown), *language, adapter)
+    _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, adapter)
     # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
     require_tensors(family, model, load(out).params, found.shapes, found.read, shown)
     merged = "" if adapter is None else f", the adapter {adapter} merged into them"
     done = f"imported {count:,} parameters into {out}{merged}; read again, every bit is equal"
-    return "\n".join(filter(None, (done, passed_over(files))))
+    return "\n".join(filter(None, (done, _told_around(tokenizer), passed_over(files))))
+
+
+def _beginning(tokenizer: FileTokenizer, bos: str | None, add_bos: bool | None) -> FileTokenizer:
+    """The tokenizer with or without a token before every text, as the user wants it."""
+    if add_bos is None or add_bos == bool(tokenizer.start_ids):
+        return tokenizer
+    start = []
+    if add_bos:
+        token = None if bos is None else tokenizer.token_id(bos)
+        if bos is None or token is None:
+            raise UserError("add_bos_token needs a bos_token of the model's, and it names none; leave it out")
+        start = [Named(bos, token)]
+    content = tokenizer.to_dict()["content"]
+    return FileTokenizer(with_tokens_around(content, start, tokens_around(content).end))
+
+
+def _told_around(tokenizer: FileTokenizer) -> str:
+    """A line on what stands before every text, and what does not stand after it."""
+    around = tokens_around(tokenizer.to_dict()["content"])
+    start, end = (" ".join(f"{token.content} (id {token.id})" for token in side) for side in around)
+    before = f"{start} stands before every text" if start else "no token stands before a text"
+    return f"{before}; {end}, which its tokenizer puts after one, is left out" if end else before
 
 
 def _read_language(

@@ -85,10 +85,11 @@ class Trained:
     def score_all(self, texts: Sequence[tuple[str, str]]) -> list[TextScore]:
         """Scores many texts together, each a (prompt, text) with "" for no prompt.
 
-        Without a prompt the first token is not scored, as nothing stands before it. A text longer than the
-        context is scored in windows `eval_stride` tokens apart, as `evaluate` does, and a prompt that does
-        not fit before its text loses its beginning. Prompt and text are encoded as one, so that the text's
-        first token may begin with the prompt's last spaces.
+        What the tokenizer puts before every text stands before each window. Where it puts nothing, a text
+        without a prompt is scored from its second token on. A text longer than the context is scored in
+        windows `eval_stride` tokens apart, as `evaluate` does, and a prompt that does not fit before its text
+        loses its beginning. Prompt and text are encoded as one, so that the text's first token may begin with
+        the prompt's last spaces.
 
         Raises:
             UserError: a text is empty.
@@ -187,14 +188,24 @@ class Trained:
                 self, ids, constraint, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
             )
         return generate_rows(
-            self.laid_out, self.config, ids, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
+            self.laid_out,
+            self.config,
+            ids,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            start_ids=self.tokenizer.start_ids,
         )
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """The prompt's token ids, which it may be already; UserError for an empty one."""
+        """The prompt's token ids, after those that stand before every text; UserError for an empty one. Ids
+        are taken as they are.
+        """
         if not prompt:
             raise UserError("the prompt must not be empty")
-        return self.tokenizer.encode(prompt).tolist() if isinstance(prompt, str) else list(prompt)
+        if not isinstance(prompt, str):
+            return list(prompt)
+        return [*self.tokenizer.start_ids, *self.tokenizer.encode(prompt).tolist()]
 
 
 def _generated(row: Continuation, scores_T: np.ndarray) -> Generated:

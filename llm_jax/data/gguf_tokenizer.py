@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any
 
 from llm_jax.data.bpe import PATTERN
+from llm_jax.data.start_tokens import Named, with_tokens_around
 from llm_jax.errors import DataError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -81,6 +82,10 @@ _APART = {
 }
 # Words that are in the vocabulary stay whole, whatever the merges say.
 WHOLE_WORDS = {"llama-bpe", "minicpm5", "tekken"}
+# What llama.cpp does where a file says neither whether a token stands before every text nor which.
+_BEGINS = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"}
+_BEGINS |= {"jina-v5-nano", "tekken", "chameleon"}
+_FIRST_AND_LAST = {"llama": (1, 2), "gpt2": (11, 11)}
 
 
 def gguf_tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,11 +107,16 @@ def gguf_tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError(f"tokenizer.ggml.tokens has {len(tokens) - len(set(tokens))} tokens twice")
     if model == "gpt2":
         added = _added_tokens(tokens, kinds, (NORMAL,))
-        return {"version": "1.0", "added_tokens": added, **_byte_level_bpe(metadata, tokens)}
-    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
-    if not isinstance(prefix, bool):
-        raise DataError(f"tokenizer.ggml.add_space_prefix must be true or false, got {prefix!r:.80}")
-    return sentencepiece_json(tokens, kinds, _list(metadata, "scores", float), prefix=prefix)
+        content = {"version": "1.0", "added_tokens": added, **_byte_level_bpe(metadata, tokens)}
+    else:
+        scores, prefix = _list(metadata, "scores", float), _switch(metadata, "add_space_prefix", True)
+        content = sentencepiece_json(tokens, kinds, scores, prefix=prefix)
+    begins = model == "llama" or metadata.get("tokenizer.ggml.pre") in _BEGINS
+    start, end = (
+        [_around(metadata, tokens, side, default)] if _switch(metadata, f"add_{side}_token", on) else []
+        for side, on, default in zip(("bos", "eos"), (begins, False), _FIRST_AND_LAST[model], strict=True)
+    )
+    return with_tokens_around(content, start, end)
 
 
 def without_pre(metadata: Mapping[str, Any]) -> list[str]:
@@ -156,6 +166,24 @@ def _unigram(pieces: list[str], kinds: list[int], scores: list[float]) -> dict[s
         raise DataError("Unigram must have an unknown piece and finite scores")
     vocab = [list(pair) for pair in zip(pieces, scores, strict=True)]
     return {"type": "Unigram", "unk_id": kinds.index(UNKNOWN), "vocab": vocab, "byte_fallback": True}
+
+
+def _around(metadata: Mapping[str, Any], tokens: list[str], side: str, default: int) -> Named:
+    """The token before ("bos") or after ("eos") every text."""
+    token = metadata.get(f"tokenizer.ggml.{side}_token_id", default)
+    if type(token) is not int or not 0 <= token < len(tokens):
+        raise DataError(
+            f"tokenizer.ggml.{side}_token_id must be a whole number from 0 to {len(tokens) - 1:,}, "
+            f"got {token!r:.80}"
+        )
+    return Named(tokens[token], token)
+
+
+def _switch(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = metadata.get(f"tokenizer.ggml.{name}", default)
+    if not isinstance(value, bool):
+        raise DataError(f"tokenizer.ggml.{name} must be true or false, got {value!r:.80}")
+    return value
 
 
 def _byte_level_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
