@@ -12,8 +12,10 @@ import pytest
 from llm_jax.batch import Batch
 from llm_jax.config import Config, OptimConfig, TrainConfig
 from llm_jax.errors import CheckpointError
+from llm_jax.model.decoder import init_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.training.checkpoint import Checkpoints, read_params
+from llm_jax.training.losses import next_token_loss
 from llm_jax.training.precision import rounded
 from llm_jax.training.step import (
     State,
@@ -154,6 +156,22 @@ def test_parameters_come_out_of_a_run_in_the_models_own_type(tmp_path: Path, tin
     got, _ = read_params(tmp_path, jax.eval_shape(lambda: wanted), name="ema")
     assert types(got) == {"bfloat16"}
     assert leaves_equal(got, wanted)
+
+
+@pytest.mark.parametrize("kind", ["dtype", "param_dtype"])
+def test_the_gradient_of_a_frequent_ids_row_grows_with_every_place(tiny: ModelConfig, kind: str) -> None:
+    wide = dataclasses.replace(tiny, num_layers=1, dropout=0.0, positions="learned")
+    everywhere = np.full((100, tiny.context_length), 5, np.int32)
+    batch = Batch(everywhere, everywhere + 1, np.ones(everywhere.shape, np.float32))
+
+    def slopes(model: ModelConfig) -> list[np.ndarray]:
+        params = rounded(init_params(jax.random.key(0), wide), model)
+        found = jax.jit(jax.grad(lambda params: next_token_loss(params, model, batch, None)[0]))(params)
+        return [np.asarray(found[f"{of}_embedding"]["embedding"], np.float32) for of in ("token", "position")]
+
+    narrowed = dataclasses.replace(wide, **{kind: "bfloat16"})
+    for narrow, exact in zip(slopes(narrowed), slopes(wide), strict=True):
+        assert np.linalg.norm(narrow - exact) < 0.05 * np.linalg.norm(exact)
 
 
 def test_a_run_that_kept_bfloat16_is_not_trained_on(tmp_path: Path, tiny: ModelConfig) -> None:

@@ -12,13 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from llm_jax.model.attention import Sight, cap, sight
 from llm_jax.model.cache import KVCache
 from llm_jax.model.dropout import dropout
 from llm_jax.model.layers import Block, Head, apply, embedding_init, head_scores
-from llm_jax.model.norms import norm
+from llm_jax.model.norms import norm, wide
 from llm_jax.model.positions import sinusoidal_table
 from llm_jax.model.seen import Seen, SeenInBlock
 from llm_jax.model_config import ModelConfig
@@ -174,25 +173,43 @@ def _final_norm(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Arr
     return apply(norm(config, "final_norm"), params["final_norm"], stream)
 
 
+@jax.custom_vjp
+def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows [..., D] of a table [R, D]; their gradients are added up in float32 at least, since a frequent
+    id has so many that a sum in bfloat16 stops growing.
+    """
+    return jnp.take(table, ids, axis=0)
+
+
+def _rows_forward(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return jnp.take(table, ids, axis=0), (table, ids)
+
+
+@jax.named_scope("embedding")
+def _rows_backward(kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, None]:
+    table, ids = kept
+    sums = jnp.zeros(table.shape, wide(table.dtype)).at[ids].add(slope.astype(wide(table.dtype)))
+    return sums.astype(table.dtype), None
+
+
+rows_of.defvjp(_rows_forward, _rows_backward)
+
+
 @jax.named_scope("embedding")
 def _embed(
     params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
     """Embedding and position signal of each token, [B, T, D] each; rotary positions add no signal."""
-
-    def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
-        leaf = nn.Embed(*table.shape, dtype=config.dtype, param_dtype=config.param_dtype)
-        return apply(leaf, {"embedding": table}, ids)
-
     rows_BT = jnp.minimum(tokens_BT, config.num_rows - 1) if config.shared_ids else tokens_BT
-    token_BTD = look_up(params["token_embedding"]["embedding"], rows_BT) * config.embedding_scale
+    token_BTD = rows_of(params["token_embedding"]["embedding"], rows_BT).astype(config.dtype)
+    token_BTD *= config.embedding_scale
     if config.positions == "rotary":
         return token_BTD, None
     if config.positions == "learned":
         positions_TD = params["position_embedding"]["embedding"]
     else:
         positions_TD = jnp.asarray(sinusoidal_table(config.context_length, config.d_model), config.dtype)
-    return token_BTD, look_up(positions_TD, position_BT)
+    return token_BTD, rows_of(positions_TD, position_BT).astype(config.dtype)
 
 
 def _run_blocks(
