@@ -215,8 +215,7 @@ def _gemma(fields: Fields, rotary: Callable[[Fields, int], RotaryConfig] = read_
     """What Gemma 2 and 3 share."""
     fields.require("use_bidirectional_attention", False, None)
     settings = _common(fields, {"attention_bias"}, activation="hidden_activation", rotary=rotary)
-    same = [name for name, ours in ACTIVATIONS.items() if ours == settings["activation"]]
-    fields.repeats("hidden_act", *same)
+    fields.unread("hidden_act", "sliding_window_size")
     return settings | {
         "norm": "rms_plus_one",
         "norm_place": "both",
@@ -229,9 +228,7 @@ def _gemma(fields: Fields, rotary: Callable[[Fields, int], RotaryConfig] = read_
 
 def _layer_kinds(fields: Fields, num_layers: int, every: int) -> dict[str, Any]:
     usual = ["sliding_attention" if (layer + 1) % every else "full_attention" for layer in range(num_layers)]
-    window = fields.whole("sliding_window")
-    fields.repeats("sliding_window_size", window)
-    return _windows(window, _kinds(fields, usual))
+    return _windows(fields.whole("sliding_window"), _kinds(fields, usual))
 
 
 def _kinds(fields: Fields, usual: list[str]) -> list[str]:

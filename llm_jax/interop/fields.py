@@ -102,6 +102,12 @@ class Fields:
         if field in self._left and self._left[field] in values:
             self._left[field] = None
 
+    def unread(self, *fields: str) -> None:
+        """Passes over fields that the family's own program does not read, whatever they say."""
+        for field in fields:
+            if field in self._left:
+                self._left[field] = None
+
     def spare(self, *fields: str) -> None:
         """Leaves fields to other parts of the program."""
         for field in fields:

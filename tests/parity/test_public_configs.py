@@ -120,7 +120,9 @@ ODD: dict[str, dict[str, Any]] = {
     "one kind of positions alone": GEMMA | {"rope_parameters": {"sliding_attention": {"rope_theta": 70.0}}},
     "Gemma 2 without caps": BARE
     | {"model_type": "gemma2", "sliding_window": 5, "head_dim": 8, "query_pre_attn_scalar": 11}
-    | {"attn_logit_softcapping": None, "final_logit_softcapping": None, "sliding_window_size": 5},
+    | {"attn_logit_softcapping": None, "final_logit_softcapping": None},
+    "older names in Gemma 2, which nothing reads": BARE
+    | {"model_type": "gemma2", "sliding_window": 5, "sliding_window_size": 4096, "hidden_act": "relu"},
     "nulls for what a head and its groups are": BARE
     | {"model_type": "llama", "head_dim": None, "num_key_value_heads": None},
     "a window that is off": BARE | {"model_type": "mistral", "sliding_window": None},
