@@ -27,6 +27,7 @@ from llm_jax.data.tokenizers import (
     tokenizer_from_dict,
 )
 from llm_jax.errors import DataError
+from tests.shared_data import SharedData
 
 SAMPLE = "The salesperson said: “it hums when it is cold.” 99 lamps!\n\tnaïve 漢字"
 
@@ -181,7 +182,7 @@ def test_a_store_is_made_once_and_other_settings_get_another(tmp_path: Path) -> 
     assert not list((tmp_path / "prepared").glob(".preparing*"))
 
 
-def test_sales_textbook_has_the_tutorials_counts(shared_data: Path, tmp_path: Path) -> None:
+def test_sales_textbook_has_the_tutorials_counts(shared_data: SharedData, tmp_path: Path) -> None:
     config = DataConfig(
         corpus=str(shared_data / "sales_textbook.txt"), prepared=tmp_path, validation_fraction=0.1
     )
@@ -199,14 +200,13 @@ def test_sales_textbook_has_the_tutorials_counts(shared_data: Path, tmp_path: Pa
     assert cut_down["vocab_size"] < 3771 + 256
 
 
-def test_pinned_digests_are_those_of_the_files_at_hand(shared_data: Path) -> None:
-    names = {
-        "sales_textbook": "sales_textbook.txt",
-        "tinyshakespeare": "tinyshakespeare.txt",
-        "the_verdict": "the-verdict.txt",
-    }
-    for name, file in names.items():
-        assert downloading._digest(shared_data / file) == DOWNLOADS[name].sha256
+PINNED = {"sales_textbook": "sales_textbook.txt", "tinyshakespeare": "tinyshakespeare.txt"}
+PINNED |= {"the_verdict": "the-verdict.txt"}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_pinned_digests_are_those_of_the_files_at_hand(shared_data: SharedData, name: str) -> None:
+    assert downloading._digest(shared_data / PINNED[name]) == DOWNLOADS[name].sha256
 
 
 def test_an_opened_store_is_the_prepared_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from llm_jax.data.tokenizers import named_tokenizer
 from llm_jax.evaluation.baselines import cached_floors, ngram_floors
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.evaluation.scoring import scores_of_texts
+from tests.shared_data import SharedData
 
 
 def test_a_score_is_the_mean_over_targets() -> None:
@@ -76,7 +77,7 @@ def test_floors_equal_the_definition_of_witten_bell() -> None:
     )
 
 
-def test_floors_are_the_known_ones(shared_data: Path) -> None:
+def test_floors_of_characters_are_the_known_ones(shared_data: SharedData) -> None:
     text = (shared_data / "tinyshakespeare.txt").read_text()
     characters = np.unique(np.frombuffer(text.encode(), np.uint8), return_inverse=True)[1]
     cut = int(0.9 * len(characters))
@@ -84,6 +85,8 @@ def test_floors_are_the_known_ones(shared_data: Path) -> None:
     known = {"unigram": 3.347, "bigram": 2.486, "trigram": 2.049}
     assert {name: round(floors[name], 3) for name in known} == known
 
+
+def test_floors_of_the_tutorials_tokens_are_the_known_ones(shared_data: SharedData) -> None:
     ids = named_tokenizer("cl100k_base").encode((shared_data / "sales_textbook.txt").read_text())
     floors = ngram_floors(ids[:70127], ids[70127:], 100070)
     for name, wanted in {"unigram": 6.564, "bigram": 4.779, "trigram": 4.558}.items():

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from llm_jax.data.file_tokenizer import BYTE_PIECES, FileTokenizer
 from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
 from llm_jax.data.tokenizers import decode
 from tests.conftest import ROOT
+from tests.shared_data import SharedData
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 HARD = [
@@ -36,7 +36,7 @@ HARD = [
 
 
 @pytest.fixture(scope="module")
-def texts(shared_data: Path) -> list[str]:
+def texts(shared_data: SharedData) -> list[str]:
     """Chinese, English, dialogue, code, tables, digits; and strings of signs where cutting is hard."""
     files = ["ud_chinese_gsdsimp_dev.conllu", "ud_english_ewt_dev.conllu", "instruction-data.json"]
     read = [(shared_data / name).read_text(encoding="utf-8") for name in (*files, "tinyshakespeare.txt")]
