@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_jax.data.added_tokens import FLAGS, with_added_tokens
+from llm_jax.data.added_tokens import FLAGS, token_names, with_added_tokens
 from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
 from llm_jax.data.sentencepiece_model import read_sentencepiece
 from llm_jax.errors import CheckpointError, DataError
@@ -32,8 +32,8 @@ class _Small(NamedTuple):
     added: dict[str, Any]
 
 
-def read_directory_tokenizer(folder: Path, file: Path | None = None) -> tuple[FileTokenizer, list[str]]:
-    """The tokenizer with all tokens that the directory declares, and remarks on its contradictions.
+def read_directory_tokenizer(folder: Path, file: Path | None = None) -> tuple[FileTokenizer, str | None]:
+    """The tokenizer with all tokens that the directory declares, and a remark on contradictions in it.
 
     Args:
         folder: with the small files.
@@ -58,14 +58,15 @@ def read_directory_tokenizer(folder: Path, file: Path | None = None) -> tuple[Fi
             known.add(token["content"])
             tokens.append(token)
     joined = with_added_tokens(tokenizer, tokens)
-    remarks = [
-        f"{folder}: the token {quoted(token['content'])} is declared with id {said:,} and "
+    ids = {name: token for token, name in token_names(joined).items()}
+    others = [
+        f"the token {quoted(token['content'])} is declared with id {said:,} and "
         + ("left out" if got is None else f"gets {got:,}")
-        + ", as in transformers"
         for said, token in declared
-        if (got := joined.token_id(token["content"])) != said
+        if (got := ids.get(token["content"])) != said
     ]
-    return joined, remarks
+    more = f", and {len(others) - 1:,} more" if len(others) > 1 else ""
+    return joined, f"{folder}: {others[0]}, as in transformers{more}" if others else None
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
