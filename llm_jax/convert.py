@@ -40,7 +40,7 @@ def import_(
     tokenizer:
         What the torch tutorial's model was trained with (cl100k_base without it). Other sources hold theirs.
     param_dtype:
-        How weights out of a directory or a `.gguf` file are stored.
+        How weights out of a directory or a `.gguf` file are stored; training them keeps float32 all the same.
     adapter:
         A directory with a LoRA adapter as the save_pretrained of peft writes it (adapter_config.json,
         adapter_model.safetensors): what is imported are the weights with the adapter merged into them.
