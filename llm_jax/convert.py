@@ -48,7 +48,7 @@ def import_(
         For the torch tutorial's model, the name of what it was trained with: cl100k_base (without it), gpt2,
         o200k_base or bytes.
     param_dtype:
-        How weights out of a directory or a `.gguf` file are stored.
+        How weights out of a directory or a `.gguf` file are stored; training them keeps float32 all the same.
     adapter:
         A directory with a LoRA adapter as the save_pretrained of peft writes it (adapter_config.json,
         adapter_model.safetensors): what is imported are the weights with the adapter merged into them.

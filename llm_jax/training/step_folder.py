@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from llm_jax.errors import CheckpointError
+from llm_jax.model.checks import check_types
 from llm_jax.training.integrity import checksums, describe, leaf_names
 
 State = dict[str, Any]
@@ -123,8 +124,14 @@ def _seal(about: Mapping[str, Any], leaves: dict[str, Any]) -> dict[str, str]:
 
 
 def load_everything(path: Path) -> State:
-    """All parts of a step as the nested arrays that were saved. Damaged when they cannot be trusted."""
+    """All parts of a step as the nested arrays that were saved.
+
+    Raises:
+        Damaged: they cannot be trusted.
+        UserError: JAX would narrow them.
+    """
     leaves = open_manifest(path)["leaves"]
+    check_types((kind for part in leaves.values() for kind, *_ in part.values()), f"an array in {path}")
     state = _orbax(path, dict.fromkeys(leaves), _largest(leaves))
     _require_sums(state, leaves)
     return state
