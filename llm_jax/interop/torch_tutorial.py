@@ -35,6 +35,11 @@ _LAYER_NAMES = {
 }
 
 
+def name_of_relu_bias(layer: int) -> str:
+    """The bias [F] that is the last term of what goes into a layer's ReLU."""
+    return f"transformer_blocks.{layer}.{_LAYER_NAMES['mlp_up/bias']}"
+
+
 def infer_config(state_dict: Mapping[str, np.ndarray], context_length: int | None = None) -> ModelConfig:
     """The decoder's shape, read off the tensors.
 
