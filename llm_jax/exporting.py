@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import numpy as np
 from llm_jax.converting import require_equal, shown
 from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
 from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
-from llm_jax.data.gguf_tokenizer_writing import composes_accents, gguf_tokenizer
+from llm_jax.data.gguf_tokenizer_writing import ENDS, composes_accents, gguf_tokenizer
+from llm_jax.data.start_tokens import tokens_around
 from llm_jax.data.tokenizer_json import tokenizer_json
 from llm_jax.data.tokenizers import decode
 from llm_jax.errors import CheckpointError, DataError, UserError
@@ -57,10 +58,13 @@ def export_huggingface(directory: Path, out: Path) -> str:
         CheckpointError: no family of Hugging Face's computes what this model does.
     """
     model = load(directory)
-    config_json = write_model_config(model.config)
+    marks = _marks(model)
+    config_json = write_model_config(model.config) | marks
     with _made(out) as part:
         part.mkdir(parents=True)
         write_directory(part, config_json, model.config, model.params)
+        if known := {name: token for name, token in marks.items() if token is not None}:
+            _write_json(part / "generation_config.json", known)
         without = ""
         try:
             _write_tokenizer(part, model)
@@ -133,9 +137,22 @@ def _remove(part: Path) -> None:
         shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
 
-def _chat(model: Trained) -> dict[str, Any]:
-    """What the checkpoint says of conversations; nothing for most models."""
-    return model.about.get("chat") or {}
+def _marks(model: Trained) -> dict[str, int | list[int] | None]:
+    """The ids with which a text begins, ends and is filled, as config.json names them; None for what is not
+    known, in place of the ids that some families have for a default.
+    """
+    begin, fill = (_mark(model, name) for name in ("bos", "pad"))
+    ends = list(model.chat.eos_ids)
+    end = ends if len(ends) > 1 else ends[0] if ends else None
+    return {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": fill}
+
+
+def _mark(model: Trained, name: str) -> int | None:
+    chat = model.chat.to_dict()
+    token = chat[f"{name}_id"]
+    if token is None and chat.get(name) and isinstance(model.tokenizer, FileTokenizer):
+        token = model.tokenizer.token_id(chat[name])
+    return token if token is not None and token < model.config.vocab_size else None
 
 
 def _write_tokenizer(folder: Path, model: Trained) -> None:
@@ -144,30 +161,41 @@ def _write_tokenizer(folder: Path, model: Trained) -> None:
     Raises:
         DataError: no tokenizer.json gives the model's ids.
     """
-    content, chat = tokenizer_json(model.tokenizer), _chat(model)
+    content, chat = tokenizer_json(model.tokenizer), model.chat.to_dict()
+    start = tokens_around(content).start
     fields = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model.config.context_length,
         "clean_up_tokenization_spaces": False,
-        "bos_token": chat.get("bos"),
-        "eos_token": chat.get("eos"),
-        "chat_template": chat.get("template"),
+        "add_bos_token": bool(start),  # for older programs; others see it in the tokenizer.json
+        **{f"{name}_token": chat.get(name) for name in ("bos", "eos", "pad", "unk", "sep")},
+        **({"bos_token": start[0].content} if start else {}),
+        "chat_template": chat["template"],
     }
-    known = {name: value for name, value in fields.items() if value is not None}
-    for name, value in (("tokenizer.json", content), ("tokenizer_config.json", known)):
-        text = json.dumps(value, ensure_ascii=False, indent=2 if value is known else None)
-        (folder / name).write_text(text, encoding="utf-8")
+    _write_json(folder / "tokenizer.json", content, indent=None)
+    _write_json(
+        folder / "tokenizer_config.json",
+        {name: value for name, value in fields.items() if value is not None},
+    )
+
+
+def _write_json(path: Path, value: Mapping[str, Any], indent: int | None = 2) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=indent), encoding="utf-8")
 
 
 def _gguf_tokenizer(model: Trained) -> tuple[dict[str, Any], list[str]]:
     """The settings of the tokenizer, or those of a model without one, and what the user must know of them."""
     try:
         content = tokenizer_json(model.tokenizer)
-        settings = gguf_tokenizer(content, model.config.vocab_size, _chat(model))
+        settings = gguf_tokenizer(content, model.config.vocab_size, model.chat.to_dict())
     except DataError as error:
         return {"tokenizer.ggml.model": "no_vocab"}, [f"without a tokenizer: {error}"]
-    accents = "llama.cpp does not compose accents (NFC), as this model's tokenizer does"
-    return settings, [accents] if composes_accents(content) else []
+    remarks = []
+    if composes_accents(content):
+        remarks.append("llama.cpp does not compose accents (NFC), as this model's tokenizer does")
+    if len(ends := model.chat.eos_ids) > len(ENDS):
+        remarks.append(f"llama.cpp stops at {len(ENDS)} tokens, and this model at {len(ends)}")
+    return settings, remarks
 
 
 def _require_same_logits(
@@ -204,8 +232,9 @@ def _require_same_logits(
 
 
 def _require_same_ids(found: FileTokenizer, model: Trained, where: Path) -> None:
-    """The written tokenizer must give the ids of ours, on a text of random tokens."""
+    """The written tokenizer must give the ids of ours, on a text of random tokens, and before every text."""
     ids = np.random.default_rng(0).integers(0, model.tokenizer.vocab_size, _PROMPT)
     text = unicodedata.normalize("NFC", decode(model.tokenizer, ids))
-    if not np.array_equal(found.encode(text), model.tokenizer.encode(text)):
+    same = found.start_ids == model.tokenizer.start_ids
+    if not same or not np.array_equal(found.encode(text), model.tokenizer.encode(text)):
         raise CheckpointError(f"{where} gives other tokens than the model's tokenizer")

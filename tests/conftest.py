@@ -1,6 +1,4 @@
-"""The suite's surroundings: 8 CPU devices, strict rank promotion, one tiny model, and the data that lies
-beside the checkout.
-"""
+"""The suite's surroundings: 8 CPU devices, strict rank promotion, one tiny model, and real data."""
 
 import os
 from collections.abc import Iterator
@@ -21,8 +19,8 @@ import pytest
 from llm_jax.model.decoder import init_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
+from tests.shared_data import ROOT, SharedData
 
-ROOT = Path(__file__).parents[1]
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -36,14 +34,9 @@ def programs_of_one_module() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Real data for tests; a test that needs it fails where it is not."""
-    folder = Path(os.environ.get("LLM_JAX_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.fail(
-            f"{folder} must hold the data for tests; set LLM_JAX_SHARED_DATA to the folder that has it"
-        )
-    return folder
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> SharedData:
+    """Real data for tests, each file by `shared_data / name`."""
+    return SharedData(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +75,6 @@ def prose(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The last line names what was skipped."""
+    """The last line counts and names what was skipped."""
     skipped = sorted(report.nodeid for report in terminalreporter.stats.get("skipped", []))
-    terminalreporter.write_line(f"skipped: {', '.join(skipped) or 'nothing'}")
+    terminalreporter.write_line(f"skipped {len(skipped)}: {', '.join(skipped) or 'nothing'}")

@@ -16,6 +16,7 @@ from llm_jax.chat import chat
 from llm_jax.config import SamplingConfig
 from llm_jax.conversing import Conversation, converse, typed_lines
 from llm_jax.convert import convert
+from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.conversation import conversation_tokens
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.huggingface_writing import write_directory
@@ -85,7 +86,8 @@ def answer(model: Trained, messages: list, count: int = 6) -> str:
 
 def test_an_import_keeps_template_and_end_tokens(model: Trained) -> None:
     end = model.tokenizer.token_id("<|im_end|>")
-    assert model.about["chat"] == {"template": CHATML, "bos": None, "eos": "<|im_end|>", "eos_ids": [end]}
+    assert model.about["chat"] == model.chat.to_dict()
+    assert model.chat == ChatFormat(CHATML, None, "<|im_end|>", (end,))
 
 
 def test_each_line_of_a_pipe_gets_the_answer_to_all_that_was_said(model: Trained, talk: Any) -> None:

@@ -32,6 +32,14 @@ def test_a_directory_says_template_tokens_and_ends(tmp_path: Path) -> None:
     assert read(tmp_path, {TEMPLATE: "F"}).template == "F"
 
 
+def test_ids_to_begin_and_fill_with_are_known_where_the_model_has_a_row_for_them(tmp_path: Path) -> None:
+    files = {CONFIG: {"bos_token": "<s>"}, GENERATION: {"pad_token_id": 4}}
+    assert read(tmp_path, files, {"bos_token_id": 1, "pad_token_id": 5}) == ChatFormat(bos="<s>", pad_id=4)
+    assert read(tmp_path, files, {"bos_token_id": 3}) == ChatFormat(bos="<s>", bos_id=3, pad_id=4)
+    beyond = {"bos_token_id": 10, "pad_token_id": -1}
+    assert read(tmp_path, {GENERATION: beyond}, {}) == ChatFormat(bos="<s>")
+
+
 def test_a_directory_that_says_nothing_has_no_chat(tmp_path: Path) -> None:
     assert read(tmp_path, {}) == ChatFormat()
     nothing = {"eos_token": None, "bos_token": "", "chat_template": None}
@@ -53,6 +61,8 @@ BAD_FILES = [
     ({GENERATION: {"eos_token_id": [2, True]}}, "eos_token_id must be an id or a list of ids"),
     ({GENERATION: {"eos_token_id": 10}}, "must be a whole number from 0 to 9, got 10"),
     ({GENERATION: {"eos_token_id": [-1]}}, "must be a whole number from 0 to 9"),
+    ({GENERATION: {"pad_token_id": [1]}}, "pad_token_id must be an id, got"),
+    ({GENERATION: {"bos_token_id": "1"}}, "bos_token_id must be an id, got '1'"),
 ]
 
 
@@ -88,6 +98,8 @@ def test_a_gguf_file_says_template_tokens_and_ends() -> None:
     chat = read_gguf_chat(METADATA | more | {"tokenizer.chat_template": "T"}, 10)
     assert chat == ChatFormat("T", "<s>", "</s>", (2, 3, 4))
     assert read_gguf_chat({"tokenizer.chat_template": ""}, 10) == ChatFormat()
+    for token, known in ((3, 3), (2**32 - 1, None)):
+        assert read_gguf_chat(METADATA | {"tokenizer.ggml.padding_token_id": token}, 10).pad_id == known
 
 
 BAD_KEYS = [
@@ -98,11 +110,12 @@ BAD_KEYS = [
     ({"tokenizer.ggml.eot_token_id": -1}, "eot_token_id must be a whole number"),
     ({"tokenizer.ggml.bos_token_id": 1.0}, "bos_token_id must be a whole number"),
     ({"tokenizer.ggml.eom_token_id": "2"}, "eom_token_id must be a whole number"),
+    ({"tokenizer.ggml.padding_token_id": 2.0}, "padding_token_id must be an id, got '2.0'"),
 ]
 
 
 @pytest.mark.parametrize(("keys", "words"), BAD_KEYS, ids=[words for _, words in BAD_KEYS])
 def test_a_damaged_key_is_refused_in_one_line(keys: dict[str, Any], words: str) -> None:
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises((CheckpointError, DataError), match=words) as caught:
         read_gguf_chat(METADATA | keys, 10)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llm_jax.config import DataConfig
 from llm_jax.data import download as downloading
-from llm_jax.data.batches import batch_at, evaluation_batches
+from llm_jax.data.batches import batch_at
 from llm_jax.data.bpe import train_bpe, train_reference
 from llm_jax.data.compact import compact
 from llm_jax.data.corpora import DOWNLOADS
@@ -27,6 +27,7 @@ from llm_jax.data.tokenizers import (
     tokenizer_from_dict,
 )
 from llm_jax.errors import DataError
+from tests.shared_data import SharedData
 
 SAMPLE = "The salesperson said: “it hums when it is cold.” 99 lamps!\n\tnaïve 漢字"
 
@@ -181,7 +182,7 @@ def test_a_store_is_made_once_and_other_settings_get_another(tmp_path: Path) -> 
     assert not list((tmp_path / "prepared").glob(".preparing*"))
 
 
-def test_sales_textbook_has_the_tutorials_counts(shared_data: Path, tmp_path: Path) -> None:
+def test_sales_textbook_has_the_tutorials_counts(shared_data: SharedData, tmp_path: Path) -> None:
     config = DataConfig(
         corpus=str(shared_data / "sales_textbook.txt"), prepared=tmp_path, validation_fraction=0.1
     )
@@ -199,14 +200,13 @@ def test_sales_textbook_has_the_tutorials_counts(shared_data: Path, tmp_path: Pa
     assert cut_down["vocab_size"] < 3771 + 256
 
 
-def test_pinned_digests_are_those_of_the_files_at_hand(shared_data: Path) -> None:
-    names = {
-        "sales_textbook": "sales_textbook.txt",
-        "tinyshakespeare": "tinyshakespeare.txt",
-        "the_verdict": "the-verdict.txt",
-    }
-    for name, file in names.items():
-        assert downloading._digest(shared_data / file) == DOWNLOADS[name].sha256
+PINNED = {"sales_textbook": "sales_textbook.txt", "tinyshakespeare": "tinyshakespeare.txt"}
+PINNED |= {"the_verdict": "the-verdict.txt"}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_pinned_digests_are_those_of_the_files_at_hand(shared_data: SharedData, name: str) -> None:
+    assert downloading._digest(shared_data / PINNED[name]) == DOWNLOADS[name].sha256
 
 
 def test_an_opened_store_is_the_prepared_one(tmp_path: Path) -> None:
@@ -269,18 +269,3 @@ def test_the_shortest_usable_split_gives_batches_and_a_shorter_one_an_error(orde
     assert batch.tokens[:, 0].tolist() == [0, 0, 0]
     with pytest.raises(DataError, match="more than context_length"):
         batch_at(np.arange(8), order=order, context_length=8, batch_size=3, seed=0, step=5)
-
-
-@pytest.mark.parametrize("stride", [None, 1, 3, 8])
-@pytest.mark.parametrize("length", [2, 8, 9, 10, 32, 33, 34, 100])
-def test_evaluation_scores_every_target_once_in_batches_of_one_shape(length: int, stride: int | None) -> None:
-    batches = list(evaluation_batches(np.arange(length), context_length=8, batch_size=4, stride=stride))
-    assert {batch.tokens.shape for batch in batches} == {(4, 8)}
-    scored = np.concatenate([batch.targets[batch.weights > 0] for batch in batches])
-    assert scored.tolist() == list(range(1, length))
-    inputs = np.concatenate([batch.tokens[batch.weights > 0] for batch in batches])
-    assert inputs.tolist() == list(range(length - 1))
-    before = np.concatenate([batch.tokens - batch.tokens[:, :1] for batch in batches])[
-        np.concatenate([batch.weights for batch in batches]) > 0
-    ]
-    assert all(before[8:] >= 8 - (stride or 8))  # the context that every later target has

@@ -40,9 +40,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama, tied, biases": LLAMA
     | SIZES
     | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
-    "llama, linear": LLAMA | SIZES | {"rope_parameters": LINEAR},
-    "llama, yarn": LLAMA | SIZES | {"rope_parameters": YARN},
-    "llama, llama3": LLAMA | SIZES | {"rope_parameters": LLAMA3},
+    "llama, linear": LLAMA | SIZES | {"rope_theta": None, "rope_parameters": LINEAR},
+    "llama, yarn": LLAMA | SIZES | {"rope_theta": None, "rope_parameters": YARN},
+    "llama, llama3": LLAMA | SIZES | {"rope_theta": None, "rope_parameters": LLAMA3},
     "qwen2": LLAMA | SIZES | {"model_type": "qwen2"},
     "qwen3": LLAMA | SIZES | {"model_type": "qwen3", "tie_word_embeddings": True},
     "gemma2": GEMMA | WINDOWS | CAPS | {"model_type": "gemma2"},

@@ -5,11 +5,11 @@ textbook.
 import gzip
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.shared_data import SharedData
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_it_is_long_and_has_chapters_that_differ(handbook: str) -> None:
     assert handbook.count("The salesperson") >= 50
 
 
-def test_it_is_no_more_repetitive_than_a_real_textbook(handbook: str, shared_data: Path) -> None:
+def test_it_is_no_more_repetitive_than_a_real_textbook(handbook: str, shared_data: SharedData) -> None:
     textbook = (shared_data / "sales_textbook.txt").read_text(encoding="utf-8")
     alike = textbook[: len(handbook)]  # a shorter text repeats less
     assert gzip_ratio(handbook) >= max(gzip_ratio(textbook), gzip_ratio(alike))

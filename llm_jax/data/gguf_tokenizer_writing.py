@@ -21,6 +21,7 @@ from llm_jax.data.gguf_tokenizer import (
     WHOLE_WORDS,
     gguf_tokenizer_json,
 )
+from llm_jax.data.start_tokens import tokens_around
 from llm_jax.errors import DataError
 
 # How the files of Llama 3 and Qwen write their cuts; llama.cpp leaves the long s after an apostrophe alone.
@@ -30,6 +31,8 @@ _OTHER_WORDS = {
     for pre, digits in (("llama-bpe", r"\p{N}{1,3}"), ("qwen2", r"\p{N}"))
 }
 _RESERVED = re.compile(r"\[PAD\d+\]")
+# Of a text, a turn and a message; llama.cpp stops at each of them, and knows no further ones.
+ENDS = ("eos", "eot", "eom")
 # No text in UTF-8 has this byte.
 _NEVER = next(letter for letter, byte in BYTE_OF_LETTER.items() if byte == 0xFF)
 
@@ -42,7 +45,7 @@ def gguf_tokenizer(content: Mapping[str, Any], rows: int, chat: Mapping[str, Any
     Args:
         content: of the `tokenizer.json`.
         rows: ids that the model has; those that the tokenizer leaves unused get names.
-        chat: what is known of conversations: `template`, and the tokens `bos`, `eos` and ids `eos_ids`.
+        chat: what is known of conversations, as `ChatFormat.to_dict` gives it.
 
     Raises:
         DataError: llama.cpp has no such tokenizer, and why.
@@ -55,7 +58,7 @@ def gguf_tokenizer(content: Mapping[str, Any], rows: int, chat: Mapping[str, Any
     settings = {"tokenizer.ggml.tokens": pieces, "tokenizer.ggml.token_type": np.array(kinds, np.int32)}
     settings |= _sentencepiece(content, pieces, kinds) if fallback else _byte_level(content)
     settings |= _ends(content, pieces, kinds, chat)
-    settings |= {"tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": False}
+    settings |= _begin(content)
     if chat.get("template"):
         settings["tokenizer.chat_template"] = chat["template"]
     _require_same(settings, content)
@@ -162,27 +165,38 @@ def _ends(
     stops there; so where none is known it is given one that no text has.
     """
     ids = {piece: token for token, piece in enumerate(pieces)}
-    known = [
-        token for token in (ids.get(chat.get("eos") or ""), *(chat.get("eos_ids") or ())) if token is not None
-    ]
+    known = dict.fromkeys([ids.get(chat.get("eos") or ""), *(chat.get("eos_ids") or ())])
+    ends = [token for token in known if token is not None]
     special = [added["id"] for added in content.get("added_tokens") or [] if added.get("special")]
     unused = [token for token, kind in enumerate(kinds) if kind == UNUSED]
-    possible = [*known, *unused, *special, *([ids[_NEVER]] if _NEVER in ids else [])]
+    possible = [*ends, *unused, *special, *([ids[_NEVER]] if _NEVER in ids else [])]
     if not possible:
         raise DataError("llama.cpp needs a token at which a text ends, and this tokenizer has none")
-    begin = ids.get(chat.get("bos") or "")
-    others = [token for token in known if token != possible[0]]
-    return {
-        "tokenizer.ggml.bos_token_id": possible[0] if begin is None else begin,
-        "tokenizer.ggml.eos_token_id": possible[0],
-        **({"tokenizer.ggml.eot_token_id": others[0]} if others else {}),
-    }
+    begin, fill = (
+        ids.get(chat.get(name) or "") if chat.get(f"{name}_id") is None else chat[f"{name}_id"]
+        for name in ("bos", "pad")
+    )
+    found: dict[str, int] = dict(zip(ENDS, ends or possible[:1], strict=False))
+    found["bos"] = possible[0] if begin is None else begin
+    if fill is not None:
+        found["padding"] = fill
+    return {f"tokenizer.ggml.{name}_token_id": token for name, token in found.items()}
+
+
+def _begin(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Which token stands before every text. None is put after it, where prompts are to go on."""
+    start = tokens_around(content).start
+    if len(start) > 1:
+        raise DataError(f"llama.cpp puts one token before a text, and this tokenizer puts {len(start)}")
+    begin = {"tokenizer.ggml.bos_token_id": start[0].id} if start else {}
+    return begin | {"tokenizer.ggml.add_bos_token": bool(start), "tokenizer.ggml.add_eos_token": False}
 
 
 def _require_same(settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
     """What reads back must be the same tokenizer."""
     back = gguf_tokenizer_json(settings)
-    FileTokenizer(back)
+    if FileTokenizer(back).start_ids != tuple(token.id for token in tokens_around(content).start):
+        raise DataError("llama.cpp puts other tokens before a text")
     if settings["tokenizer.ggml.model"] == "gpt2":
         return  # its merges and cuts are copied
     same = back["normalizer"] == content.get("normalizer") and content.get("pre_tokenizer") is None

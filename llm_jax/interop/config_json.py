@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_jax.errors import CheckpointError
 from llm_jax.interop.families import ACTIVATIONS, FAMILIES, read_model_config
-from llm_jax.model_config import NOT_COMPUTED, ModelConfig
+from llm_jax.model_config import NOT_COMPUTED, ModelConfig, RotaryConfig
 
 _CLASSES = {
     "gpt2": "GPT2LMHeadModel",
@@ -34,9 +34,8 @@ def write_model_config(config: ModelConfig) -> dict[str, Any]:
     wanted = _computed(config)
     closest: list[str] = []
     for family in FAMILIES:
-        fields = (
-            {"model_type": family, "architectures": [_CLASSES[family]]} | _NO_MARKS | _fields(family, config)
-        )
+        fields = {"model_type": family, "architectures": [_CLASSES[family]], **_NO_MARKS}
+        fields |= dict.fromkeys(("dtype", "torch_dtype"), config.param_dtype) | _fields(family, config)
         try:
             got = _computed(read_model_config(fields))
         except CheckpointError:
@@ -92,7 +91,7 @@ def _fields(family: str, config: ModelConfig) -> dict[str, Any]:
         "rms_norm_eps": config.norm_eps,
         "hidden_activation" if gemma else "hidden_act": activation,
         "tie_word_embeddings": config.tied_head,
-        "rope_parameters": _rope(family, config),
+        **_rope(family, config),
         **_special(family, config),
     }
 
@@ -123,8 +122,10 @@ def _special(family: str, config: ModelConfig) -> dict[str, Any]:
         return bias | window | {"layer_types": kinds, "max_window_layers": whole}
     if family.startswith("gemma"):
         scale = config.attention_scale or 1 / math.sqrt(config.head_dim)
-        return {
-            "sliding_window": config.sliding_window,
+        every = (config.global_every or config.num_layers + 1) if windows else 1
+        pattern = {"sliding_window_pattern": every} if family == "gemma3_text" else {}
+        return pattern | {
+            "sliding_window": config.sliding_window or config.context_length,  # the family always has one
             "layer_types": kinds,
             "query_pre_attn_scalar": round(scale**-2),
             "attn_logit_softcapping": config.attention_cap or None,
@@ -135,12 +136,25 @@ def _special(family: str, config: ModelConfig) -> dict[str, Any]:
 
 
 def _rope(family: str, config: ModelConfig) -> dict[str, Any]:
+    """Rotary positions in the words of transformers 4 and in those of 5: each is silent about the other's."""
     rotary = config.rotary
-    found: dict[str, Any] = {"rope_theta": rotary.theta, "rope_type": rotary.scaling}
+    stretch = _stretch(rotary)
+    older: dict[str, Any] = {"rope_theta": rotary.theta, "rope_scaling": stretch or None}
+    newer: dict[str, Any] = {"rope_theta": rotary.theta, "rope_type": "default"} | stretch
+    if rotary.fraction != 1:
+        older["partial_rotary_factor"] = newer["partial_rotary_factor"] = rotary.fraction
+    if family == "gemma3_text":
+        local = rotary.local_theta or rotary.theta
+        older["rope_local_base_freq"] = local
+        sliding = {"rope_theta": local, "rope_type": "default"}
+        newer = {"full_attention": newer, "sliding_attention": sliding}
+    return older | {"rope_parameters": newer}
+
+
+def _stretch(rotary: RotaryConfig) -> dict[str, Any]:
     if rotary.scaling == "none":
-        found["rope_type"] = "default"
-    else:
-        found["factor"] = rotary.factor
+        return {}
+    found: dict[str, Any] = {"rope_type": rotary.scaling, "factor": rotary.factor}
     if rotary.scaling in ("llama3", "yarn"):
         found["original_max_position_embeddings"] = rotary.original_context
     if rotary.scaling == "llama3":
@@ -148,9 +162,4 @@ def _rope(family: str, config: ModelConfig) -> dict[str, Any]:
     if rotary.scaling == "yarn":
         found |= {"beta_slow": rotary.slow_turns, "beta_fast": rotary.fast_turns}
         found |= {"attention_factor": rotary.magnitude, "truncate": rotary.round_pairs}
-    if rotary.fraction != 1:
-        found["partial_rotary_factor"] = rotary.fraction
-    if family != "gemma3_text":
-        return found
-    local = {"rope_theta": rotary.local_theta or rotary.theta, "rope_type": "default"}
-    return {"full_attention": found, "sliding_attention": local}
+    return found

@@ -4,7 +4,6 @@ import dataclasses
 import html
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +20,11 @@ from llm_jax.walkthrough.explain_page import explain_page
 from llm_jax.walkthrough.stages import stages
 from llm_jax.walkthrough.words import read_words
 from tests.parity.torch_tutorial import TorchTutorial
+from tests.shared_data import SharedData
 
 
 @pytest.fixture(scope="module")
-def golden(shared_data: Path) -> dict[str, np.ndarray]:
+def golden(shared_data: SharedData) -> dict[str, np.ndarray]:
     with np.load(shared_data / "torch_tutorial_golden.npz") as file:
         return dict(file)
 
@@ -58,7 +58,7 @@ def shown_numbers(golden: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
 
 def torch_numbers(golden: dict[str, np.ndarray]) -> dict[str, list[torch.Tensor]]:
     """Stage -> torch's tensors, computed step by step from the tutorial's own modules."""
-    model = TorchTutorial(int(golden["hyper"][0]), dropout=0.0)
+    model = TorchTutorial(*map(int, golden["hyper"][:5]), dropout=0.0)
     weights = {name[5:]: torch.tensor(value) for name, value in golden.items() if name.startswith("init/")}
     model.load_state_dict(weights, strict=False)
     tokens = torch.tensor(golden["tokens"], dtype=torch.int64)

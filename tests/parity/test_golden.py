@@ -10,16 +10,17 @@ import torch
 from llm_jax import command
 from llm_jax.verify import verify
 from tests.parity.torch_tutorial import TorchTutorial
+from tests.shared_data import SharedData
 
 
 @pytest.fixture(scope="module")
-def golden(shared_data: Path) -> dict[str, np.ndarray]:
+def golden(shared_data: SharedData) -> dict[str, np.ndarray]:
     with np.load(shared_data / "torch_tutorial_golden.npz") as file:
         return dict(file)
 
 
 def test_our_torch_model_is_the_tutorials(golden: dict[str, np.ndarray]) -> None:
-    model = TorchTutorial(int(golden["hyper"][0]), dropout=0.0)
+    model = TorchTutorial(*map(int, golden["hyper"][:5]), dropout=0.0)
     weights = {name[5:]: torch.tensor(value) for name, value in golden.items() if name.startswith("init/")}
     absent = model.load_state_dict(weights, strict=False)
     assert not absent.unexpected_keys
@@ -45,7 +46,7 @@ def test_our_torch_model_is_the_tutorials(golden: dict[str, np.ndarray]) -> None
     assert greedy[0, : golden["greedy"].size].tolist() == golden["greedy"].ravel().tolist()
 
 
-def test_verify_parity_holds_and_says_so(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_parity_holds_and_says_so(shared_data: SharedData, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         command.run(verify, ["parity", str(shared_data / "torch_tutorial_golden.npz")])
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
