@@ -35,6 +35,11 @@ _LAYER_NAMES = {
 }
 
 
+def name_of_relu_bias(layer: int) -> str:
+    """The bias [F] that is the last term of what goes into a layer's ReLU."""
+    return f"transformer_blocks.{layer}.{_LAYER_NAMES['mlp_up/bias']}"
+
+
 def is_mask(name: str) -> bool:
     """Whether a tensor holds no parameter, but which positions see which."""
     return name.endswith(".tril")
