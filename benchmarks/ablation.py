@@ -38,7 +38,7 @@ def train(config: Config) -> float:
         count = min(each, config.train.steps - first)
         batches = [material.batch_at(index) for index in range(first, first + count)]
         state, _ = run_steps(config, state, batches, [False] * count)
-    return material.evaluate(evaluated_params(state)).loss
+    return material.evaluate(evaluated_params(config.model, state)).loss
 
 
 def summary(losses: list[float]) -> str:

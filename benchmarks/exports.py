@@ -49,7 +49,7 @@ def continuation(
     model: llm_jax.Trained, folder: Path, server: Server, prompt: str, tokens: int
 ) -> dict[str, Any]:
     """What each of the three makes of a prompt."""
-    ids = model.tokenizer.encode(prompt).tolist()
+    ids = model.encode_prompt(prompt)
     ours = ours_greedy(model, ids, tokens)
     torch_ids, torch_text = transformers_greedy(folder, prompt, tokens)
     cpp_ids, cpp_text, cpp_scores = llama_cpp_greedy(server, prompt, tokens)
@@ -79,7 +79,7 @@ def main() -> None:
     model = llm_jax.load(options.directory)
     # Past its context ours slides a window; the others go on without one, or stop.
     room = model.config.context_length - options.tokens
-    if long := [prompt for prompt in options.prompts if len(model.tokenizer.encode(prompt)) > room]:
+    if long := [prompt for prompt in options.prompts if len(model.encode_prompt(prompt)) > room]:
         parser.error(f"prompt and --tokens must fit into {room + options.tokens} tokens, got {long[0]!r}")
     with tempfile.TemporaryDirectory() as folder:
         directory, file = Path(folder) / "theirs", Path(folder) / "model.gguf"

@@ -79,13 +79,13 @@ def main() -> None:
         ours = llm_jax.load(Path(folder) / "ours")
         exported = Path(folder) / "theirs"
         theirs = transformers.AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32).eval()
-        ids_T = ours.tokenizer.encode(options.text.read_text(encoding="utf-8"))[: options.tokens]
+        ids_T = np.array(ours.encode_prompt(options.text.read_text(encoding="utf-8")))[: options.tokens]
         logits_TV = ours.logits(ids_T)
         with torch.no_grad():
             their_logits_TV = theirs(torch.from_numpy(ids_T[None].astype(np.int64))).logits[0].numpy()
         difference = logits_TV - their_logits_TV
         found, wanted = log_probabilities(logits_TV, ids_T), log_probabilities(their_logits_TV, ids_T)
-        prompts = [ours.tokenizer.encode(prompt).tolist() for prompt in PROMPTS]
+        prompts = [ours.encode_prompt(prompt) for prompt in PROMPTS]
         files = {"our float32 file": Path(folder) / "model.gguf"}
         if options.source.is_file():
             files["the source"] = options.source

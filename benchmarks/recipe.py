@@ -25,8 +25,7 @@ from torch_gpt import TorchGPT, adamw
 from llm_jax import command, materials
 from llm_jax.batch import Batch
 from llm_jax.config import Config
-from llm_jax.data.batches import evaluation_batches
-from llm_jax.evaluation.metrics import target_nats
+from llm_jax.data.batches import scoring_batch, scoring_rows
 from llm_jax.model_config import ModelConfig
 from llm_jax.training.optimizer import make_horizon, make_schedule
 
@@ -55,13 +54,15 @@ def main(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
         seconds += time.perf_counter() - began
         if not (step + 1) % 100:
             print(f"step {step + 1}: {loss.item():.3f} nats, {seconds / (step + 1) * 1e3:.1f} ms a step")
-    batches = evaluation_batches(
-        material.store.tokens("validation"),
-        context_length=config.model.context_length,
-        batch_size=config.train.eval_batch_size,
-        stride=config.train.eval_stride,
+    texts, context = [material.held_out()], config.model.context_length
+    rows = scoring_rows(
+        texts,
+        context_length=context,
+        stride=config.train.eval_stride or context,
+        batch_tokens=config.train.eval_batch_size * context,
     )
-    nats = target_nats(lambda batch: token_nats(model, batch), batches)
+    batches = [scoring_batch(texts, each) for each in rows]
+    nats = np.concatenate([token_nats(model, batch)[batch.weights > 0] for batch in batches])
     result = {"steps": config.train.steps, "validation_loss": float(nats.mean()), "seconds": seconds}
     print(json.dumps(result))
 

@@ -1,17 +1,21 @@
 """How every door opens: words of the command line to a function, errors to one line and an exit status."""
 
+import dataclasses
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import App, Parameter
 from rich.console import Console
 
 from llm_jax.compilation import keep_compiled_programs
+from llm_jax.effects import find_idle, values_of
 from llm_jax.errors import UserError
 from llm_jax.settings import file_layers, inherited_layer
 
@@ -22,6 +26,9 @@ def _inherited(init_from: str, run: Path) -> Mapping[str, Any]:
     return inherited_settings(init_from, run)
 
 
+# A door's parameter for what its files and options give: names, each with the number of its layer.
+Given = Annotated[Mapping[str, int], Parameter(parse=False)]
+NOTHING_GIVEN: Mapping[str, int] = MappingProxyType({})
 INHERITED = inherited_layer(_inherited)
 
 
@@ -36,25 +43,20 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
             for each function.
         words: the command line without the program's name.
         takes_files: whether words before the first option are TOML files whose values stand below the
-            options. A parameter `given` of the door that is not parsed gets the names of all settings that
-            files or options give.
+            options. A door with a parameter `given: Given` gets there what files and options give, and sees
+            to it that all has an effect, as `effects.settle` does; of any other door it is seen to here.
     """
     keep_compiled_programs()
     short_name = door.name[0] if isinstance(door, App) else door.__name__
     name = f"python -m llm_jax.{short_name}"
     words = sys.argv[1:] if words is None else words
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
-    given: set[str] = set()
-
-    def note(app: App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
-        """A layer that adds nothing but sees what those before it gave."""
-        given.update(argument.name.removeprefix("--") for argument in arguments if argument.tokens)
-
+    given: dict[str, int] = {}
     try:
         app = App(
             name=name,
             usage=f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None,
-            config=[*file_layers([Path(file) for file in files]), note, INHERITED],
+            config=[*file_layers([Path(file) for file in files], given), INHERITED],
             version_flags=[],
             default_parameter=Parameter(name_transform=str),
         )
@@ -65,7 +67,9 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
         else:
             app.default(door)
         call, bound, unparsed = app.parse_args(words[len(files) :], exit_on_error=False, print_error=False)
-        noted = {"given": frozenset(given)} if "given" in unparsed else {}
+        noted = {"given": given} if "given" in unparsed else {}
+        if not noted:
+            find_idle(_option_values(bound), given)
         call(*bound.args, **(bound.kwargs | noted))
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
@@ -78,6 +82,15 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(0)
+
+
+def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """The value of each option of a door, those left out included."""
+    bound.apply_defaults()
+    values: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        values |= values_of(value) if dataclasses.is_dataclass(value) else {name: value}
+    return values
 
 
 def _stop(message: str, status: int) -> None:

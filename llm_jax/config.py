@@ -79,11 +79,11 @@ class OptimConfig:
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
     """Learning rate after the warm-up; wsd stays, then falls in a straight line."""
     warmup_steps: Whole = 0
-    """Steps over which the learning rate rises from 0."""
+    """Steps over which the learning rate rises, from 1 / (warmup_steps + 1) of the peak in the first one."""
     decay_fraction: float = 0.2
-    """Share of all steps, at the end, in which wsd falls."""
+    """Share of all steps, at the end, in which wsd falls: one at least, at most those after the warm-up."""
     final_fraction: float = 0.0
-    """Learning rate at the last step, as a share of the peak (cosine and wsd)."""
+    """Learning rate of the last step, as a share of the peak (cosine and wsd)."""
     ema_decay: float = 0.0
     """Decay of the moving average of the parameters that evaluation uses; 0 keeps none."""
 
@@ -117,7 +117,7 @@ class TrainConfig:
     batch_size: Whole = 4
     """Sequences per optimizer step."""
     accumulation_steps: Whole = 1
-    """Parts into which a batch is cut to save memory; the result is the same."""
+    """Parts into which a batch is cut to save memory; same result. router_balance adds a forward pass."""
     steps_per_dispatch: Whole = 10
     """Optimizer steps in one call of the compiled program (same result); a signal waits for its end."""
     eval_interval: Whole = 500
@@ -191,7 +191,7 @@ class SteeringConfig:
     draft: Path | None = None
     """Directory of a smaller model with the same tokenizer that proposes; else earlier text does."""
     regex: str = ""
-    """What the continuation must match from end to end (Rust's syntax); max_new_tokens must suffice."""
+    """What the continuation must match from end to end (Rust's syntax), unless max_new_tokens cut it off."""
     json_schema: Path | None = None
     """File with a JSON schema; the continuation is JSON that it describes, in one line."""
 

@@ -8,6 +8,8 @@ from cyclopts import App
 from llm_jax import command
 from llm_jax.errors import UserError
 
+_NAMES = ("cl100k_base", "gpt2", "o200k_base", "bytes")
+
 convert = App(
     name="convert",
     help="Brings other programs' weights in, and takes ours out. "
@@ -21,9 +23,12 @@ def import_(
     out: Path,
     /,
     *,
-    tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes"] | None = None,
+    tokenizer: str | None = None,
     param_dtype: Literal["float32", "bfloat16"] = "float32",
     adapter: Path | None = None,
+    ignore_field: tuple[str, ...] = (),
+    add_bos_token: bool | None = None,
+    context_length: int | None = None,
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 
@@ -38,27 +43,50 @@ def import_(
     out:
         Directory to make; must not exist.
     tokenizer:
-        What the torch tutorial's model was trained with (cl100k_base without it). Other sources hold theirs.
+        For a directory or a `.gguf` file whose own tokenizer is missing or of a kind that is not read: a
+        directory with tokenizer.json or tokenizer.model and the small files beside it, or such a file.
+        For the torch tutorial's model, the name of what it was trained with: cl100k_base (without it), gpt2,
+        o200k_base or bytes.
     param_dtype:
-        How weights out of a directory or a `.gguf` file are stored.
+        How weights out of a directory or a `.gguf` file are stored; training them keeps float32 all the same.
     adapter:
         A directory with a LoRA adapter as the save_pretrained of peft writes it (adapter_config.json,
         adapter_model.safetensors): what is imported are the weights with the adapter merged into them.
+    ignore_field:
+        A field of config.json or adapter_config.json that this program does not know, and that may be passed
+        over; may be given several times. Fields that no logit depends on are passed over anyway, and listed.
+    add_bos_token:
+        Whether the model's first token (bos) stands before every text that it reads, in a prompt, in scoring
+        and in training; as its tokenizer says without it. --no-add_bos_token leaves out what that puts there.
+    context_length:
+        The longest text, in tokens, of a torch tutorial's model whose file has no masks (16 without it).
     """
     _require_new(out)
     own = source.is_dir() or source.suffix == ".gguf"
-    if own and tokenizer is not None:
-        raise UserError(f"{source} must bring its own tokenizer; leave --tokenizer {tokenizer} out")
+    if own and tokenizer is not None and not Path(tokenizer).exists():
+        what = "bring its own tokenizer or be given one's directory or file"
+        raise UserError(f"{source} must {what}, and {tokenizer} is none; leave --tokenizer {tokenizer} out")
+    if not own and tokenizer not in (None, *_NAMES):
+        raise UserError(f"--tokenizer for a state dict must be one of {', '.join(_NAMES)}; got {tokenizer}")
     if not own and param_dtype != "float32":
         raise UserError("a state dict of the torch tutorial must stay float32; leave --param_dtype out")
-    if not own and adapter is not None:
-        raise UserError(f"{source} must be a directory or a .gguf file for --adapter; leave {adapter} out")
+    for_models = {"adapter": adapter, "ignore_field": ignore_field or None, "add_bos_token": add_bos_token}
+    if not own and (idle := next((name for name, value in for_models.items() if value is not None), None)):
+        raise UserError(f"{source} must be a directory or a .gguf file for --{idle}; leave it out")
+    if own and context_length is not None:
+        raise UserError(f"{source} must bring its own context; leave --context_length {context_length} out")
+    if context_length is not None and context_length < 1:
+        raise UserError(f"context_length ({context_length}) must be at least 1")
     from llm_jax import converting
 
     if own:
-        print(converting.import_model(source, out, param_dtype, adapter))
+        given = None if tokenizer is None else Path(tokenizer)
+        told = converting.import_model(
+            source, out, param_dtype, adapter, given, ignored=ignore_field, add_bos=add_bos_token
+        )
+        print(told)
     else:
-        print(converting.import_tutorial(source, out, tokenizer or "cl100k_base"))
+        print(converting.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
 
 
 @convert.command

@@ -20,6 +20,7 @@ from llm_jax.config import Config, OptimConfig
 from llm_jax.errors import UserError
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import read_config
+from llm_jax.training.precision import rounded
 from llm_jax.training.step import init_state, train_step
 from llm_jax.walkthrough.lesson import look
 
@@ -113,10 +114,10 @@ def measure(
         model = dataclasses.replace(widened(config.model, width), base_width=base)
         wide = dataclasses.replace(config, model=model)
         state = init_state(wide)
-        seen = [_look(state["params"], model, batch)]
+        seen = [_look(rounded(state["params"], model), model, batch)]
         for _ in range(config.train.steps):
             state, _ = train_step(wide, state, batch, measured=False)
-            seen.append(_look(state["params"], model, batch))
+            seen.append(_look(rounded(state["params"], model), model, batch))
         rows.append(seen)
         report(f"{'muP' if base_width else 'standard'}, width {width}: {config.train.steps} steps")
     mean = lambda array: float(np.mean(np.abs(array)))  # noqa: E731

@@ -23,7 +23,6 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
     from rich.table import Table
 
     from llm_jax import materials
-    from llm_jax.settings import config_from_dict
     from llm_jax.trained import load
 
     model = load(directory)
@@ -31,8 +30,7 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
         material = materials.gather_again(model.about, str(directory), report=print)
         score, floors = material.evaluate(model.params), material.floors()
     else:
-        config = config_from_dict(model.about["config"], str(directory))
-        score, floors = materials.score_text(config, model.params, model.tokenizer, text), {}
+        score, floors = materials.score_text(model, text), {}
     table = Table("measure", "value", title=f"{directory}, step {model.about['step']}")
     table.add_row("loss, nats per token", f"{score.loss:.4f} +- {score.standard_error:.4f}")
     table.add_row("perplexity", f"{score.perplexity:.2f}")

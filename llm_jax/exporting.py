@@ -17,6 +17,7 @@ from llm_jax.converting import require_equal, shown
 from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
 from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
 from llm_jax.data.gguf_tokenizer_writing import ENDS, composes_accents, gguf_tokenizer
+from llm_jax.data.start_tokens import tokens_around
 from llm_jax.data.tokenizer_json import tokenizer_json
 from llm_jax.data.tokenizers import decode
 from llm_jax.errors import CheckpointError, DataError, UserError
@@ -161,11 +162,14 @@ def _write_tokenizer(folder: Path, model: Trained) -> None:
         DataError: no tokenizer.json gives the model's ids.
     """
     content, chat = tokenizer_json(model.tokenizer), model.chat.to_dict()
+    start = tokens_around(content).start
     fields = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model.config.context_length,
         "clean_up_tokenization_spaces": False,
+        "add_bos_token": bool(start),  # for older programs; others see it in the tokenizer.json
         **{f"{name}_token": chat.get(name) for name in ("bos", "eos", "pad", "unk", "sep")},
+        **({"bos_token": start[0].content} if start else {}),
         "chat_template": chat["template"],
     }
     _write_json(folder / "tokenizer.json", content, indent=None)
@@ -228,8 +232,9 @@ def _require_same_logits(
 
 
 def _require_same_ids(found: FileTokenizer, model: Trained, where: Path) -> None:
-    """The written tokenizer must give the ids of ours, on a text of random tokens."""
+    """The written tokenizer must give the ids of ours, on a text of random tokens, and before every text."""
     ids = np.random.default_rng(0).integers(0, model.tokenizer.vocab_size, _PROMPT)
     text = unicodedata.normalize("NFC", decode(model.tokenizer, ids))
-    if not np.array_equal(found.encode(text), model.tokenizer.encode(text)):
+    same = found.start_ids == model.tokenizer.start_ids
+    if not same or not np.array_equal(found.encode(text), model.tokenizer.encode(text)):
         raise CheckpointError(f"{where} gives other tokens than the model's tokenizer")

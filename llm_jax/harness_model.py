@@ -2,15 +2,14 @@
 
 The rules are those of lm-eval's own backend for Hugging Face: what stands before a text is cut from its
 beginning where both do not fit, a text without anything before it follows one certain token, and a long text
-is rolled through windows that are as full as they can be. Tokens that the tokenizer's own file puts before
-every text stand there, too, but for a text without context. Only this file knows lm-eval.
+is rolled through windows that are as full as they can be. The tokenizer's start ids are part of a text,
+but for one without context, and are cut with it. Only this file knows lm-eval.
 """
 
 import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from rich.progress import track
 from llm_jax.config import SamplingConfig
 from llm_jax.data.batches import Prompted
 from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.tokenizers import Tokenizer, fingerprint
+from llm_jax.data.tokenizers import fingerprint
 from llm_jax.errors import DataError, UserError
 from llm_jax.evaluation.scoring import TokenScores
 from llm_jax.scoring import encode_pair, score_tokens
@@ -60,7 +59,7 @@ class HarnessModel(LM):
     ):
         super().__init__()
         self.model, self.prefix_id = model, prefix_id
-        self.start_ids = np.array(_start_ids(model.tokenizer), np.int32)
+        self.start_ids = np.array(model.tokenizer.start_ids, np.int32)
         self.max_length, self.batch_tokens = max_length, batch_tokens
 
     def digest(self) -> str:
@@ -96,9 +95,8 @@ class HarnessModel(LM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The continuation of each context, up to the task's stop strings or the model's end tokens."""
-        contexts = [
-            [*self.start_ids, *self.model.tokenizer.encode(request.args[0]).tolist()] for request in requests
-        ]
+        start_ids, encode = self.model.tokenizer.start_ids, self.model.tokenizer.encode
+        contexts = [[*start_ids, *encode(request.args[0]).tolist()] for request in requests]
         groups: dict[str, list[int]] = {}
         for number in sorted(range(len(requests)), key=lambda number: -len(contexts[number])):
             arguments: Any = requests[number].args  # the context, and how to go on
@@ -206,27 +204,12 @@ def _prefix_id(model: Trained, prefix: str | None) -> int:
     named = prefix or model.chat.bos
     if named and isinstance(tokenizer, FileTokenizer) and (found := tokenizer.token_id(named)) is not None:
         return found
-    if prefix is None and (known := [*_start_ids(tokenizer), *model.chat.eos_ids]):
+    if prefix is None and (known := [*tokenizer.start_ids, *model.chat.eos_ids]):
         return known[0]
     ids = tokenizer.encode("\n" if prefix is None else prefix).tolist()
     if prefix is not None and len(ids) != 1:
         raise UserError(f"prefix ({prefix!r}) must be one token of the model's tokenizer, got {len(ids)}")
     return ids[-1]
-
-
-def _start_ids(tokenizer: Tokenizer) -> list[int]:
-    """The tokens that the tokenizer's own file puts before every text, which Hugging Face's backend keeps."""
-    if not isinstance(tokenizer, FileTokenizer):
-        return []
-    processor = tokenizer.to_dict()["content"].get("post_processor") or {}
-    for part in processor.get("processors", [processor]):
-        pieces = part.get("single", []) if part.get("type") == "TemplateProcessing" else []
-        names = [
-            piece["SpecialToken"]["id"] for piece in takewhile(lambda piece: "SpecialToken" in piece, pieces)
-        ]
-        if names:
-            return [found for name in names if (found := tokenizer.token_id(name)) is not None]
-    return []
 
 
 def run_tasks(

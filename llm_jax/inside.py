@@ -71,7 +71,7 @@ def find_subject(source: Path | None, report: Callable[[str], None]) -> Subject:
 def make_lesson(subject: Subject, batch: Batch) -> Lesson:
     """A batch through a subject's model, and one optimizer step on it, seen from inside."""
     config, state = subject.config, subject.state
-    params = evaluated_params(state)
+    params = evaluated_params(config.model, state)
     logits, seen = look(params, config.model, batch.tokens)
     _, seen_targets = look(params, config.model, batch.targets)
     after, _ = train_step(config, jax.tree.map(jnp.copy, state), batch)
@@ -97,15 +97,18 @@ def label(tokenizer: Tokenizer, token: int) -> str:
 
 
 def text_xray(subject: Subject, text: str | None) -> XRay:
-    """The x-ray of a text, cut to the context; without one, of the beginning of the held-out text.
+    """The x-ray of a text, cut to the context; without one, of the beginning of the held-out text. What the
+    tokenizer puts before every text is read before it.
 
     Raises:
         DataError: the text has fewer than two tokens.
     """
-    model, params = subject.config.model, evaluated_params(subject.state)
+    model = subject.config.model
+    params = evaluated_params(model, subject.state)
     held_out = subject.validation_tokens if len(subject.validation_tokens) else subject.train_tokens
     tokens = np.asarray(held_out if text is None else subject.tokenizer.encode(text))
-    tokens = tokens[: model.context_length + 1].astype(np.int32)
+    start = subject.tokenizer.start_ids
+    tokens = np.append(start, tokens[: model.context_length + 1 - len(start)]).astype(np.int32)
     if len(tokens) < 2:
         raise DataError(f"the text to look at must have at least 2 tokens, got {len(tokens)}")
     check_tokens(tokens[:-1], model, "the text")
@@ -130,9 +133,9 @@ _read_out = jax.jit(read_out, static_argnums=1)
 def _origin(subject: Subject, samples: int = 3, context: int = 16) -> Origin:
     """Where samples of the model have their words from: the first in detail, of each the longest overlap."""
     settings, tokenizer = subject.config.train, subject.tokenizer
-    prompt = tokenizer.encode(settings.prompt or "The").tolist()
+    prompt = [*tokenizer.start_ids, *tokenizer.encode(settings.prompt or "The").tolist()]
     rows = generate_tokens(
-        evaluated_params(subject.state),
+        evaluated_params(subject.config.model, subject.state),
         subject.config.model,
         [prompt] * samples,
         max_new_tokens=100,
@@ -177,6 +180,7 @@ def next_batch(subject: Subject) -> Batch:
         batch_size=settings.batch_size,
         seed=settings.seed,
         step=int(subject.state["counters"]["batch"]),
+        start_ids=subject.tokenizer.start_ids,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from llm_jax.batch import Batch
 from llm_jax.config import Config
-from llm_jax.data.batches import batch_at, evaluation_batches
+from llm_jax.data.batches import Prompted, batch_at
 from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.store import Store, prepare_store
@@ -17,10 +17,12 @@ from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import CheckpointError, DataError
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
-from llm_jax.evaluation.metrics import Score, summarise, target_nats
+from llm_jax.evaluation.metrics import Score, summarise
+from llm_jax.model.checks import check_precision
 from llm_jax.origin import Origin, find_origin, recorded_origin, require_same_model
+from llm_jax.scoring import score_tokens, whole_text
 from llm_jax.settings import config_from_dict
-from llm_jax.training.losses import token_nats
+from llm_jax.trained import Trained
 from llm_jax.tree import Tree
 
 
@@ -40,21 +42,39 @@ class Materials(NamedTuple):
             batch_size=self.config.train.batch_size,
             seed=self.config.train.seed,
             step=index,
+            start_ids=self.store.tokenizer.start_ids,
         )
+
+    def held_out(self) -> Prompted:
+        """The validation split, as it is scored."""
+        return whole_text(self.store.tokenizer, self.store.tokens("validation"))
+
+    def nats(self, params: Tree, text: Prompted) -> np.ndarray:
+        """Of each target of a text, [N], in the windows of the run's evaluation."""
+        model, train = self.config.model, self.config.train
+        ((_, scores),) = score_tokens(
+            params,
+            model,
+            [text],
+            stride=train.eval_stride or model.context_length,
+            start_ids=self.store.tokenizer.start_ids,
+            batch_tokens=train.eval_batch_size * model.context_length,
+        )
+        return -scores.log_probs
 
     def evaluate(self, params: Tree) -> Score:
         """The score over the whole validation split."""
-        tokens = self.store.tokens("validation")
-        num_bytes = self.store.num_bytes("validation") - len(self.store.tokenizer.token_bytes(int(tokens[0])))
-        return summarise(score_tokens(self.config, params, tokens), num_bytes)
+        text = self.held_out()
+        return summarise(self.nats(params, text), int(np.sum(self.store.sizes[text.given :])))
 
     def scored(self, params: Tree) -> Scored:
         """The nats of every target of the validation split, at its place in the text's bytes."""
-        tokens, manifest = self.store.tokens("validation"), self.store.manifest
-        size_N = np.array([len(self.store.tokenizer.token_bytes(int(token))) for token in tokens])
-        end_N = self.store.num_bytes("train") + np.cumsum(size_N)
-        nats = score_tokens(self.config, params, tokens)
-        return Scored(manifest["corpus"], manifest["settings"]["text_sha256"], int(end_N[0]), end_N[1:], nats)
+        text, manifest = self.held_out(), self.store.manifest
+        ends = np.append(0, np.cumsum(self.store.sizes, dtype=np.int64))
+        edges = self.store.num_bytes("train") + ends[text.given :]
+        source, nats = manifest["settings"]["text_sha256"], self.nats(params, text)
+        altered_by = manifest["tokenizer_sha256"] if self.store.alters_text else ""
+        return Scored(manifest["corpus"], source, int(edges[0]), edges[1:], nats, altered_by)
 
     def floors(self) -> dict[str, float]:
         """Nats per token that n-gram counts reach on the validation split; counted once."""
@@ -76,9 +96,10 @@ def gather(config: Config, report: Callable[[str], None], origin: Origin | None 
 
     Raises:
         DataError: the text or the store cannot be used, or the model's vocabulary is too small for it.
-        UserError: the model is not the one in `train.init_from`.
+        UserError: the model is not the one in `train.init_from`, or JAX has its types only when told so.
         CheckpointError: there is none.
     """
+    check_precision(config.model)
     if origin is None and config.train.init_from:
         origin = find_origin(config.train.init_from, config.train.run)
     if origin is not None:
@@ -125,31 +146,18 @@ def gather_again(about: Mapping[str, Any], source: str, report: Callable[[str], 
     return material
 
 
-def score_tokens(config: Config, params: Tree, tokens: np.ndarray) -> np.ndarray:
-    """The nats of a text's tokens [N], each but the first a target once, [N - 1]."""
-    batches = evaluation_batches(
-        tokens,
-        context_length=config.model.context_length,
-        batch_size=config.train.eval_batch_size,
-        stride=config.train.eval_stride,
-    )
-    return target_nats(lambda batch: token_nats(params, config.model, batch), batches)
-
-
 def checkpoint_directory(run: Path) -> Path:
     """Where a run keeps its checkpoints."""
     return run / "checkpoints"
 
 
-def score_text(config: Config, params: Tree, tokenizer: Tokenizer, path: Path) -> Score:
-    """The score over a text file or folder.
+def score_text(model: Trained, path: Path) -> Score:
+    """The score over a text file or folder, as `Trained.score` gives it.
 
     Raises:
         DataError: it cannot be read, or has an id that the model has not.
     """
+    config = config_from_dict(model.about["config"], "the checkpoint")
     corpus = read_corpus(str(path), downloads=config.data.prepared, errors=config.data.errors, report=print)
-    tokens = tokenizer.encode(corpus.text)
-    if tokens.size and tokens.max() >= config.model.vocab_size:
-        raise DataError(f"{path} has token id {tokens.max()}; the model has {config.model.vocab_size} ids")
-    num_bytes = sum(len(tokenizer.token_bytes(int(token))) for token in tokens[1:])
-    return summarise(score_tokens(config, params, tokens), num_bytes)
+    found = model.score(corpus.text)
+    return summarise(-found.log_probs, found.bytes)

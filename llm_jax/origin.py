@@ -14,6 +14,7 @@ from llm_jax.model.decoder import abstract_params
 from llm_jax.model_config import NOT_COMPUTED, ModelConfig
 from llm_jax.settings import config_from_dict, to_dict
 from llm_jax.training.checkpoint import read_about, read_digest, read_params, saved_steps
+from llm_jax.training.precision import with_masters
 from llm_jax.training.step import State, init_state, state_from
 from llm_jax.tree import flatten
 
@@ -118,7 +119,8 @@ def first_state(config: Config, origin: Origin | None) -> State:
             f"{config.train.init_from} must hold the weights that the run began with, but step {step} of it "
             "has others"
         )
-    params, _ = read_params(directory, abstract_params(origin.model), name=origin.part, step=step)
+    masters = abstract_params(with_masters(config.model))
+    params, _ = read_params(directory, masters, name=origin.part, step=step)
     return state_from(config, params)
 
 

@@ -8,6 +8,8 @@ from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import DataConfig
+from llm_jax.effects import find_idle, values_of
+from llm_jax.rules import require
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +22,7 @@ def prepare(
     /,
     *,
     data: Annotated[DataConfig, Parameter(name="*")] = DataConfig(),
+    given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
     """Turns a text into a token store and says what is in it.
 
@@ -31,6 +34,9 @@ def prepare(
         sales_handbook (embedded), sales_textbook, tinyshakespeare, the_verdict (downloaded), or a path to a
         text file or folder.
     """
+    require({"the corpus must be given once, with --corpus or without": not (corpus and "corpus" in given)})
+    values = {f"data.{name}": value for name, value in values_of(data).items()}
+    find_idle(values, {f"data.{name}": rank for name, rank in given.items()}, section="data.")
     from rich.console import Console
     from rich.table import Table
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from llm_jax import command
 from llm_jax.config import Config
+from llm_jax.effects import settle
 from llm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def profile(
     top: int = 12,
     json_file: Annotated[Path | None, Parameter(name="json")] = None,
     config: Annotated[Config, Parameter(name="*")] = Config(),
+    given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
     """Where the time of a training step goes: the run's own program, compiled, timed and traced.
 
@@ -54,6 +56,7 @@ def profile(
         raise UserError(f"steps ({steps}) must be at least 1 and top ({top}) at least 0")
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise UserError(f"--json {json_file} must be a file in a folder that exists")
+    config, _ = settle(config, given, {}, report=print)
     from llm_jax import profiling
 
     measured = profiling.profile(config, steps, out, report=print)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from llm_jax import materials
 from llm_jax.config import Config
 from llm_jax.data.compact import CompactTokenizer
@@ -149,10 +147,10 @@ def write_pictures(pictures: Sequence[Picture], folder: Path | None) -> None:
 
 def _passage(model: Trained, material: Materials) -> list[tuple[str, float]]:
     """The first targets of the validation split as texts, each with its nats."""
-    tokens = np.asarray(material.store.tokens("validation")[: PASSAGE_TOKENS + 1])
-    nats = materials.score_tokens(material.config, model.params, tokens)
-    texts = [decode(model.tokenizer, [int(token)]) for token in tokens[1:]]
-    return list(zip(texts, nats.tolist(), strict=True))
+    text = material.held_out()
+    text = text._replace(tokens=text.tokens[: text.given + PASSAGE_TOKENS])
+    pieces = [decode(model.tokenizer, [int(token)]) for token in text.tokens[text.given :]]
+    return list(zip(pieces, material.nats(model.params, text).tolist(), strict=True))
 
 
 def _memorisation(material: Materials, texts: list[tuple[int, str]]) -> list[tuple[int, int, int, str]]:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_jax.config import Config
+from llm_jax.effects import unmet, values_of
 from llm_jax.errors import CheckpointError
-from llm_jax.settings import to_dict
-from llm_jax.tree import flatten
 
 
 def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any]:
@@ -84,10 +83,12 @@ def place(config: Config, run: Path) -> Config:
 
 
 def start(config: Config) -> subprocess.Popen[str]:
-    """A process that trains with this configuration."""
+    """A process that trains with this configuration: all of it that has an effect."""
+    values = values_of(config)
     words = [
-        f"--{path.replace('/', '.')}={str(value).lower() if isinstance(value, bool) else value}"
-        for path, value in flatten(to_dict(config))
+        f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in values.items()
+        if not unmet(name, values)
     ]
     return subprocess.Popen(
         [sys.executable, "-m", "llm_jax.train", *words],

@@ -102,7 +102,9 @@ def _train(
     finally:
         live.close()
     if settings.sample_tokens:
-        text = settings.prompt + _sample(material, loop.evaluated_params(state), settings.sample_tokens)
+        text = settings.prompt + _sample(
+            material, loop.evaluated_params(config.model, state), settings.sample_tokens
+        )
         live.say(f"\n{text}\n")
         if start < settings.steps:
             run_record.write_sample(settings.steps, text)
@@ -112,7 +114,9 @@ def _train(
         run_record.write(settings.steps, **times)
     from llm_jax.reporting import leave_report  # Half a second that the first step need not wait for.
 
-    page = leave_report(material, loop.evaluated_params(state), lambda text: live.say(f"warning: {text}"))
+    page = leave_report(
+        material, loop.evaluated_params(config.model, state), lambda text: live.say(f"warning: {text}")
+    )
     if page:
         live.say(f"report: {page}")
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
@@ -157,10 +161,14 @@ def _surroundings(
             text = _sample(material, params, min(settings.sample_tokens, 24))
             live.say(f"    {settings.prompt}{text}".replace("\n", " "))
             run_record.write_sample(step, settings.prompt + text)
-        live.pause()
 
     return loop.Surroundings(
-        material.batch_at, evaluate, on_steps, on_evaluation, lambda text: live.say(f"warning: {text}")
+        material.batch_at,
+        evaluate,
+        on_steps,
+        on_evaluation,
+        lambda text: live.say(f"warning: {text}"),
+        live.aside,
     )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from llm_jax.data.batches import Prompted, scoring_batches
+from llm_jax.data.batches import Prompted, Rows, scoring_batch, scoring_rows
+from llm_jax.data.text_bytes import encode_sized
 from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.errors import UserError
 from llm_jax.evaluation.scoring import TextScore, TokenScores, scores_of_texts
@@ -20,7 +21,7 @@ def score_texts(
     params: Tree, config: ModelConfig, tokenizer: Tokenizer, texts: Sequence[tuple[str, str]], *, stride: int
 ) -> list[TextScore]:
     """The score of each text after its prompt, (prompt, text); without a prompt its first token is the
-    prompt.
+    prompt, unless the tokenizer puts others before every text.
 
     Raises:
         UserError: a text is empty.
@@ -29,8 +30,11 @@ def score_texts(
     if not all(text for _, text in texts):
         raise UserError("the text to score must not be empty")
     prompted = [encode_pair(tokenizer, prompt, text) for prompt, text in texts]
-    scores = dict(score_tokens(params, config, prompted, stride=stride))
-    return [_text_score(tokenizer, text, scores[number]) for number, text in enumerate(prompted)]
+    scores = dict(score_tokens(params, config, prompted, stride=stride, start_ids=tokenizer.start_ids))
+    return [
+        _text_score(tokenizer, "".join(pair), text, scores[number])
+        for number, (pair, text) in enumerate(zip(texts, prompted, strict=True))
+    ]
 
 
 def encode_pair(tokenizer: Tokenizer, prompt: str, text: str) -> Prompted:
@@ -38,15 +42,20 @@ def encode_pair(tokenizer: Tokenizer, prompt: str, text: str) -> Prompted:
 
     Both are encoded as one text, whose tokens after as many as the prompt alone has are the text's; they may
     begin with the prompt's last spaces, or with more of it where all of the text joins it in one token.
-    Without a prompt the first token is given.
+    Without a prompt the first token is given, unless the tokenizer puts others before every text.
     """
     bare = prompt.rstrip()
     if not bare:
-        return Prompted(tokenizer.encode(prompt + text), 1)
+        return whole_text(tokenizer, tokenizer.encode(prompt + text))
     given = tokenizer.encode(bare)
     whole = tokenizer.encode(prompt + text)
     count = min(len(given), len(whole) - 1)
     return Prompted(np.concatenate([given[:count], whole[count:]]), count)
+
+
+def whole_text(tokenizer: Tokenizer, tokens: np.ndarray) -> Prompted:
+    """A text's ids [N], of which all are to be scored that have something before them."""
+    return Prompted(tokens, 0 if tokenizer.start_ids else 1)
 
 
 def score_tokens(
@@ -55,6 +64,7 @@ def score_tokens(
     texts: Sequence[Prompted],
     *,
     stride: int,
+    start_ids: Sequence[int] = (),
     context_length: int = 0,
     batch_tokens: int = BATCH_TOKENS,
     shown: Callable[[Sequence], Iterable] = iter,
@@ -64,8 +74,9 @@ def score_tokens(
     Args:
         params: the model's parameters.
         config: its shape.
-        texts: ids with what is given; see `scoring_batches` for windows of long ones.
+        texts: ids with what is given; see `scoring_rows` for windows of long ones.
         stride: tokens between windows of a text that is longer than the context.
+        start_ids: stand before every window.
         context_length: most tokens of a window; 0 for the model's own.
         batch_tokens: scored at once.
         shown: may show progress over the batches.
@@ -75,16 +86,23 @@ def score_tokens(
     """
     for text in texts:
         check_tokens(text.tokens[:, None], config, "the text")  # [N, 1]: ids alone, of any length
-    batches = scoring_batches(
+    rows = scoring_rows(
         texts,
         context_length=context_length or config.context_length,
         stride=stride,
         batch_tokens=batch_tokens,
+        start_ids=start_ids,
     )
-    yield from scores_of_texts(lambda batch: score_targets(params, config, batch), batches, shown)
+
+    def score_rows(each: Rows) -> tuple:
+        batch = scoring_batch(texts, each, start_ids)
+        return *score_targets(params, config, batch), batch.weights > 0
+
+    yield from scores_of_texts(score_rows, rows, shown)
 
 
-def _text_score(tokenizer: Tokenizer, text: Prompted, scores: TokenScores) -> TextScore:
+def _text_score(tokenizer: Tokenizer, whole: str, text: Prompted, scores: TokenScores) -> TextScore:
+    """The scores of the last tokens of a whole, prompt and text, with the bytes that they stand for."""
     tokens = np.asarray(text.tokens[text.given :], np.int32)
-    num_bytes = sum(len(tokenizer.token_bytes(int(token))) for token in tokens)
-    return TextScore(tokens, *scores, bytes=num_bytes)
+    sizes = encode_sized(tokenizer, whole).sizes
+    return TextScore(tokens, *scores, bytes=int(sizes[len(sizes) - len(tokens) :].sum()))

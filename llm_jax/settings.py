@@ -1,6 +1,7 @@
 """Settings from where they are written: TOML layers, dotted options, the JSON of runs and checkpoints.
 
-This is the only reader. What is wrong is said in one line with the file, the key and what must hold.
+This is the only reader. What is wrong is said in one line with the file, the key and what must hold. Which
+settings were given, and where, is noted on the way, since a given one must have an effect (`effects`).
 """
 
 import dataclasses
@@ -15,9 +16,11 @@ from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
 from llm_jax.config import Config
+from llm_jax.effects import settle
 from llm_jax.errors import UserError
 from llm_jax.tree import flatten
 
+Layer = Callable[[App, tuple[str, ...], ArgumentCollection], None]
 _SECTIONS = tuple(f"[{name}]" for name in Config.__dataclass_fields__)
 
 
@@ -35,9 +38,7 @@ def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
     return _parse([_layer(values, source)], [])
 
 
-def read_config(
-    files: Sequence[Path], overrides: Sequence[str] = (), below: Callable[..., None] | None = None
-) -> Config:
+def read_config(files: Sequence[Path], overrides: Sequence[str] = (), below: Layer | None = None) -> Config:
     """The configuration in TOML layers (a later file wins) with dotted overrides on top.
 
     Args:
@@ -46,17 +47,39 @@ def read_config(
         below: a layer under them all, as `inherited_layer` makes it.
 
     Raises:
-        UserError: a file, key, type or value is not as it must be; the message names it.
+        UserError: a file, key, type or value is not as it must be, or has no effect; the message names it.
     """
-    return _parse([*file_layers(files), *([below] if below else [])], overrides)
+    given: dict[str, int] = {}
+    config = _parse([*file_layers(files, given), *([below] if below else [])], overrides)
+    return settle(config, given, {}, report=print)[0]
 
 
-def file_layers(files: Sequence[Path]) -> list[Dict]:
-    """TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them."""
-    return [_layer(_read_toml(path), str(path)) for path in reversed(files)]
+def file_layers(files: Sequence[Path], given: dict[str, int]) -> list[Layer]:
+    """TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them.
+
+    Args:
+        files: later ones win.
+        given: gets, when the layers are asked, the name of each setting and option that is given, with the
+            number of the file that it stands in; what the command line gives has the next number.
+    """
+
+    def note(rank: int) -> Layer:
+        """A layer that adds nothing but sees what those before it gave."""
+
+        def layer(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+            for argument in arguments:
+                if argument.tokens:
+                    given.setdefault(argument.name.removeprefix("--"), rank)
+
+        return layer
+
+    layers = [note(len(files))]
+    for rank, path in reversed(list(enumerate(files))):
+        layers += [_layer(_read_toml(path), str(path)), note(rank)]
+    return layers
 
 
-def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Callable[..., None]:
+def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
     """The lowest layer of all, for runs that start from a model (`train.init_from`): what differs from its
     settings afterwards was given by the user.
 
@@ -111,11 +134,18 @@ def _layer(values: Mapping[str, Any], source: str) -> Dict:
     return Dict(dict(values), source=source, allow_unknown=False)
 
 
-def _parse(layers: Sequence[Callable[..., None]], overrides: Sequence[str]) -> Config:
+def _parse(layers: Sequence[Layer], overrides: Sequence[str]) -> Config:
     def identity(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> Config:
         return config
 
-    app = App(config=layers, default_command=identity, help_flags=[], version_flags=[])
+    named_as_fields = Parameter(name_transform=str)
+    app = App(
+        config=layers,
+        default_command=identity,
+        help_flags=[],
+        version_flags=[],
+        default_parameter=named_as_fields,
+    )
     try:
         command, bound, _ = app.parse_args(list(overrides), exit_on_error=False, print_error=False)
         return command(*bound.args, **bound.kwargs)

@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,16 @@ _SHARE_OF_PEAK = 0.3  # what a train step usually reaches; only for choosing a s
 _REPORT_SECONDS = 4.0  # the report's pictures and checks, and the sample's programs
 
 
-def planned_config(config: Config, seconds: float, report: Callable[[str], None]) -> Config:
+def planned_config(
+    config: Config, seconds: float, report: Callable[[str], None], given: Collection[str] = ()
+) -> Config:
     """The configuration that takes this long from the process's start; a run that exists keeps its plan.
+
+    Args:
+        config: the user's.
+        seconds: the time.
+        report: gets one line a remark.
+        given: settings that the user or a depth gave, which stay.
 
     Raises:
         UserError: the time is too short.
@@ -34,18 +42,18 @@ def planned_config(config: Config, seconds: float, report: Callable[[str], None]
     if saved_steps(directory):
         report(f"{config.train.run} goes on with the plan that it was begun with")
         recorded = read_about(directory)["config"]
-        return adopt_plan(config, config_from_dict(recorded, str(config.train.run)))
-    unsized = config
+        return adopt_plan(config, config_from_dict(recorded, str(config.train.run)), given)
+    own_size = is_sized(config, given)
     material = materials.gather(config, report=report)
-    if not is_sized(config):
+    if not own_size:
         config = with_size(config, LADDER[_rung(material, seconds)])
     material = material._replace(config=materials.with_vocabulary(config, material.store.tokenizer))
-    plan = plan_run(config, seconds, measure(material))
+    plan = plan_run(config, seconds, measure(material), given)
     model, train = plan.config.model, plan.config.train
     report(
         f"plan for {seconds:.0f} s: {train.steps:,} steps of {train.batch_size} x {model.context_length}, "
         f"{plan.tokens:,} tokens ({plan.tokens / len(material.store.tokens('train')):.1f} times the text), "
-        f"{'your' if is_sized(unsized) else 'chosen'} size: {model.num_layers} layers of {model.d_model}; "
+        f"{'your' if own_size else 'chosen'} size: {model.num_layers} layers of {model.d_model}; "
         f"expected to end after {plan.seconds:.0f} s"
     )
     return plan.config
@@ -80,9 +88,9 @@ def measure(material: Materials) -> Costs:
     began = time.perf_counter()
     lower_steps(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=1))).compile()
     again = time.perf_counter() - began
-    material.evaluate(evaluated_params(state))  # compiles; the run finds the program ready
+    material.evaluate(evaluated_params(config.model, state))  # compiles; the run finds the program ready
     began = time.perf_counter()
-    material.evaluate(evaluated_params(state))
+    material.evaluate(evaluated_params(config.model, state))
     evaluation = time.perf_counter() - began
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -6,8 +6,10 @@ from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import Config
+from llm_jax.effects import settle
 from llm_jax.rules import Whole
-from llm_jax.training.budget import parse_time
+from llm_jax.training.budget import parse_time, with_fall
+from llm_jax.training.depth import derive_model, with_derived
 
 
 def train(
@@ -15,14 +17,15 @@ def train(
     depth: Whole | None = None,
     time: str | None = None,
     config: Annotated[Config, Parameter(name="*")] = Config(),
-    given: Annotated[frozenset[str], Parameter(parse=False)] = frozenset(),
+    given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
     """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was
     stopped.
 
     Values come from the TOML files, the last one first, then from the options. The defaults are
-    configs/tutorial.toml. A run directory that already holds a run of the same configuration is continued;
-    Ctrl-C and SIGTERM save first (exit status 75).
+    configs/tutorial.toml. A value that has no effect beside the others is refused; where a later file or an
+    option made it so, it is left out, and a line says so. A run directory that already holds a run of the
+    same configuration is continued; Ctrl-C and SIGTERM save first (exit status 75).
 
     Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
 
@@ -38,18 +41,24 @@ def train(
         steps and schedule come from that instead.
     time:
         How long the whole command shall take, such as 90s, 3m or 1h30m: a few steps are timed, then steps,
-        evaluations, saves, warm-up and decay are set to end then, in place of their settings. Model and batch
-        are sized too, unless one of d_model, num_layers, num_heads, d_ff, context_length and batch_size
-        is another than the default or `depth` is given. A run that exists goes on with the plan that it was
-        begun with.
+        evaluations and saves are set to end then, in place of a file's settings, and so are schedule and
+        warm-up where none is given. Model and batch are sized too, unless `depth` or one of d_model,
+        num_layers, num_heads, d_ff, context_length and batch_size is given. A run that exists goes on with
+        the plan that it was begun with, and what is given beside it must agree.
     """
     seconds = None if time is None else parse_time(time)
+    derived = [] if depth is None else derive_model(depth, config, given)
+    config = with_derived(config, derived)
+    if seconds is not None:
+        config = with_fall(config, given)
+    config, given = settle(config, given, {"time": time}, report=print)
     from llm_jax import running, sizing, timing
 
     if depth is not None:
         config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=print)
     if seconds is not None:
-        config = timing.planned_config(config, seconds, report=print)
+        chosen = {*given, *(row.setting for row in derived)}
+        config = timing.planned_config(config, seconds, report=print, given=chosen)
     running.run(config, seconds)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from llm_jax.config import Config, SamplingConfig
 from llm_jax.data.chat_format import ChatFormat, chat_format_from_dict
+from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.streaming import StreamDecoder
-from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
+from llm_jax.data.tokenizers import RankTokenizer, Tokenizer, tokenizer_from_dict
 from llm_jax.errors import UserError
 from llm_jax.evaluation.scoring import TextScore
 from llm_jax.inference.constrained import ENDED
@@ -70,9 +71,9 @@ class Trained:
 
     def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Scores of each next token, [T, V] for ids [T] and [B, T, V] for [B, T]."""
-        tokens = np.atleast_2d(np.asarray(token_ids, np.int32))
+        tokens = np.atleast_2d(token_ids)
         check_tokens(tokens, self.config, "token_ids")
-        scores_BTV = np.asarray(_forward(self.params, self.config, tokens)[0])
+        scores_BTV = np.asarray(_forward(self.params, self.config, tokens.astype(np.int32))[0])
         return scores_BTV[0] if np.ndim(token_ids) == 1 else scores_BTV
 
     def score(self, text: str, *, prompt: str = "") -> TextScore:
@@ -85,10 +86,11 @@ class Trained:
     def score_all(self, texts: Sequence[tuple[str, str]]) -> list[TextScore]:
         """Scores many texts together, each a (prompt, text) with "" for no prompt.
 
-        Without a prompt the first token is not scored, as nothing stands before it. A text longer than the
-        context is scored in windows `eval_stride` tokens apart, as `evaluate` does, and a prompt that does
-        not fit before its text loses its beginning. Prompt and text are encoded as one, so that the text's
-        first token may begin with the prompt's last spaces.
+        What the tokenizer puts before every text stands before each window. Where it puts nothing, a text
+        without a prompt is scored from its second token on. A text longer than the context is scored in
+        windows `eval_stride` tokens apart, as `evaluate` does, and a prompt that does not fit before its text
+        loses its beginning. Prompt and text are encoded as one, so that the text's first token may begin with
+        the prompt's last spaces.
 
         Raises:
             UserError: a text is empty.
@@ -142,7 +144,7 @@ class Trained:
             tokens = speculated(
                 self, ids, speculation, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
             )
-        return stream_text(tokens, StreamDecoder(self.tokenizer), stop, self._ends)
+        return stream_text(tokens, StreamDecoder(self.tokenizer), stop, self._ends(stop))
 
     def generate_many(
         self,
@@ -158,7 +160,8 @@ class Trained:
         given again gets another sample.
         """
         check_one_way(constraint, None, stop)
-        rows = [Continuation(StreamDecoder(self.tokenizer), stop, self._ends) for _ in prompts]
+        ends = self._ends(stop)
+        rows = [Continuation(StreamDecoder(self.tokenizer), stop, ends) for _ in prompts]
         log_probs: list[np.ndarray] = []
         for drawn in self._rows(prompts, max_new_tokens, sampling, seed, constraint):
             log_probs.append(drawn.log_probs)
@@ -169,9 +172,12 @@ class Trained:
         scores_BT = np.stack(log_probs, axis=1) if log_probs else np.zeros((len(rows), 0))
         return [_generated(row, scores_T) for row, scores_T in zip(rows, scores_BT, strict=True)]
 
-    @property
-    def _ends(self) -> tuple[int, ...]:
-        return (*self.chat.eos_ids, ENDED)
+    def _ends(self, stop: Sequence[str]) -> tuple[int, ...]:
+        """The ids that end a text: the model's own, and those of special tokens that are named as stop texts,
+        since such a token stands for no text.
+        """
+        named = [token for text in stop if (token := _special_id(self.tokenizer, text)) is not None]
+        return (*self.chat.eos_ids, *named, ENDED)
 
     def _rows(
         self,
@@ -187,20 +193,38 @@ class Trained:
                 self, ids, constraint, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
             )
         return generate_rows(
-            self.laid_out, self.config, ids, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
+            self.laid_out,
+            self.config,
+            ids,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            start_ids=self.tokenizer.start_ids,
         )
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """The prompt's token ids, which it may be already; UserError for an empty one."""
+        """The prompt's token ids, after those that stand before every text; UserError for an empty one. Ids
+        are taken as they are.
+        """
         if not prompt:
             raise UserError("the prompt must not be empty")
-        return self.tokenizer.encode(prompt).tolist() if isinstance(prompt, str) else list(prompt)
+        if not isinstance(prompt, str):
+            return list(prompt)
+        return [*self.tokenizer.start_ids, *self.tokenizer.encode(prompt).tolist()]
 
 
 def _generated(row: Continuation, scores_T: np.ndarray) -> Generated:
     row.finish()
     scores = scores_T[: len(row.token_ids)].tolist()
     return Generated(row.text, row.token_ids, scores, "stop" if row.ended else "length")
+
+
+def _special_id(tokenizer: Tokenizer, name: str) -> int | None:
+    """The id of a special token by what it is called."""
+    if isinstance(tokenizer, RankTokenizer):
+        return tokenizer.special_tokens().get(name)
+    token = tokenizer.token_id(name) if isinstance(tokenizer, FileTokenizer) else None
+    return None if token is None or tokenizer.token_bytes(token) else token
 
 
 def load(directory: str | Path, *, step: int | None = None) -> Trained:

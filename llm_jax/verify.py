@@ -26,46 +26,9 @@ def parity(golden: Path, /) -> None:
         A .npz file with start weights, batches, logits, loss, gradients, losses and greedy tokens (see
         docs/architecture.md).
     """
-    import jax
-    from rich.console import Console
-    from rich.table import Table
+    from llm_jax.proof import prove
 
-    from llm_jax.evaluation.parity import compare, read_golden
-    from llm_jax.proof import tutorial_program
-
-    numbers = read_golden(golden)
-    weights = {
-        name.removeprefix("init/"): value for name, value in numbers.items() if name.startswith("init/")
-    }
-    report, holds = {}, True
-    for dtype in ("float32", "float64"):
-        with jax.enable_x64(dtype == "float64"):
-            rows = compare(
-                numbers,
-                tutorial_program(weights, int(numbers["hyper"][4]), dtype),
-                bounded=dtype == "float32",
-            )
-        table = Table(
-            "quantity",
-            "largest absolute",
-            "relative",
-            "bound",
-            "holds",
-            title=f"{dtype} beside torch float32",
-        )
-        for row in rows:
-            table.add_row(
-                row.quantity,
-                f"{row.absolute:.2e}",
-                f"{row.relative:.2e}",
-                row.bound,
-                "yes" if row.holds else "NO",
-            )
-        Console(width=130).print(table)
-        report[dtype] = [row._asdict() for row in rows]
-        holds = holds and all(row.holds for row in rows)
-    print(json.dumps({"holds": holds, **report}))
-    if not holds:
+    if not prove(golden):
         sys.exit(1)
 
 

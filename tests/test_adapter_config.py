@@ -35,10 +35,10 @@ def test_rank_and_alpha_are_those_of_the_first_pattern_that_fits() -> None:
     assert read_adapter_config(CONFIG | {"alpha_pattern": {"q_proj": 2}}).scale(QUERY) == 2 / 3
 
 
-MORE = {"use_dora": True, "lora_bias": True, "modules_to_save": ["lm_head"], "layer_replication": [[0, 2]]}
+MORE = {"use_dora": True, "lora_bias": True, "layer_replication": [[0, 2]]}
 MORE |= {"target_parameters": ["experts.gate_up_proj"], "trainable_token_indices": {"embed_tokens": [1]}}
 MORE |= {"alora_invocation_tokens": [1], "megatron_config": {"a": 1}, "loftq_config": {"loftq_bits": 4}}
-MORE |= {"use_qalora": True, "use_bdlora": {"a": 1}, "ensure_weight_tying": True, "corda_config": {"a": 1}}
+MORE |= {"use_qalora": True, "use_bdlora": {"a": 1}, "corda_config": {"a": 1}}
 MORE |= {name: {"a": 1} for name in ("arrow_config", "kasa_config", "lora_ga_config")}
 MORE |= {name: {"a": 1} for name in ("monteclora_config", "velora_config")}
 
@@ -55,6 +55,9 @@ MORE |= {name: {"a": 1} for name in ("monteclora_config", "velora_config")}
         ({"r": 0}, "r must be a whole number from 1"),
         ({"lora_alpha": "16"}, "lora_alpha must be a number"),
         ({"use_rslora": 1}, "use_rslora must be bool"),
+        ({"modules_to_save": "lm_head"}, "modules_to_save must be list"),
+        ({"modules_to_save": [1]}, "modules_to_save must be names of modules, got '[1]'"),
+        ({"enable_lora": [True, False, True]}, "does not know: enable_lora"),
         (
             {"init_lora_weights": "pissa_niter_16"},
             "must leave the base's weights as they are, got 'pissa_niter",
@@ -89,6 +92,8 @@ def test_what_says_nothing_about_the_weights_may_be_anything() -> None:
         "lora_dropout": 0.5,
     }
     silent |= {"layers_to_transform": [1], "layers_pattern": "h", "exclude_modules": ["x"], "eva_config": {}}
+    silent |= {"enable_lora": None, "merge_weights": False, "unsloth_version": "2025.1", "new_idea": None}
+    silent |= {"ensure_weight_tying": True}
     silent |= {"init_lora_weights": "gaussian", "inference_mode": True, "peft_version": "0.1"}
     assert read_adapter_config(CONFIG | nothing | silent) == read_adapter_config(CONFIG)
 

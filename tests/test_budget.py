@@ -21,6 +21,7 @@ from llm_jax.training.budget import (
     is_sized,
     parse_time,
     plan_run,
+    with_fall,
     with_size,
 )
 
@@ -60,12 +61,18 @@ def test_a_plan_fills_its_time_and_no_more(seconds: int) -> None:
 
 
 def test_the_schedule_ends_with_the_steps() -> None:
-    planned = plan_run(Config(), 60, COSTS).config
+    planned = plan_run(with_fall(Config()), 60, COSTS).config
     assert planned.optim.schedule == "wsd"
     assert 0 < planned.optim.warmup_steps <= planned.train.steps // 20
     own = Config(optim=OptimConfig(schedule="cosine", warmup_steps=7), train=TrainConfig(steps=9))
-    kept = plan_run(own, 60, COSTS).config.optim
+    kept = plan_run(with_fall(own), 60, COSTS).config.optim
     assert (kept.schedule, kept.warmup_steps) == ("cosine", 7)
+
+
+def test_a_schedule_and_a_warm_up_that_are_given_stay_though_they_are_the_defaults() -> None:
+    given = {"optim.schedule", "optim.warmup_steps"}
+    planned = plan_run(with_fall(Config(), given), 60, COSTS, given).config
+    assert (planned.optim.schedule, planned.optim.warmup_steps) == ("constant", 0)
 
 
 def test_a_time_too_short_for_a_step_is_refused_with_one_that_is_not() -> None:
@@ -93,6 +100,8 @@ def test_a_size_that_the_user_chose_is_seen() -> None:
     assert is_sized(Config(model=ModelConfig(d_model=128)))
     assert is_sized(Config(model=ModelConfig(d_ff=100)))
     assert is_sized(Config(train=TrainConfig(batch_size=8)))
+    assert is_sized(Config(), given={"model.d_model"})
+    assert not is_sized(Config(), given={"model.norm", "optim.learning_rate"})
 
 
 def test_a_plan_is_adopted_whole_and_nothing_else_with_it() -> None:
@@ -100,6 +109,13 @@ def test_a_plan_is_adopted_whole_and_nothing_else_with_it() -> None:
     other = dataclasses.replace(planned, optim=dataclasses.replace(planned.optim, learning_rate=0.5))
     assert adopt_plan(Config(), planned) == planned
     assert adopt_plan(Config(), other) == planned
+
+
+def test_what_is_given_beside_a_plan_is_kept_so_that_it_is_compared() -> None:
+    planned = plan_run(with_size(Config(), LADDER[2]), 60, COSTS).config
+    adopted = adopt_plan(Config(), planned, given={"model.d_model", "train.batch_size"})
+    assert (adopted.model.d_model, adopted.train.batch_size) == (64, 4)
+    assert adopted.model.num_layers == planned.model.num_layers
 
 
 def test_a_planned_run_records_its_plan_and_goes_on_with_it(
@@ -124,6 +140,12 @@ def test_a_planned_run_records_its_plan_and_goes_on_with_it(
         assert stop.value.code == 0
         return json.loads(capsys.readouterr().out.splitlines()[-1])
 
+    def refused(*more: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            command.run(train, [*words, *more, "--time=5h"], takes_files=True)
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
     first = run("30s")
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert saved["model"]["d_model"] == 16
@@ -133,3 +155,7 @@ def test_a_planned_run_records_its_plan_and_goes_on_with_it(
     assert first["time"]["took"] > 0
     again = run("5h")
     assert again["step"] == first["step"]
+    assert "model.num_layers: 8 -> 3" in refused("--model.num_layers=3")
+    assert "train.batch_size: 4 -> 9" in refused("--train.batch_size=9")
+    assert "optim.warmup_steps: 0 -> 2" in refused("--optim.warmup_steps=2")
+    assert "model.num_layers: 8 -> 2" in refused("--depth=2")

@@ -86,7 +86,8 @@ def answer(model: Trained, messages: list, count: int = 6) -> str:
 
 def test_an_import_keeps_template_and_end_tokens(model: Trained) -> None:
     end = model.tokenizer.token_id("<|im_end|>")
-    assert model.about["chat"] == ChatFormat(CHATML, None, "<|im_end|>", (end,)).to_dict()
+    assert model.about["chat"] == model.chat.to_dict()
+    assert model.chat == ChatFormat(CHATML, None, "<|im_end|>", (end,))
 
 
 def test_each_line_of_a_pipe_gets_the_answer_to_all_that_was_said(model: Trained, talk: Any) -> None:

@@ -1,6 +1,12 @@
 """What a chat template may do and what not."""
 
+import json
+from typing import Any
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llm_jax.data.chat_template import render
 from llm_jax.errors import DataError
@@ -8,7 +14,8 @@ from llm_jax.errors import DataError
 
 def rendered(template: str, *contents: str) -> str:
     messages = [{"role": "user", "content": content} for content in contents or ("<hi>",)]
-    return render(template, messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    return render(template, messages, add_generation_prompt=True, tokens=tokens)
 
 
 def test_a_template_sees_the_messages_and_what_transformers_offers() -> None:
@@ -24,6 +31,36 @@ def test_a_template_sees_the_messages_and_what_transformers_offers() -> None:
     assert rendered("{% generation %}{% set x = 1 %}say{% endgeneration %}{{ x }}") == "say"
     count = "{% set n = namespace(a=0) %}{% for m in messages %}{% set n.a = n.a + 1 %}{% endfor %}{{ n.a }}"
     assert rendered(count, "a", "b") == "2"
+
+
+# Each looks into what was typed; {} is the message.
+LOOKING = [
+    "{{ {}.startswith('/think') }}{{ {}.endswith('x') }}{{ {} == 'hello' }}{{ {} in ['hello', '/think'] }}",
+    "{{ {} | length }}{{ {}[0] }}{{ {}[-2:] }}{{ {} | first }}{{ {} | last }}{{ {} | list }}",
+    "{{ 'think' in {} }}{{ '</think>' in {} }}{{ {}.split('</think>')[-1].lstrip('\n') }}{{ {}.split() }}",
+    "{{ {} | trim }}|{{ {}.strip() }}|{{ {} | replace('l', 'L') }}|{{ {} | upper }}|{{ {} | title }}",
+    "{{ {} is string }}{{ {} is mapping }}{{ {} | tojson }}{{ {} | int(7) }}{{ {} | indent }}",
+    "{{ ('a' ~ {} + 'b') | trim | replace('a', 'c') }}{{ '%s!' | format({}) }}{{ '{0}?'.format({}) }}",
+    "{% for line in {}.splitlines() %}{{ loop.index ~ line }}{% endfor %}{{ {} | e }}{{ {} | safe + '<' }}",
+    "{{ {'hello': 1}[{}] }}{{ {} < 'h' }}{{ [{}, 'b'] | sort | join(',') }}{{ {} * 2 }}{{ pad_token }}",
+]
+
+
+@pytest.mark.parametrize("template", LOOKING)
+@settings(max_examples=40, deadline=None)
+@given(
+    typed=st.sampled_from(["hello", "/think x", "a\n\nb", "<|im_end|>"])
+    | st.text("ahlo</think> \n", min_size=1)
+)
+def test_a_template_sees_what_was_typed_to_the_letter(template: str, typed: str) -> None:
+    """jinja2 with a plain str for each text and message is what transformers has."""
+    template = template.replace("{}", "messages[0].content")
+    plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    plain.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    for role in ("user", "assistant"):
+        messages: Any = [{"role": role, "content": typed}]
+        wanted = plain.from_string(template).render(messages=messages, pad_token="P")
+        assert render(template, messages, add_generation_prompt=False, tokens={"pad_token": "P"}) == wanted
 
 
 @pytest.mark.parametrize(

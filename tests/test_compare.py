@@ -20,6 +20,16 @@ def scored(cut: float, nats_of_byte: np.ndarray, seed: int, train_bytes: int = 0
     return Scored("a book", "digest", int(borders[0]), borders[1:], np.diff(total[borders]))
 
 
+def test_texts_that_a_tokenizer_changed_are_compared_with_its_own_alone() -> None:
+    plain, composed = scored(0.3, NATS, 1), scored(0.3, NATS, 1)._replace(altered_by="one")
+    for pair, which in (((plain, composed), "second"), ((composed, plain), "first")):
+        with pytest.raises(DataError, match=f"the {which} model's tokens decode to another"):
+            compare(*pair)
+    assert compare(composed, composed).difference == 0
+    with pytest.raises(DataError, match="cannot be compared"):
+        compare(composed, composed._replace(altered_by="other"))
+
+
 NATS = np.abs(np.random.default_rng(0).normal(1.5, 1, 20_000))
 
 

@@ -90,15 +90,16 @@ def test_allowed_are_the_tokens_that_begin_a_text_of_the_language(name: str, pat
     # Texts that could go on beyond the list are not asked about.
     texts = language(pattern)
     for _ in range(8):
-        source, prefix = masks(tokenizer, Constraint(regex=pattern), more_ids=3), b""
+        end = tokenizer.vocab_size
+        source, prefix = masks(tokenizer, Constraint(regex=pattern), more_ids=3, end_tokens=[end]), b""
         while not source.finished:
             allowed_V = source.allowed()
-            assert not allowed_V[tokenizer.vocab_size :].any()
+            assert not allowed_V[end + 1 :].any()
             listed_V = allowed_by_listing(texts, prefix, tokenizer)
             pieces = map(tokenizer.token_bytes, range(tokenizer.vocab_size))
             short_V = np.array([_letters(prefix + piece) <= LONGEST for piece in pieces])
-            assert (allowed_V[: tokenizer.vocab_size] & short_V).tolist() == listed_V.tolist()
-            assert source.complete == (prefix in texts)
+            assert (allowed_V[:end] & short_V).tolist() == listed_V.tolist()
+            assert allowed_V[end] == (prefix in texts)
             if not listed_V.any():
                 break
             token = int(rng.choice(np.flatnonzero(listed_V)))
@@ -116,10 +117,8 @@ def test_an_end_token_is_allowed_where_the_text_is_complete_and_ends_it() -> Non
     assert np.flatnonzero(source.allowed()).tolist() == [ord("a")]
     source.take(ord("a"))
     assert np.flatnonzero(source.allowed()).tolist() == [ord("b"), 256]
-    assert source.complete
     assert not source.finished
     source.take(256)
-    assert source.complete
     assert source.finished
 
 
@@ -129,7 +128,7 @@ def test_json_is_allowed_byte_by_byte_as_it_is_usually_written() -> None:
     text = json.dumps(value, ensure_ascii=False).encode()
     for at, byte in enumerate(text):
         assert source.allowed()[byte], text[: at + 1]
-        assert not source.complete
+        assert not source.finished
         source.take(byte)
     assert source.finished
 
@@ -243,11 +242,16 @@ def test_rows_of_different_lengths_are_each_as_alone(write: Any) -> None:
     assert re.fullmatch(pattern.regex, second)
 
 
-def test_text_that_is_cut_short_is_said_so(write: Any) -> None:
+def test_text_that_is_cut_short_is_given_and_said_to_be_so(config: ModelConfig, write: Any) -> None:
     assert write(Constraint(regex="a{5}"), count=5) == ["aaaaa"]
-    with pytest.raises(UserError, match=r"max_new_tokens \(4\)"):
-        write(Constraint(regex="a{5}"), count=4)
-    assert len(write(Constraint(regex="a+"), count=4)[0]) == 4  # complete, though it could go on
+    assert write(Constraint(regex="a{5}"), count=4) == ["aaaa"]
+    assert write(Constraint(regex="a+"), count=4) == ["aaaa"]  # complete, though it could go on
+    model = Trained(config, init_params(jax.random.key(0), config), ByteTokenizer(), {})
+    options = {"sampling": GREEDY, "seed": 0, "constraint": Constraint(regex="a{5}")}
+    for count, reason in ((4, "length"), (5, "stop")):
+        (found,) = model.generate_many(["abc"], max_new_tokens=count, **options)
+        assert (found.text, found.finish_reason) == ("a" * count, reason)
+        assert model.generate("abc", max_new_tokens=count, **options) == "a" * count
     with pytest.raises(UserError, match="context_length"):
         write(Constraint(regex="a"), count=254)
 

@@ -132,3 +132,20 @@ def test_a_file_of_prompts_that_is_none_is_refused(
         (tmp_path / "prompts").write_text(content)
     words = [str(directory), "--prompt_file", str(tmp_path / "prompts"), *words]
     assert message in generated(words, capsys, status)
+
+
+def test_a_special_token_that_is_named_as_a_stop_text_ends_it(model: Trained) -> None:
+    settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": SamplingConfig(temperature=9.0), "seed": 0}
+    name = "<|im_start|>"
+    end = model.tokenizer.token_id(name)  # type: ignore[attr-defined]
+    assert model.tokenizer.token_bytes(end) == b""
+    free = ending_with(model)
+    prompts = [str(number) for number in range(64)]
+    every = zip(prompts, free.generate_many(prompts, **settings), strict=True)
+    prompt, whole = next(pair for pair in every if end in pair[1].token_ids)
+    at = whole.token_ids.index(end)
+    (cut,) = free.generate_many([prompt], stop=[name, "never said"], **settings)
+    assert (cut.token_ids, cut.finish_reason) == (whole.token_ids[:at], "stop")
+    assert free.generate(prompt, stop=[name], **settings) == cut.text
+    (other,) = free.generate_many([prompt], stop=["im_start"], **settings)
+    assert (other.token_ids, other.finish_reason) == (whole.token_ids, "length")

@@ -155,6 +155,52 @@ def test_a_gguf_file_comes_in_with_its_tokenizer(tmp_path: Path, model: tuple[di
     assert ours.tokenizer.encode(TEXTS[1]).tolist() == byte_level_tokenizer().encode(TEXTS[1]).ids
 
 
+def test_a_tokenizer_can_be_given_where_a_models_own_is_missing_or_unknown(
+    tmp_path: Path,
+    directory: Path,
+    model: tuple[dict[str, Any], Tree],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (directory / "tokenizer.json").rename(other / "tokenizer.json")
+    small = {"chat_template": "{{ messages[0].content }}<|end|>", "eos_token": "<|end|>"}
+    (other / "tokenizer_config.json").write_text(json.dumps(small))
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tokenizer_pre", lambda self, pre: self.add_string("x.pre", pre))
+    write_gguf(tmp_path / "no_pre.gguf", *model)
+    made = []
+    for source in (directory, tmp_path / "no_pre.gguf"):
+        for given in (other, other / "tokenizer.json"):
+            out = tmp_path / f"{source.name}-{given.name}"
+            run_convert(["import", str(source), str(out), "--tokenizer", str(given)])
+            made.append(llm_jax.load(out))
+    assert "warning" not in capsys.readouterr().err
+    wanted = byte_level_tokenizer().encode(TEXTS[1]).ids
+    assert [ours.tokenizer.encode(TEXTS[1]).tolist() for ours in made] == [wanted] * 4
+    assert [ours.chat.template for ours in made] == [small["chat_template"], None] * 2
+    assert (made[0].chat.eos, made[0].chat.eos_ids, made[1].chat.eos) == ("<|end|>", (0,), None)
+    run_convert(["import", str(tmp_path / "no_pre.gguf"), str(tmp_path / "alone")])
+    assert "warning: tokenizer.ggml.pre is missing" in capsys.readouterr().err
+    content = json.loads((other / "tokenizer.json").read_text())
+    content["added_tokens"] = []
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    run_convert(["import", str(tmp_path / "no_pre.gguf"), str(tmp_path / "o"), "--tokenizer", str(other)], 3)
+    assert "must be the GGUF file's, but its id" in capsys.readouterr().err
+
+
+def test_a_state_dict_takes_a_tokenizers_name_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["import", str(tmp_path / "weights.pt"), str(tmp_path / "out"), "--tokenizer", str(tmp_path)]
+    run_convert(words, 2)
+    assert (
+        "for a state dict must be one of cl100k_base, gpt2, o200k_base, bytes; got" in capsys.readouterr().err
+    )
+
+
 def no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
@@ -169,7 +215,12 @@ def other_field(folder: Path) -> None:
     [
         (no_tokenizer, [], 3, "a tokenizer.json must be there"),
         (other_field, [], 4, "fields that this program does not know: new_idea"),
-        (None, ["--tokenizer", "bytes"], 2, "must bring its own tokenizer"),
+        (
+            None,
+            ["--tokenizer", "bytes"],
+            2,
+            "must bring its own tokenizer or be given one's directory or file",
+        ),
         (None, ["--param_dtype", "float16"], 2, "param_dtype"),
     ],
     ids=["tokenizer", "field", "option", "type"],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llm_jax.config import DataConfig
 from llm_jax.data import download as downloading
-from llm_jax.data.batches import batch_at, evaluation_batches
+from llm_jax.data.batches import batch_at
 from llm_jax.data.bpe import train_bpe, train_reference
 from llm_jax.data.compact import compact
 from llm_jax.data.corpora import DOWNLOADS
@@ -269,18 +269,3 @@ def test_the_shortest_usable_split_gives_batches_and_a_shorter_one_an_error(orde
     assert batch.tokens[:, 0].tolist() == [0, 0, 0]
     with pytest.raises(DataError, match="more than context_length"):
         batch_at(np.arange(8), order=order, context_length=8, batch_size=3, seed=0, step=5)
-
-
-@pytest.mark.parametrize("stride", [None, 1, 3, 8])
-@pytest.mark.parametrize("length", [2, 8, 9, 10, 32, 33, 34, 100])
-def test_evaluation_scores_every_target_once_in_batches_of_one_shape(length: int, stride: int | None) -> None:
-    batches = list(evaluation_batches(np.arange(length), context_length=8, batch_size=4, stride=stride))
-    assert {batch.tokens.shape for batch in batches} == {(4, 8)}
-    scored = np.concatenate([batch.targets[batch.weights > 0] for batch in batches])
-    assert scored.tolist() == list(range(1, length))
-    inputs = np.concatenate([batch.tokens[batch.weights > 0] for batch in batches])
-    assert inputs.tolist() == list(range(length - 1))
-    before = np.concatenate([batch.tokens - batch.tokens[:, :1] for batch in batches])[
-        np.concatenate([batch.weights for batch in batches]) > 0
-    ]
-    assert all(before[8:] >= 8 - (stride or 8))  # the context that every later target has

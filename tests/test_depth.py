@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -153,19 +154,19 @@ def test_a_bad_depth_is_one_line(word: str, capsys: pytest.CaptureFixture[str]) 
 def test_given_settings_are_seen_in_files_and_options(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text("[model]\nd_model = 64\n[train]\nsteps = 3\n")
-    seen: list[frozenset[str]] = []
+    seen: list[Mapping[str, int]] = []
 
     def door(
         *,
         config: Annotated[Config, Parameter(name="*")] = Config(),
-        given: Annotated[frozenset[str], Parameter(parse=False)] = NOTHING,
+        given: command.Given = command.NOTHING_GIVEN,
     ) -> None:
         seen.append(given)
 
     with pytest.raises(SystemExit) as stop:
         command.run(door, [str(file), "--train.steps=4", "--model.no-tied_head"], takes_files=True)
     assert stop.value.code == 0
-    assert seen == [{"model.d_model", "train.steps", "model.tied_head"}]
+    assert seen == [{"model.d_model": 0, "train.steps": 1, "model.tied_head": 1}]
 
 
 def test_a_run_of_depth_one_trains_what_its_table_says(

@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_jax.batch import Batch
-from llm_jax.data.batches import evaluation_batches
+from llm_jax.data.batches import Prompted, Rows, scoring_batch, scoring_rows
 from llm_jax.data.tokenizers import named_tokenizer
 from llm_jax.evaluation.baselines import cached_floors, ngram_floors
-from llm_jax.evaluation.metrics import summarise, target_nats
+from llm_jax.evaluation.metrics import summarise
+from llm_jax.evaluation.scoring import scores_of_texts
 from tests.shared_data import SharedData
 
 
-def test_a_score_is_the_mean_over_targets_that_count() -> None:
-    batches = [Batch(np.zeros((2, 2)), np.zeros((2, 2)), np.array([[1, 1], [1, 0]]))]
-    score = summarise(target_nats(lambda _: np.array([[1.0, 2.0], [6.0, np.nan]]), batches), num_bytes=10)
+def test_a_score_is_the_mean_over_targets() -> None:
+    score = summarise(np.array([1.0, 2.0, 6.0]), num_bytes=10)
     assert score.loss == 3
     assert score.perplexity == pytest.approx(math.exp(3))
     assert score.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
@@ -26,24 +25,28 @@ def test_a_score_is_the_mean_over_targets_that_count() -> None:
     assert score.tokens == 3
 
 
-def test_a_score_does_not_depend_on_the_size_of_batches() -> None:
-    tokens = np.random.default_rng(0).integers(0, 9, 101)
+def of_targets(tokens: np.ndarray, start: tuple[int, ...], **options: int) -> np.ndarray:
+    """The targets of a text in the order in which their scores are put together."""
 
-    def nats(batch: Batch) -> np.ndarray:
-        return np.abs(np.sin(batch.targets * 3.0 + 1))
+    def targets(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        batch = scoring_batch(texts, rows, start)
+        return -batch.targets, batch.targets > 0, batch.weights > 0
 
-    scores = [
-        summarise(target_nats(nats, evaluation_batches(tokens, context_length=8, batch_size=size)), 50)
-        for size in (1, 3, 20)
-    ]
-    assert scores[0].loss == pytest.approx(scores[1].loss) == pytest.approx(scores[2].loss)
+    texts = [Prompted(tokens, 0 if start else 1)]
+    rows = scoring_rows(texts, context_length=16, start_ids=start, **options)
+    ((_, found),) = scores_of_texts(targets, rows)
+    return found.log_probs
 
 
-@pytest.mark.parametrize("stride", [None, 3, 8])
-def test_nats_come_in_the_order_of_the_text_whatever_the_windows(stride: int | None) -> None:
-    tokens = np.arange(101)
-    batches = evaluation_batches(tokens, context_length=8, batch_size=4, stride=stride)
-    np.testing.assert_array_equal(target_nats(lambda batch: batch.targets, batches), tokens[1:])
+@pytest.mark.parametrize("start", [(), (7,), (7, 8, 9)])
+@pytest.mark.parametrize("stride", [3, 14, 16])
+@pytest.mark.parametrize("batch_tokens", [1, 40, 1000])
+def test_nats_come_in_the_order_of_the_text_whatever_the_windows(
+    start: tuple[int, ...], stride: int, batch_tokens: int
+) -> None:
+    tokens = np.arange(100, 201)
+    wanted = tokens if start else tokens[1:]
+    np.testing.assert_array_equal(of_targets(tokens, start, stride=stride, batch_tokens=batch_tokens), wanted)
 
 
 def witten_bell_by_definition(train: list[int], validation: list[int], vocab_size: int, order: int) -> float:

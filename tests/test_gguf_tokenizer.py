@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llm_jax.data.bpe import train_reference
 from llm_jax.data.file_tokenizer import BYTE_PIECES, FileTokenizer
-from llm_jax.data.gguf_tokenizer import CUTS, gguf_tokenizer_json
+from llm_jax.data.gguf_tokenizer import CUTS, gguf_tokenizer_json, without_pre
 from llm_jax.data.tokenizers import decode
 from llm_jax.errors import DataError
 from tests.test_file_tokenizer import SAMPLE, TEXT
@@ -64,14 +64,57 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("pre", CUTS)
-def test_a_gguf_tokenizer_cuts_words_by_the_rule_it_names(pre: str) -> None:
+WORDS |= dict.fromkeys(("dbrx", "minicpm5", "deepseek-v3"), WORDS["llama-bpe"])
+WORDS |= {"tekken": WORDS["qwen2"], "falcon": WORDS["default"]}
+WORDS["gpt-4o"] = ["it's", " IT'S", " x", "123", "4", "=\n\n\n", "go", "   ", " !"]
+WORDS["deepseek-coder"] = [
+    *("it", "'", "s", " IT", "'", "S", " x", "1", "2", "3", "4", "=", "\n", "\n", "\n", "go", "   ", " !")
+]
+CASES = {
+    "qwen2": ["aBc漢字かな", "#if"],
+    "tekken": ["a", "Bc漢字かな", "#if"],
+    "gpt-4o": ["a", "Bc漢字かな", "#if"],
+    "deepseek-v3": ["aBc", "漢字かな", "#if"],
+    "deepseek-coder": ["aBc", "漢字かな", "#", "if"],
+    "falcon": ["aBc漢字かな", "#", "if"],
+}
+
+
+def words_of(pre: str, text: str) -> list[str]:
     content = gguf_tokenizer_json(gguf_metadata(pre))
     cutter = library.Tokenizer.from_str(json.dumps(content)).pre_tokenizer
-    text = "it's IT'S x1234=\n\n\ngo    !"
     assert cutter is not None
-    cut = [text[begin:end] for _, (begin, end) in cutter.pre_tokenize_str(text)]
-    assert cut == WORDS[pre]
+    return [text[begin:end] for _, (begin, end) in cutter.pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize("pre", CUTS)
+def test_a_gguf_tokenizer_cuts_words_by_the_rule_it_names(pre: str) -> None:
+    assert words_of(pre, "it's IT'S x1234=\n\n\ngo    !") == WORDS[pre]
+    if pre in CASES:
+        assert words_of(pre, "aBc漢字かな#if") == CASES[pre]
+
+
+@pytest.mark.parametrize(
+    ("other", "pre"),
+    [
+        *(("llama3", "llama-bpe"), ("llama-v3", "llama-bpe"), ("lfm2", "llama-bpe"), ("smaug-bpe", "dbrx")),
+        *(("deepseek-r1-qwen", "qwen2"), ("megrez", "qwen2"), ("stablelm2", "qwen2"), ("olmo", "gpt-2")),
+        *(
+            ("starcoder", "smollm"),
+            ("llama4", "gpt-4o"),
+            ("phi-2", "gpt-2"),
+            (None, "default"),
+            ("", "default"),
+        ),
+    ],
+)
+def test_other_names_of_a_rule_mean_the_same(other: str | None, pre: str) -> None:
+    metadata = gguf_metadata() | {"tokenizer.ggml.pre": other}
+    if other is None:
+        del metadata["tokenizer.ggml.pre"]
+    assert gguf_tokenizer_json(metadata) == gguf_tokenizer_json(gguf_metadata(pre))
+    assert bool(without_pre(metadata)) == (not other)
+    assert without_pre({"tokenizer.ggml.model": "llama"}) is None
 
 
 def test_a_word_in_the_vocabulary_stays_whole_only_where_llama_cpp_keeps_it() -> None:
@@ -87,7 +130,7 @@ def test_a_word_in_the_vocabulary_stays_whole_only_where_llama_cpp_keeps_it() ->
     [
         ("model", "bert", "must be 'gpt2' or 'llama', got 'bert'"),
         ("model", None, "got None"),
-        ("pre", "deepseek-llm", "must be one of gpt-2.*got 'deepseek-llm'"),
+        ("pre", "deepseek-llm", "must be one of gpt-2.*got 'deepseek-llm'; give --tokenizer with"),
         ("pre", ["qwen2"], "got"),
         ("tokens", None, "tokens is missing"),
         ("tokens", "abc", "list of str"),

@@ -11,7 +11,7 @@ import pytest
 from llm_jax.config import Config, OptimConfig, TrainConfig
 from llm_jax.errors import UserError
 from llm_jax.model.decoder import abstract_params, forward, init_params
-from llm_jax.model.moe import Routing, imbalance, mix_experts, route
+from llm_jax.model.moe import Routing, expert_use, imbalance, mix_experts, route
 from llm_jax.model_config import ModelConfig
 from llm_jax.proof import as_batch
 from llm_jax.training.losses import next_token_loss, token_nats
@@ -92,17 +92,23 @@ def test_equal_experts_are_one_mlp(tiny: ModelConfig, config: ModelConfig, token
     np.testing.assert_allclose(got, forward(params, one, tokens_BT)[0], atol=2e-6)
 
 
+def imbalance_of(probabilities: Any, chosen: Any, weights: Any) -> jax.Array:
+    """Of a whole batch."""
+    use = expert_use(jnp.asarray(chosen), probabilities.shape[-1], weights, jnp.sum(weights))
+    return imbalance(probabilities, weights, use)
+
+
 def test_imbalance_is_one_for_even_use_and_the_number_of_experts_for_one_alone() -> None:
     everywhere = jnp.full((2, 1, 5, 5), 0.2)
     chosen = (np.arange(5)[:, None] + np.arange(2)) % 5
     weights = jnp.ones((1, 5))
-    even = imbalance(everywhere, jnp.broadcast_to(chosen, (2, 1, 5, 2)), weights)
+    even = imbalance_of(everywhere, jnp.broadcast_to(chosen, (2, 1, 5, 2)), weights)
     np.testing.assert_allclose(even, 1, rtol=1e-6)
-    alone = imbalance(
+    alone = imbalance_of(
         jax.nn.one_hot(jnp.full((2, 1, 5), 3), 5), jnp.full((2, 1, 5, 1), 3), jnp.array([[1, 1, 0, 0, 1.0]])
     )
     np.testing.assert_allclose(alone, 5, rtol=1e-6)
-    assert imbalance(everywhere, jnp.broadcast_to(chosen, (2, 1, 5, 2)), jnp.zeros((1, 5))) == 0
+    assert imbalance_of(everywhere, jnp.broadcast_to(chosen, (2, 1, 5, 2)), jnp.zeros((1, 5))) == 0
 
 
 def test_tokens_without_weight_do_not_pull_the_router() -> None:
@@ -113,7 +119,7 @@ def test_tokens_without_weight_do_not_pull_the_router() -> None:
     changed = probabilities.copy()
     changed[:, 1:, 2:] = changed[:, 1:, 2:, ::-1]
     np.testing.assert_allclose(
-        *(imbalance(jnp.asarray(each), jnp.asarray(chosen), weights) for each in (probabilities, changed))
+        *(imbalance_of(jnp.asarray(each), jnp.asarray(chosen), weights) for each in (probabilities, changed))
     )
 
 
@@ -128,7 +134,7 @@ def test_balance_is_in_the_gradient_and_not_in_the_loss(config: ModelConfig, par
     def uneven(kernel: jax.Array) -> jax.Array:
         moved = params | {"blocks": params["blocks"] | {"router": {"kernel": kernel}}}
         routing = forward(moved, config, batch.tokens)[2].blocks.routing
-        return imbalance(routing.probabilities, routing.chosen, batch.weights)
+        return imbalance_of(routing.probabilities, routing.chosen, batch.weights)
 
     (plain, without), (pulled, along) = loss_and_slope(0.0), loss_and_slope(3.0)
     assert plain == pulled

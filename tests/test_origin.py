@@ -15,7 +15,7 @@ from llm_jax import materials, origin
 from llm_jax.config import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.convert import convert
 from llm_jax.data.store import prepare_store
-from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer
+from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, decode
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
 from llm_jax.inside import find_subject
@@ -33,17 +33,20 @@ from llm_jax.training.loop import start_state
 from llm_jax.tree import flatten
 from tests.test_families import LLAMA
 from tests.test_runs import metrics_of, run_door
+from tests.test_start_tokens import START, byte_tokenizer
 
 pytestmark = pytest.mark.compiles
 
 CHAT = {"template": "{{ messages }}"}
 
 
-def a_model(directory: Path, model: ModelConfig, seed: int = 3) -> Path:
+def a_model(
+    directory: Path, model: ModelConfig, seed: int = 3, tokenizer: Tokenizer = ByteTokenizer()
+) -> Path:
     """A directory as `convert import` makes it."""
     about = {
         "config": to_dict(Config(model=model)),
-        "tokenizer": ByteTokenizer().to_dict(),
+        "tokenizer": tokenizer.to_dict(),
         "data_fingerprint": None,
         "versions": {},
         "chat": CHAT,
@@ -60,9 +63,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def a_parent(folder: Path) -> Path:
-    """A Llama of bytes with four layers' worth of odd sizes."""
-    model = read_model_config(LLAMA | {"vocab_size": 257, "hidden_size": 24})
-    return a_model(folder / "parent", dataclasses.replace(model, context_length=16))
+    """A Llama of bytes with four layers' worth of odd sizes, and a token before every text."""
+    model = read_model_config(LLAMA | {"vocab_size": 259, "hidden_size": 24})
+    model = dataclasses.replace(model, context_length=16)
+    return a_model(folder / "parent", model, tokenizer=byte_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +127,10 @@ def test_the_first_line_and_the_first_loss_are_those_of_the_model_it_starts_from
     assert first["validation_bits_per_byte"] > others[-2]["validation_bits_per_byte"]
 
     tokens, targets, _ = material.batch_at(0)
+    assert (tokens[:, 0] == START).all()
+    alone = model.score(decode(model.tokenizer, material.store.tokens("validation")))
+    assert first["validation_loss"] == pytest.approx(-alone.log_probs.mean(), rel=1e-5)
+    assert alone.bytes == first["validation_bytes"]
     scores = np.asarray(model.logits(tokens), np.float64)
     chosen = np.take_along_axis(scores, targets[..., None], -1)[..., 0]
     nats = np.log(np.exp(scores).sum(-1)) - chosen
@@ -134,14 +142,15 @@ def test_the_first_line_and_the_first_loss_are_those_of_the_model_it_starts_from
 def test_settings_and_tokenizer_come_with_the_model(tuned: Path, parent: Path) -> None:
     ours, theirs = llm_jax.load(tuned), llm_jax.load(parent)
     assert ours.config == theirs.config
-    assert isinstance(ours.tokenizer, ByteTokenizer)
+    assert ours.tokenizer.to_dict() == theirs.tokenizer.to_dict()
+    assert ours.tokenizer.start_ids == (START,)
     assert ours.about["chat"] == CHAT
     record = ours.about["initialised_from"]
     assert (record["name"], record["step"], record["part"]) == ("parent", 0, "params")
     assert len(record["digest"]) == 64
     (store,) = tuned.parent.joinpath("prepared").glob("prose-inherited-*")
     manifest = json.loads((store / "manifest.json").read_text())
-    assert manifest["tokenizer"] == {"kind": "bytes"}
+    assert manifest["tokenizer"] == theirs.tokenizer.to_dict()
 
 
 def test_another_tokenizer_makes_another_store(tuned: Path, prose: Path) -> None:
@@ -189,7 +198,7 @@ def test_a_replay_from_other_weights_than_then_is_refused(
 ) -> None:
     kept = parent.rename(tmp_path / "kept")
     try:
-        a_model(parent, llm_jax.load(kept).config, seed=4)
+        a_model(parent, llm_jax.load(kept).config, seed=4, tokenizer=byte_tokenizer())
         run_door(replay, [str(tuned), "--step=2"], status=4)
         assert "has others" in capsys.readouterr().err
     finally:

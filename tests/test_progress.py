@@ -1,27 +1,120 @@
-"""The live line's arithmetic."""
+"""The live line's arithmetic: speed is that of training steps, time left is that of all that is done."""
 
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
-from llm_jax.training import progress
+from llm_jax import running
+from llm_jax.config import Config, TrainConfig
+from llm_jax.training import loop, progress
+
+TOKENS = 64  # of a step
 
 
-def test_the_speed_is_that_of_whole_calls_and_pauses_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
-    live = progress.LiveLine(steps=100, start=0, tokens_per_step=64, flops_per_token=6, peak_flops=1e4)
+class Clock:
+    """What `time.perf_counter` says."""
 
-    def reach(step: int, at: float) -> float:
-        clock[0] = at
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def takes(self, seconds: float, result: Any = None) -> Callable[..., Any]:
+        """A function that takes so long."""
+
+        def call(*_: Any, **__: Any) -> Any:
+            self.now += seconds
+            return result
+
+        return call
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def a_line(steps: int) -> progress.LiveLine:
+    return progress.LiveLine(steps=steps, start=0, tokens_per_step=TOKENS, flops_per_token=6, peak_flops=1e4)
+
+
+def test_the_speed_is_that_of_whole_calls_and_what_is_aside_does_not_count(clock: Clock) -> None:
+    live = a_line(100)
+
+    def reach(step: int, after: float) -> float:
+        clock.now += after
         speed = live.reach(step, 1.0)
         assert speed["mfu"] == pytest.approx(speed["tokens_per_second"] * 6e-4, nan_ok=True)
         return speed["tokens_per_second"]
 
-    assert math.isnan(reach(10, 100.0))  # The first call may have compiled.
-    assert reach(20, 102.0) == 64 * 10 / 2
-    assert reach(30, 108.0) == 64 * 20 / 8
-    live.pause()
-    assert math.isnan(reach(40, 200.0))
-    assert reach(50, 201.0) == 64 * 10
+    assert math.isnan(reach(10, 100))  # The first call may have compiled.
+    assert reach(20, 2) == TOKENS * 10 / 2
+    assert reach(30, 6) == TOKENS * 20 / 8
+    with live.aside():
+        clock.now += 1000
+    assert reach(40, 2) == TOKENS * 30 / 10
+    assert reach(50, 5) == TOKENS * 40 / 15
+    # After a roll-back the steps are counted anew.
+    assert math.isnan(reach(45, 1000))
+    assert reach(50, 1) == TOKENS * 5
     live.close()
+
+
+def test_the_time_left_has_evaluations_and_saves_in_it(clock: Clock) -> None:
+    live = a_line(100)
+    for step in range(1, 51):
+        clock.now += 1
+        live.reach(step, 1.0)
+        with live.aside():
+            clock.now += 99
+    assert live._progress.tasks[0].time_remaining == pytest.approx(50 * 100, rel=0.05)
+    live.close()
+
+
+class Score(NamedTuple):
+    """An evaluation's numbers."""
+
+    loss: float = 1.0
+    standard_error: float = 0.1
+    perplexity: float = 2.7
+    bits_per_byte: float = 1.4
+
+
+def test_a_runs_speed_leaves_out_its_saves_and_evaluations(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = TrainConfig(
+        steps=24, steps_per_dispatch=2, save_interval=4, eval_interval=12, log_interval=2, sample_tokens=0
+    )
+    config, lines = Config(train=train), []
+
+    def run_steps(_: Any, state: Any, batches: list, measured: list) -> Any:
+        zeros = np.zeros(len(batches))
+        return state, {"loss_sum": zeros, "weight": zeros + 1, "skipped": zeros}
+
+    def wait_for(lists: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        clock.now += len(lists["weight"])  # A step takes a second.
+        return lists
+
+    monkeypatch.setattr(loop, "run_steps", run_steps)
+    monkeypatch.setattr(loop.jax, "device_get", wait_for)
+    material: Any = SimpleNamespace(
+        config=config, floors=dict, batch_at=lambda _: None, evaluate=clock.takes(50, Score())
+    )
+    record: Any = SimpleNamespace(
+        write=clock.takes(3), add_step=lambda step, _, speed: lines.append((step, speed))
+    )
+    checkpoints: Any = SimpleNamespace(save=clock.takes(100), require_saved=lambda: None)
+    live = a_line(train.steps)
+    around = running._surroundings(material, live, record, {"seconds_to_first_step": 0.0})
+    state = {"counters": {"step": 0, "batch": 0}, "params": {}}
+    loop.train(config, checkpoints, state, around)
+    live.close()
+    speeds = {step: speed["tokens_per_second"] for step, speed in lines if speed}
+    assert math.isnan(speeds.pop(2))
+    assert speeds == dict.fromkeys(range(4, 25, 2), TOKENS)
+    assert clock.now == 24 + 6 * 100 + 2 * 53

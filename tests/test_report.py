@@ -200,8 +200,7 @@ def test_a_running_mean_is_the_mean_of_what_there_is() -> None:
 def test_surprisal_is_the_loss_of_the_first_targets(trained: Path, facts: RunFacts) -> None:
     model = llm_jax.load(trained)
     material = materials.gather_again(model.about, "it", print)
-    tokens = np.asarray(material.store.tokens("validation"))
-    whole = materials.score_tokens(material.config, model.params, tokens)
+    whole = material.nats(model.params, material.held_out())
     np.testing.assert_allclose([nats for _, nats in facts.passage], whole[:200], rtol=1e-5)
     assert "".join(text for text, _ in facts.passage[:20]) in Path(material.config.data.corpus).read_text()
 

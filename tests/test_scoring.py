@@ -11,13 +11,12 @@ import pytest
 from llm_jax import command
 from llm_jax.batch import Batch
 from llm_jax.config import Config, SamplingConfig, TrainConfig
-from llm_jax.data.batches import Prompted, scoring_batches
+from llm_jax.data.batches import Prompted, scoring_batch, scoring_rows
 from llm_jax.data.tokenizers import ByteTokenizer
 from llm_jax.errors import DataError, UserError
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.harness import harness
 from llm_jax.inference.decode import generate_tokens
-from llm_jax.materials import score_tokens as score_split
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.scoring import encode_pair, score_tokens
@@ -97,14 +96,23 @@ def test_texts_of_all_lengths_together_score_as_each_alone(model: Trained) -> No
         assert found.bytes == len(found.tokens)
 
 
+def by_windows(model: Trained, ids: np.ndarray, stride: int) -> list[float]:
+    """Log-probabilities of all tokens but the first, each in the first window that has it as a target."""
+    found: list[float] = []
+    while len(found) < len(ids) - 1:
+        begin = len(found) if stride == CONTEXT else max(0, len(found) - CONTEXT + stride)
+        window = ids[begin : begin + CONTEXT + 1]
+        found += by_logits(model, window)[len(found) - begin :].tolist()
+    return found
+
+
 @pytest.mark.parametrize("stride", [0, 5])
-def test_a_text_longer_than_the_context_scores_as_evaluation_scores_a_split(
+def test_a_text_longer_than_the_context_scores_in_windows_a_stride_apart(
     tiny: ModelConfig, stride: int
 ) -> None:
     model = model_with(tiny, stride)
-    config = Config(model=model.config, train=TrainConfig(eval_stride=stride))
-    wanted = score_split(config, model.params, model.tokenizer.encode(LONG))
-    np.testing.assert_allclose(-model.score(LONG).log_probs, wanted, rtol=1e-4, atol=1e-5)
+    wanted = by_windows(model, model.tokenizer.encode(LONG), stride or CONTEXT)
+    np.testing.assert_allclose(model.score(LONG).log_probs, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_prompt_that_does_not_fit_loses_its_beginning_and_no_more(model: Trained) -> None:
@@ -123,7 +131,8 @@ def test_windows_score_each_token_once_and_leave_it_what_the_stride_promises(str
         )
     ]
     scored: dict[int, list[int]] = {number: [] for number in range(len(texts))}
-    for numbers, batch in scoring_batches(texts, context_length=CONTEXT, stride=stride, batch_tokens=100):
+    for each in scoring_rows(texts, context_length=CONTEXT, stride=stride, batch_tokens=100):
+        batch, numbers = scoring_batch(texts, each), [window.text for window in each.windows]
         rows, width = batch.tokens.shape
         assert rows.bit_count() == 1
         assert width in (16, CONTEXT)

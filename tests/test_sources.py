@@ -117,12 +117,10 @@ def first_at(shard: Any) -> Callable[[Path], None]:
     return index(lambda homes: {"weight_map": homes | {"model.embed_tokens.weight": shard}})
 
 
-def linked_out(name: str) -> Callable[[Path], None]:
+def leads_nowhere(name: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        outside = folder.parent / "outside"
-        outside.mkdir()
-        (folder / name).rename(outside / name)
-        (folder / name).symlink_to(outside / name)
+        (folder / name).unlink()
+        (folder / name).symlink_to(folder.parent / "blobs" / "gone")
 
     return change
 
@@ -155,9 +153,9 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
     "a number without end in the config": config(b'{"a": ' + b"9" * 10_000 + b"}"),
     "a name twice in the config": config(b'{"a": 1, "a": 2}'),
     "a huge config": config(b'{"a": "' + b"x" * (33 << 20) + b'"}'),
-    "a config elsewhere": linked_out("config.json"),
+    "a config that is a link to nothing": leads_nowhere("config.json"),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
-    "weights elsewhere": linked_out("model.safetensors"),
+    "weights that are a link to nothing": leads_nowhere("model.safetensors"),
     "weights that are a directory": lambda folder: (
         (folder / "model.safetensors").unlink(),
         (folder / "model.safetensors").mkdir(),
@@ -207,9 +205,9 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
     "a shard that is the directory's parent": first_at(".."),
     "a shard that is missing": first_at("model-00009-of-00002.safetensors"),
     "a shard of another tensor": first_at(SECOND),
-    "a shard elsewhere": lambda folder: (
+    "a shard that is a link to nothing": lambda folder: (
         index(lambda homes: {"weight_map": homes})(folder),
-        linked_out(FIRST)(folder),
+        leads_nowhere(FIRST)(folder),
     ),
     "a tensor that no shard has": index(lambda homes: {"weight_map": homes | {"ghost": FIRST}}),
     "a tensor that the index has not": index(

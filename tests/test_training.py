@@ -92,21 +92,6 @@ def test_a_batch_without_any_target_leaves_finite_parameters(tiny: ModelConfig) 
     assert all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state["params"]))
 
 
-def test_accumulation_gives_the_same_step_also_with_unequal_masks(tiny: ModelConfig) -> None:
-    tiny = dataclasses.replace(tiny, dropout=0.0)
-    weights = np.ones((4, tiny.context_length), np.float32)
-    weights[0, 3:], weights[1] = 0, 0  # the first half of the batch has far fewer targets
-    results = []
-    for parts in (1, 2, 4):
-        config = a_config(tiny, accumulation_steps=parts)
-        state, metrics = train_step(config, init_state(config), a_batch(config)._replace(weights=weights))
-        results.append((metrics, state["opt_state"][0].mu))
-    for metrics, mu in results[1:]:
-        np.testing.assert_allclose(metrics["loss_sum"], results[0][0]["loss_sum"], rtol=1e-6)
-        for (path, leaf), (_, one) in zip(flatten(mu), flatten(results[0][1]), strict=True):
-            np.testing.assert_allclose(leaf, one, atol=1e-7, err_msg=path)
-
-
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_step_nats_are_the_terms_of_the_steps_loss_under_its_dropout(tiny: ModelConfig, parts: int) -> None:
     config = a_config(dataclasses.replace(tiny, dropout=0.3), accumulation_steps=parts)
@@ -235,7 +220,9 @@ def test_average_of_parameters_follows_its_definition(tiny: ModelConfig) -> None
         expected = optax.incremental_update(
             state["params"], expected, 1 - min(0.15, (1 + step) / (10 + step))
         )
-    for (path, leaf), (_, wanted) in zip(flatten(evaluated_params(state)), flatten(expected), strict=True):
+    for (path, leaf), (_, wanted) in zip(
+        flatten(evaluated_params(tiny, state)), flatten(expected), strict=True
+    ):
         np.testing.assert_allclose(leaf, wanted, atol=1e-6, err_msg=path)
 
 
@@ -251,25 +238,6 @@ def test_exact_adam_equals_optax_within_its_rounding_and_the_definition_better()
         states = [state for _, state in pairs]
         np.testing.assert_allclose(pairs[0][0], wanted, rtol=1e-5, atol=3e-7)
         np.testing.assert_allclose(pairs[1][0], wanted, rtol=1e-4, atol=1e-6)
-
-
-SCHEDULES = {
-    "constant": ({}, {0: 1.0, 50: 1.0, 99: 1.0}),
-    "cosine": ({"schedule": "cosine", "final_fraction": 0.1}, {0: 1.0, 50: 0.55, 100: 0.1}),
-    "wsd": ({"schedule": "wsd", "decay_fraction": 0.2}, {0: 1.0, 79: 1.0, 90: 0.5, 100: 0.0}),
-    "warm-up": ({"warmup_steps": 9}, {0: 0.1, 4: 0.5, 9: 1.0, 99: 1.0}),
-    "warm-up, wsd": ({"warmup_steps": 9, "schedule": "wsd"}, {4: 0.5, 79: 1.0, 90: 0.5, 100: 0.0}),
-    "warm-up, cosine": ({"warmup_steps": 20, "schedule": "cosine"}, {20: 1.0, 60: 0.5, 100: 0.0}),
-}
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedule_passes_through_its_points(name: str) -> None:
-    settings, points = SCHEDULES[name]
-    optim = OptimConfig(learning_rate=2.0, **settings)
-    schedule = make_schedule(optim, make_horizon(optim, 100))
-    for step, share in points.items():
-        np.testing.assert_allclose(schedule(step), 2.0 * share, atol=1e-6, err_msg=f"step {step}")
 
 
 def test_decay_mask_takes_kernels_and_embeddings_only(tiny_params: Tree) -> None:
@@ -345,8 +313,8 @@ def test_the_learning_rate_in_the_metrics_is_the_one_applied(tiny: ModelConfig) 
     for batch in (a_batch(config), bad, a_batch(config, 1)):
         state, metrics = train_step(config, state, batch)
         rates.append(float(metrics["learning_rate"]))
-    # The step that was skipped applied nothing, so the schedule did not move either.
-    np.testing.assert_allclose(rates, [schedule(0), schedule(1), schedule(1)], rtol=1e-6)
+    # The step that was skipped applied nothing, but the run is as long as it was.
+    np.testing.assert_allclose(rates, [schedule(0), schedule(1), schedule(2)], rtol=1e-6)
 
 
 def test_norms_by_part_and_layer_are_those_of_the_gradient(tiny: ModelConfig) -> None:

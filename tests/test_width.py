@@ -1,12 +1,12 @@
 """Laws of muP: what a change of width does to start, rates and what comes of them."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from llm_jax import coordinates
@@ -15,6 +15,7 @@ from llm_jax.errors import UserError
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model.layers import Head, bias_init, embedding_init, kernel_init
 from llm_jax.model_config import ModelConfig
+from llm_jax.training.muon import is_muons
 from llm_jax.training.optimizer import make_horizon, make_optimizer, rate_factors
 from llm_jax.training.step import abstract_state
 from llm_jax.tree import flatten, unflatten
@@ -31,21 +32,51 @@ def a_config(model: ModelConfig, **optim: Any) -> Config:
     return coordinates.small(Config(model=model, optim=OptimConfig(learning_rate=1e-2, **optim)), 4)
 
 
-def test_doubling_the_width_halves_the_rates_of_kernels_and_of_nothing_else() -> None:
-    params = abstract_params(a_model(positions="learned"))
-    for optimizer, in_blocks in (("adamw", 1 / 2), ("muon", 1 / math.sqrt(2))):
-        for path, factor in flatten(rate_factors(params, optimizer, 2.0)):
-            wanted = 1.0
-            if path.endswith("/kernel"):
-                wanted = in_blocks if path.startswith("blocks/") else 1 / 2
-            assert factor == pytest.approx(wanted), path
+# Parameters by the last names of their paths; what is Muon's where it is on, and the power of the width.
+MATRICES = {"query", "key", "value", "attention_output", "mlp_gate", "mlp_up", "mlp_down"}
+RATES: dict[str, Any] = {f"{name}/kernel": {"adamw": -1, "muon": -0.5} for name in MATRICES}
+RATES |= {name: {"adamw": -1, "muon": -1} for name in ("router/kernel", "head/kernel")}
+NORMS = ("norm_1", "norm_2", "attention_output_norm", "mlp_output_norm", "query_norm", "key_norm")
+OTHERS = {f"{name}/{kind}" for name in (*NORMS, "final_norm") for kind in ("scale", "bias")}
+OTHERS |= {f"{name}/bias" for name in (*MATRICES, "head")}
+OTHERS |= {f"{name}/embedding" for name in ("token_embedding", "position_embedding")}
+RATES |= {name: {"adamw": 0, "muon": 0} for name in OTHERS}
+
+EXPERTS: dict[str, Any] = {"num_experts": 4, "experts_per_token": 2, "mlp_bias": False}
+KINDS: dict[str, dict[str, Any]] = {
+    "dense": {"positions": "learned"},
+    "gated, all norms": {"gated_mlp": True, "qk_norm": "head", "norm_place": "both"},
+    "experts": EXPERTS,
+    "gated experts": EXPERTS | {"gated_mlp": True, "qkv_bias": False},
+    "tied": {"tied_head": True, "head_bias": False},
+}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_parameter_has_the_rate_of_the_table_under_the_optimizer_that_moves_it(
+    kind: str, optimizer: str
+) -> None:
+    params = abstract_params(a_model(**KINDS[kind]))
+    factors = dict(flatten(rate_factors(params, optimizer, 4.0)))
+    moved_by_muon = dict(flatten(jax.tree.map_with_path(lambda path, _: is_muons(path), params)))
+    assert factors.keys() == moved_by_muon.keys()
+    for path, factor in factors.items():
+        name = "/".join(path.split("/")[-2:])
+        assert factor == pytest.approx(4.0 ** RATES[name][optimizer]), path
+        assert moved_by_muon[path] == (name.split("/")[0] in MATRICES and name.endswith("kernel")), path
+    optim = OptimConfig(optimizer="muon")
+    state = jax.eval_shape(make_optimizer(optim, make_horizon(optim, 10)).init, params)
+    nu = flatten(optax.tree.get(state, "nu"))
+    kept = {path for path, leaf in nu if not isinstance(leaf, optax.MaskedNode)}
+    assert kept == {path for path, muons in moved_by_muon.items() if not muons}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_updates_follow_the_rates_and_the_decay_of_weights_does_not(optimizer: str) -> None:
     rng = np.random.default_rng(0)
     shapes = {"blocks/mlp_up/kernel": (6, 8), "head/kernel": (6, 5), "token_embedding/embedding": (5, 6)}
-    shapes |= {"blocks/norm_1/scale": (6,)}
+    shapes |= {"blocks/norm_1/scale": (6,), "blocks/router/kernel": (6, 4)}
     params, grads = (
         unflatten({path: jnp.float32(rng.normal(size=shape)) for path, shape in shapes.items()})
         for _ in range(2)

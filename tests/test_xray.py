@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from llm_jax import materials
-from llm_jax.config import Config, TrainConfig
+from llm_jax.data.batches import Prompted
 from llm_jax.model.decoder import forward, init_params, read_out
 from llm_jax.model_config import ModelConfig
+from llm_jax.scoring import score_tokens
 from llm_jax.tree import Tree
 from llm_jax.walkthrough import page
 from llm_jax.walkthrough.words import read_words
@@ -86,8 +86,8 @@ def test_mean_surprisal_is_the_loss_that_evaluation_gives(
     params: Tree, config: ModelConfig, text: np.ndarray
 ) -> None:
     picture, _ = look(params, config, text)
-    whole = Config(model=config, train=TrainConfig(eval_batch_size=1))
-    assert picture.mean_nats == pytest.approx(materials.score_tokens(whole, params, text).mean(), rel=1e-6)
+    ((_, scores),) = score_tokens(params, config, [Prompted(text, 1)], stride=config.context_length)
+    assert picture.mean_nats == pytest.approx(-scores.log_probs.mean(), rel=1e-6)
     assert picture.mean_nats == pytest.approx(np.mean([token.nats for token in picture.tokens[1:]]), abs=1e-6)
     assert picture.tokens[0].nats is None
 

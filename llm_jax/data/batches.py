@@ -1,6 +1,8 @@
-"""Batches as pure functions of (seed, step), and walks over a whole split and over texts to score.
+"""Batches as pure functions of (seed, step), and the windows in which texts are scored.
 
-Legend: B batch, T context length, N tokens.
+A row is what a model reads: the tokens that its tokenizer puts before every text (`start_ids`, mostly
+none), then a part of the text. The token after each is a target where it is the text's. Legend: B batch,
+T context length, N tokens, S start ids, L tokens of the text that a row reads or predicts, T + 1 - S.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,14 @@ _NARROWEST = 16  # tokens of a window to score; each width is compiled, and narr
 
 
 def batch_at(
-    tokens: np.ndarray, *, order: str, context_length: int, batch_size: int, seed: int, step: int
+    tokens: np.ndarray,
+    *,
+    order: str,
+    context_length: int,
+    batch_size: int,
+    seed: int,
+    step: int,
+    start_ids: Sequence[int] = (),
 ) -> Batch:
     """The training batch of a step.
 
@@ -29,116 +38,109 @@ def batch_at(
         batch_size: B.
         seed: origin of the order.
         step: from 0; any step can be asked for at any time.
+        start_ids: stand before every row.
 
     Raises:
-        DataError: the split is shorter than T + 1.
+        DataError: the split is shorter than a row.
     """
-    if len(tokens) <= context_length:
+    length = _length(context_length, start_ids)
+    if len(tokens) < length:
         raise DataError(
             f"the training split must have more than context_length ({context_length}) tokens, "
             f"got {len(tokens)}"
         )
     if order == "random":
         generator = np.random.Generator(np.random.Philox(key=[seed, step]))
-        start_B = generator.integers(0, len(tokens) - context_length, batch_size)
+        begin_B = generator.integers(0, len(tokens) - length + 1, batch_size)
     else:
-        start_B = _permuted_starts(len(tokens), context_length, batch_size, seed, step)
-    return _cut(tokens, start_B, context_length)
-
-
-def evaluation_batches(
-    tokens: np.ndarray, *, context_length: int, batch_size: int, stride: int | None = None
-) -> Iterator[Batch]:
-    """Windows over a split [N] that score each of its N - 1 targets once; all batches have one shape.
-
-    Windows begin `stride` tokens apart (context_length where not given: side by side). Each scores what the
-    ones before it did not, so that all but the first window's targets have context_length - stride tokens
-    before them.
-
-    Raises:
-        DataError: the split has fewer than 2 tokens.
-    """
-    num_targets = len(tokens) - 1
-    if num_targets < 1:
-        raise DataError(f"the text to evaluate must have at least 2 tokens, got {len(tokens)}")
-    stride = stride or context_length
-    num_windows = 1 + max(0, -(-(num_targets - context_length) // stride))
-    for first in range(0, num_windows, batch_size):
-        window_B = first + np.arange(batch_size)
-        target_BT = window_B[:, None] * stride + np.arange(context_length)
-        scored_BT = (target_BT < num_targets) & (window_B < num_windows)[:, None]
-        scored_BT &= (window_B == 0)[:, None] | (np.arange(context_length) >= context_length - stride)
-        target_BT = np.minimum(target_BT, num_targets - 1)
-        tokens_BT, targets_BT = (np.asarray(tokens)[target_BT + n].astype(np.int32) for n in (0, 1))
-        yield Batch(tokens_BT, targets_BT, scored_BT.astype(np.float32))
+        # Without start ids a text's very first token is no target, nor is that of a window.
+        given = 0 if start_ids else 1
+        begin_B = _permuted_begins(len(tokens) - given, length - given, batch_size, seed, step)
+    text_BL = tokens[begin_B[:, None] + np.arange(length)]
+    return _batch(text_BL, np.ones(text_BL.shape, np.float32), start_ids)
 
 
 class Prompted(NamedTuple):
     """Token ids of a text, and how many of the first are only what stands before it."""
 
     tokens: np.ndarray  # [N] integers
-    given: int  # at least 1: the first token of all has nothing that it could be scored by
+    given: int  # at least 1 where no start ids stand before the first token, which then cannot be scored
+
+
+class Window(NamedTuple):
+    """A row of one text: it reads from `begin` on, and scores the tokens from `first` up to `last`."""
+
+    text: int  # its number
+    begin: int
+    first: int
+    last: int
 
 
 class Rows(NamedTuple):
-    """A batch of windows, and the text that each is of."""
+    """A batch of windows that is not cut yet."""
 
-    texts: np.ndarray  # a text's number for each of the batch's first rows; rows after them are empty
-    batch: Batch
+    windows: list[Window]
+    width: int  # tokens of a row
+    size: int  # rows; those after the windows are empty
 
 
-def scoring_batches(
-    texts: Sequence[Prompted], *, context_length: int, stride: int, batch_tokens: int
+def scoring_rows(
+    texts: Sequence[Prompted],
+    *,
+    context_length: int,
+    stride: int,
+    batch_tokens: int,
+    start_ids: Sequence[int] = (),
 ) -> list[Rows]:
-    """Batches that score every token of each text but those that are given.
+    """Batches that score every token of each text but those that are given, for `scoring_batch` to cut.
 
-    Windows are those of `evaluation_batches`, so a text longer than the context is scored as a split is. What
-    is given loses its beginning where it and the text do not fit: what stays lets the text fit after it, and
-    is at least what each later window has, context_length - stride tokens. Texts of about the same length
-    share batches, whose numbers of rows and tokens are powers of two (or the context's), the widest first. A
-    text's windows keep their order.
+    The windows of a text longer than the context begin `stride` tokens apart (side by side where that is
+    more than a row has). Each scores what the ones before it did not, so that all but the first window's
+    targets have context_length - stride tokens before them. What is given loses its beginning where it
+    and the text do not fit: what stays lets the text fit after it, and is at least what each later window
+    has. Texts of about the same length share batches, whose numbers of rows and tokens are powers of two
+    (or the context's), the widest first. A text's windows keep their order.
 
     Args:
         texts: in any order.
-        context_length: most tokens of a window.
+        context_length: most tokens of a row.
         stride: tokens between windows of one text, from 1 to context_length.
         batch_tokens: most tokens of a batch of more than one row.
+        start_ids: stand before every window.
 
     Raises:
-        DataError: a text has no token to score.
+        DataError: a text has no token to score, or the first of all is one and nothing stands before it.
     """
-    by_width: dict[int, list[tuple[int, Batch]]] = {}
+    length, least = _length(context_length, start_ids), 0 if start_ids else 1
+    stride = min(stride, length - least)
+    by_width: dict[int, list[Window]] = {}
     for number, text in enumerate(texts):
-        if len(text.tokens) <= text.given or text.given < 1:
+        if len(text.tokens) <= text.given or text.given < least:
             raise DataError(
                 f"a text to score must have a token before it and at least one of its own; got "
                 f"{text.given} before, and {len(text.tokens) - text.given}"
             )
-        tokens, given = _fitted(text, context_length, stride)
-        width = min(context_length, max(_NARROWEST, power_of_two(len(tokens) - 1)))
-        for window in evaluation_batches(tokens, context_length=width, batch_size=1, stride=stride):
-            scored_BT = window.weights * (np.arange(width) >= given - 1)
-            by_width.setdefault(width, []).append((number, window._replace(weights=scored_BT)))
-            given = 0  # All that is given lies in the first window.
-    batches = []
-    for width, rows in sorted(by_width.items(), reverse=True):
-        count = 1 << max(0, (batch_tokens // width).bit_length() - 1)
-        batches += [_joined(rows[first : first + count]) for first in range(0, len(rows), count)]
-    return batches
+        begin = max(0, text.given - length + min(stride, len(text.tokens) - text.given))
+        needed = len(text.tokens) - begin + len(start_ids) - 1
+        width = min(context_length, max(_NARROWEST, power_of_two(needed)))
+        by_width.setdefault(width, []).extend(_windows(number, text, begin, length, stride))
+    found = []
+    for width, windows in sorted(by_width.items(), reverse=True):
+        most = 1 << max(0, (batch_tokens // width).bit_length() - 1)
+        size = min(most, power_of_two(len(windows)))
+        found += [Rows(windows[at : at + size], width, size) for at in range(0, len(windows), size)]
+    return found
 
 
-def _fitted(text: Prompted, context_length: int, stride: int) -> Prompted:
-    room = context_length + 1 - min(stride, len(text.tokens) - text.given)
-    dropped = max(0, text.given - room)
-    return Prompted(text.tokens[dropped:], text.given - dropped)
-
-
-def _joined(rows: Sequence[tuple[int, Batch]]) -> Rows:
-    """One batch of single rows, filled up to a power of two with rows that score nothing."""
-    numbers, windows = zip(*rows, strict=True)
-    empty = windows[0]._replace(weights=np.zeros_like(windows[0].weights))
-    windows += (empty,) * (power_of_two(len(rows)) - len(rows))
-    return Rows(np.array(numbers), Batch(*map(np.concatenate, zip(*windows, strict=True))))
+def scoring_batch(texts: Sequence[Prompted], rows: Rows, start_ids: Sequence[int] = ()) -> Batch:
+    """The batch of some windows of `scoring_rows`, whose weights are 1 where a token is to be scored."""
+    length = rows.width + 1 - len(start_ids)
+    text_BL = np.zeros((rows.size, length), np.int32)
+    scored_BL = np.zeros((rows.size, length), np.float32)
+    for row, (number, begin, first, last) in enumerate(rows.windows):
+        text_BL[row, : last - begin] = texts[number].tokens[begin:last]
+        scored_BL[row, first - begin : last - begin] = 1
+    return _batch(text_BL, scored_BL, start_ids)
 
 
 def power_of_two(number: int) -> int:
@@ -146,23 +148,41 @@ def power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
 
-def _cut(tokens: np.ndarray, start_B: np.ndarray, context_length: int) -> Batch:
-    window_BT = tokens[start_B[:, None] + np.arange(context_length + 1)].astype(np.int32)
-    weights_BT = np.ones((len(start_B), context_length), np.float32)
-    return Batch(window_BT[:, :-1], window_BT[:, 1:], weights_BT)
+def _length(context_length: int, start_ids: Sequence[int]) -> int:
+    """L; DataError where start ids fill the context."""
+    if context_length <= len(start_ids):
+        raise DataError(
+            f"context_length ({context_length}) must exceed the {len(start_ids)} tokens that the tokenizer "
+            "puts before every text"
+        )
+    return context_length + 1 - len(start_ids)
 
 
-def _permuted_starts(
-    num_tokens: int, context_length: int, batch_size: int, seed: int, step: int
-) -> np.ndarray:
+def _batch(text_BL: np.ndarray, scored_BL: np.ndarray, start_ids: Sequence[int]) -> Batch:
+    """Rows of the start ids and a text, whose tokens are targets where they are scored."""
+    start_BS = np.broadcast_to(np.array(start_ids, np.int32), (len(text_BL), len(start_ids)))
+    tokens = np.concatenate([start_BS, text_BL.astype(np.int32)], axis=1)
+    weights = np.concatenate([np.zeros(start_BS.shape, np.float32), scored_BL], axis=1)
+    return Batch(tokens[:, :-1], tokens[:, 1:], weights[:, 1:])
+
+
+def _windows(number: int, text: Prompted, begin: int, length: int, stride: int) -> Iterator[Window]:
+    first = text.given
+    while first < len(text.tokens):
+        last = min(len(text.tokens), begin + length)
+        yield Window(number, begin, first, last)
+        begin, first = begin + stride, last
+
+
+def _permuted_begins(num_targets: int, each: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     # One window fewer than fits leaves room for the offset, so that borders fall elsewhere in each epoch.
-    num_windows = max(1, (num_tokens - 1) // context_length - 1)
-    largest_offset = num_tokens - 1 - num_windows * context_length
+    num_windows = max(1, num_targets // each - 1)
+    largest_offset = num_targets - num_windows * each
     index_B = step * batch_size + np.arange(batch_size)
     order = _permutation(num_windows, seed)
     window_B = np.array([order[int(index)] for index in index_B])
     offset_B = np.array([_epoch_offset(seed, int(epoch), largest_offset) for epoch in index_B // num_windows])
-    return window_B * context_length + offset_B
+    return window_B * each + offset_B
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,7 @@
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from llm_jax.data.tokenizers import RankTokenizer, trained_tokenizer
+from llm_jax.data.tokenizers import RankTokenizer, trained_tokenizer, utf8
 from llm_jax.errors import DataError
 
 # Words with the space before them, numbers, punctuation, white space: no piece crosses these borders.
@@ -33,7 +33,9 @@ def train_bpe(text: str, vocab_size: int) -> RankTokenizer:
     Raises:
         DataError: the text has too few different words for that many ids.
     """
-    ranks = {_to_bytes(piece): rank for piece, rank in train_reference(text, vocab_size).get_vocab().items()}
+    ranks = {
+        bytes_of_letters(piece): rank for piece, rank in train_reference(text, vocab_size).get_vocab().items()
+    }
     if len(ranks) < vocab_size:
         raise DataError(
             f"bpe_vocab_size ({vocab_size}) must be at most {len(ranks)}, "
@@ -42,9 +44,13 @@ def train_bpe(text: str, vocab_size: int) -> RankTokenizer:
     return trained_tokenizer(ranks, PATTERN)
 
 
-def _to_bytes(piece: str) -> bytes:
-    """The byte-level alphabet of GPT-2 (every byte a visible character) back to bytes."""
-    return bytes(BYTE_OF_LETTER[character] for character in piece)
+def bytes_of_letters(piece: str) -> bytes:
+    """The byte-level alphabet of GPT-2 (every byte a visible character) back to bytes; a piece with another
+    character, as some added words are, in UTF-8.
+    """
+    if all(letter in BYTE_OF_LETTER for letter in piece):
+        return bytes(BYTE_OF_LETTER[letter] for letter in piece)
+    return utf8(piece)
 
 
 def _alphabet() -> dict[str, int]:

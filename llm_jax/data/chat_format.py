@@ -13,6 +13,7 @@ from llm_jax.errors import DataError
 MOST_TEMPLATE = 1 << 18  # characters; the longest of the known models' templates have some 30,000
 _MOST_WORD = 200  # characters of a token
 _MOST_ENDS = 64
+NAMED = ("bos", "eos", "pad", "unk", "sep")  # tokens that a template calls bos_token and so on
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,16 @@ class ChatFormat:
 
     template: str | None = None  # jinja2, as `chat_template.render` takes it
     bos: str | None = None  # what the template calls bos_token
-    eos: str | None = None
+    eos: str | None = None  # eos_token, and so on
     eos_ids: tuple[int, ...] = ()  # each of them ends what the model writes
     bos_id: int | None = None  # that generation begins with, where it is not the id of `bos`
-    pad_id: int | None = None  # that fills rows of several texts
+    pad_id: int | None = None  # that fills rows of several texts, where it is not the id of `pad`
+    pad: str | None = None
+    unk: str | None = None
+    sep: str | None = None
 
     def __post_init__(self) -> None:
-        for name, most in (("template", MOST_TEMPLATE), ("bos", _MOST_WORD), ("eos", _MOST_WORD)):
+        for name, most in (("template", MOST_TEMPLATE), *((word, _MOST_WORD) for word in NAMED)):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and 0 < len(value) <= most):
                 got = f"{len(value):,} characters" if isinstance(value, str) else f"{value!r:.80}"
@@ -50,6 +54,11 @@ class ChatFormat:
                 )
         return self
 
+    def tokens(self) -> dict[str, str]:
+        """The tokens that are known, by the names that templates have for them."""
+        named = {f"{name}_token": getattr(self, name) for name in NAMED}
+        return {name: token for name, token in named.items() if token is not None}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint's `about`."""
         return {**vars(self), "eos_ids": list(self.eos_ids)}
@@ -63,8 +72,11 @@ def chat_format_from_dict(values: Any, vocab_size: int) -> ChatFormat:
     """
     if values is None:
         return ChatFormat()
-    if not isinstance(values, Mapping) or not values.keys() <= ChatFormat.__dataclass_fields__.keys():
-        raise DataError(f"a checkpoint's chat must have template, bos, eos and eos_ids, got {values!r:.80}")
+    known = ChatFormat.__dataclass_fields__.keys()
+    if not isinstance(values, Mapping) or not values.keys() <= known:
+        raise DataError(
+            f"a checkpoint's chat must have no other fields than {', '.join(known)}, got {values!r:.80}"
+        )
     ids = values.get("eos_ids", [])
     if not isinstance(ids, list):
         raise DataError(f"a checkpoint's eos_ids must be a list of ids, got {ids!r:.80}")

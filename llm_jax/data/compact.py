@@ -23,6 +23,8 @@ class CompactTokenizer:
             "share" appends all others, so that nothing is spelt, for a model that gives them one row.
     """
 
+    start_ids = ()
+
     def __init__(self, base: RankTokenizer, kept: np.ndarray, rare_ids: str):
         self._base, self._rare_ids = base, rare_ids
         self._kept = np.unique(kept)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from llm_jax.data.bpe import BYTE_OF_LETTER
+from llm_jax.data.bpe import bytes_of_letters
+from llm_jax.data.start_tokens import tokens_around
 from llm_jax.data.tokenizers import utf8
 from llm_jax.errors import DataError
 
@@ -26,7 +27,7 @@ MARKER = re.compile(r"<\S+>|\[\S+\]")
 
 
 class FileTokenizer:
-    """The tokenizer that a `tokenizer.json` describes, for text alone: no template, no token around it.
+    """The tokenizer that a `tokenizer.json` describes, for text alone: no template, and `start_ids` apart.
 
     What holds of all bytes of `encode(text)`, joined:
 
@@ -57,6 +58,10 @@ class FileTokenizer:
         if not ids or min(ids) < 0 or max(ids) >= 2**31:
             raise DataError("the tokenizer's ids must be from 0 to 2**31 - 1, and there must be some")
         self._vocab_size = max(ids) + 1
+        start = _library("run the post_processor of", tokens_around, content).start
+        self.start_ids = tuple(token.id for token in start)
+        if strange := [token for token in start if not 0 <= token.id < self._vocab_size]:
+            raise DataError(f"the tokenizer puts {strange[0]} before every text, which it does not have")
         names = {token["content"]: f"\0 {token['id']} \0" for token in self._added if _is_marker(token)}
         self._names = names
         self._runner = _library("load", _runner, content, names)
@@ -75,6 +80,11 @@ class FileTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         return np.array(_ids(self._runner, text), np.int32)
+
+    def places(self, text: str) -> np.ndarray:
+        """The characters that each token of a text stands for, [N, 2]: from and up to; they may overlap."""
+        found = _library("encode", self._runner.encode, utf8(text).decode(), add_special_tokens=False)
+        return np.fromiter(map(found.token_to_chars, range(len(found))), np.dtype((np.int64, 2)))
 
     def markers(self) -> list[dict[str, Any]]:
         """The added tokens that no text makes, as the file describes them."""
@@ -113,7 +123,7 @@ class FileTokenizer:
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        of_piece = _bytes_of_letters if self._byte_level else _bytes_of_fallback
+        of_piece = bytes_of_letters if self._byte_level else _bytes_of_fallback
         every = {token: of_piece(piece) for piece, token in self._vocabulary.items()}
         for token in self._added:
             text = token["content"] if self._byte_level else token["content"].replace("▁", " ")
@@ -279,12 +289,6 @@ def _touches(merge: Any, names: Mapping[str, str]) -> bool:
     if not isinstance(pair, list) or not all(isinstance(side, str) for side in pair):
         return False  # the library refuses it with its own words
     return "".join(pair) in names or any(side in names for side in pair)
-
-
-def _bytes_of_letters(piece: str) -> bytes:
-    if all(letter in BYTE_OF_LETTER for letter in piece):
-        return bytes(BYTE_OF_LETTER[letter] for letter in piece)
-    return utf8(piece)
 
 
 def _bytes_of_fallback(piece: str) -> bytes:

@@ -21,6 +21,7 @@ from llm_jax.data.gguf_tokenizer import (
     WHOLE_WORDS,
     gguf_tokenizer_json,
 )
+from llm_jax.data.start_tokens import tokens_around
 from llm_jax.errors import DataError
 
 # How the files of Llama 3 and Qwen write their cuts; llama.cpp leaves the long s after an apostrophe alone.
@@ -57,7 +58,7 @@ def gguf_tokenizer(content: Mapping[str, Any], rows: int, chat: Mapping[str, Any
     settings = {"tokenizer.ggml.tokens": pieces, "tokenizer.ggml.token_type": np.array(kinds, np.int32)}
     settings |= _sentencepiece(content, pieces, kinds) if fallback else _byte_level(content)
     settings |= _ends(content, pieces, kinds, chat)
-    settings |= {"tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": False}
+    settings |= _begin(content)
     if chat.get("template"):
         settings["tokenizer.chat_template"] = chat["template"]
     _require_same(settings, content)
@@ -182,10 +183,20 @@ def _ends(
     return {f"tokenizer.ggml.{name}_token_id": token for name, token in found.items()}
 
 
+def _begin(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Which token stands before every text. None is put after it, where prompts are to go on."""
+    start = tokens_around(content).start
+    if len(start) > 1:
+        raise DataError(f"llama.cpp puts one token before a text, and this tokenizer puts {len(start)}")
+    begin = {"tokenizer.ggml.bos_token_id": start[0].id} if start else {}
+    return begin | {"tokenizer.ggml.add_bos_token": bool(start), "tokenizer.ggml.add_eos_token": False}
+
+
 def _require_same(settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
     """What reads back must be the same tokenizer."""
     back = gguf_tokenizer_json(settings)
-    FileTokenizer(back)
+    if FileTokenizer(back).start_ids != tuple(token.id for token in tokens_around(content).start):
+        raise DataError("llama.cpp puts other tokens before a text")
     if settings["tokenizer.ggml.model"] == "gpt2":
         return  # its merges and cuts are copied
     same = back["normalizer"] == content.get("normalizer") and content.get("pre_tokenizer") is None

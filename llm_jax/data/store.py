@@ -1,8 +1,8 @@
 """The token store: a text as token ids on disk, with a manifest that vouches for every byte.
 
-A folder holds `train.bin` and `validation.bin` (flat little-endian integers) and `manifest.json`. Its name
-carries a digest of the settings and of the text, so other settings never meet; what is damaged is refused by
-name.
+A folder holds `train.bin` and `validation.bin` (flat little-endian integers), `validation_sizes.bin` (the
+bytes of the text that each validation token stands for) and `manifest.json`. Its name carries a digest of the
+settings and of the text, so other settings never meet; what is damaged is refused by name.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from llm_jax.config import DataConfig
 from llm_jax.data.bpe import train_bpe
 from llm_jax.data.compact import compact
 from llm_jax.data.corpora import Corpus, read_corpus, text_digest
+from llm_jax.data.text_bytes import Encoded, encode_sized, own_sizes
 from llm_jax.data.tokenizers import (
     ByteTokenizer,
     CharacterTokenizer,
@@ -29,10 +30,11 @@ from llm_jax.data.tokenizers import (
     fingerprint,
     named_tokenizer,
     tokenizer_from_dict,
+    utf8,
 )
 from llm_jax.errors import DataError, UserError
 
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "validation")
 
 
@@ -43,14 +45,20 @@ class Store(NamedTuple):
     manifest: dict[str, Any]
     tokenizer: Tokenizer
     shards: dict[str, np.ndarray]
+    sizes: np.ndarray  # bytes of the text that each validation token stands for, [M] unsigned
 
     def tokens(self, split: str) -> np.ndarray:
         """Token ids of "train" or "validation", [N] unsigned integers, read-only."""
         return self.shards[split]
 
     def num_bytes(self, split: str) -> int:
-        """UTF-8 bytes that a split's tokens decode to."""
+        """UTF-8 bytes of the text that a split's tokens stand for."""
         return self.manifest["splits"][split]["bytes"]
+
+    @property
+    def alters_text(self) -> bool:
+        """Whether the validation split's tokens decode to other bytes than the text has there."""
+        return self.manifest["alters_text"]
 
     @property
     def fingerprint(self) -> str:
@@ -114,9 +122,15 @@ def open_store(path: Path) -> Store:
             split: _open_shard(path, split, manifest["splits"][split], manifest["vocab_size"])
             for split in SPLITS
         }
+        sizes = _open_numbers(path / "validation_sizes.bin", manifest["sizes"])
+        wanted = (manifest["splits"]["validation"][name] for name in ("tokens", "bytes"))
+        _require(
+            path, (len(sizes), int(np.sum(sizes))) == tuple(wanted), "validation_sizes.bin does not add up"
+        )
+        _require(path, type(manifest["alters_text"]) is bool, "alters_text must be true or false")
     except (KeyError, TypeError) as error:
         raise DataError(f"store {path} is damaged: manifest.json lacks or garbles {error}; {_MEND}") from None
-    return Store(path, manifest, tokenizer, shards)
+    return Store(path, manifest, tokenizer, shards, sizes)
 
 
 _MEND = "delete the folder to prepare it again"
@@ -140,6 +154,15 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: int) -> np.ndarray:
     file = path / f"{split}.bin"
+    tokens = _open_numbers(file, facts)
+    _require(
+        path, int(tokens.max()) < vocab_size, f"{file.name} has an id outside the vocabulary ({vocab_size})"
+    )
+    return tokens
+
+
+def _open_numbers(file: Path, facts: Mapping[str, Any]) -> np.ndarray:
+    path = file.parent
     _require(path, facts["dtype"] in ("<u2", "<u4"), f"{file.name} has dtype {facts['dtype']}")
     try:
         raw = file.read_bytes()
@@ -154,43 +177,47 @@ def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: in
         hashlib.sha256(raw).hexdigest() == facts["sha256"],
         f"the bytes of {file.name} are not those written",
     )
-    tokens = np.memmap(file, facts["dtype"], mode="r")
-    _require(
-        path, int(tokens.max()) < vocab_size, f"{file.name} has an id outside the vocabulary ({vocab_size})"
-    )
-    return tokens
+    return np.memmap(file, facts["dtype"], mode="r")
+
+
+def _write_numbers(file: Path, numbers: np.ndarray, limit: int) -> dict[str, Any]:
+    """Writes whole numbers below the limit; gives what the manifest says of them."""
+    dtype = "<u2" if limit <= 1 << 16 else "<u4"
+    raw = numbers.astype(dtype).tobytes()
+    _write_durably(file, raw)
+    return {"tokens": len(numbers), "dtype": dtype, "sha256": hashlib.sha256(raw).hexdigest()}
 
 
 def _write_store(
     path: Path, config: DataConfig, corpus: Corpus, settings: dict[str, Any], inherited: Tokenizer | None
 ) -> None:
     tokenizer, base_facts, splits = _tokenize(corpus.text, config, inherited)
-    for split, tokens in splits.items():
+    for split, (tokens, _) in splits.items():
         if len(tokens) < 2:
             raise DataError(
                 f"the {split} split of {config.corpus} must have at least 2 tokens, got {len(tokens)}"
             )
-    dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+    held_out = splits["validation"]
+    given_back = (
+        decode_bytes(tokenizer, held_out.ids) == utf8(corpus.text)[int(splits["train"].sizes.sum()) :]
+    )
     facts = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(dir=path.parent, prefix=".preparing-"))
         try:
-            for split, tokens in splits.items():
-                raw = tokens.astype(dtype).tobytes()
-                _write_durably(working / f"{split}.bin", raw)
-                facts[split] = {
-                    "tokens": len(tokens),
-                    "bytes": len(decode_bytes(tokenizer, tokens)),
-                    "dtype": dtype,
-                    "sha256": hashlib.sha256(raw).hexdigest(),
-                }
+            for split, (tokens, sizes) in splits.items():
+                facts[split] = _write_numbers(working / f"{split}.bin", tokens, tokenizer.vocab_size)
+                facts[split]["bytes"] = int(sizes.sum())
+            largest = int(held_out.sizes.max())
             manifest = {
                 "version": VERSION,
                 "settings": settings,
                 "corpus": corpus.name,
                 "base": base_facts,
                 "splits": facts,
+                "sizes": _write_numbers(working / "validation_sizes.bin", held_out.sizes, largest + 1),
+                "alters_text": not given_back,
                 "vocab_size": tokenizer.vocab_size,
                 "tokenizer_sha256": fingerprint(tokenizer),
                 "tokenizer": tokenizer.to_dict(),
@@ -205,7 +232,7 @@ def _write_store(
 
 def _tokenize(
     text: str, config: DataConfig, inherited: Tokenizer | None
-) -> tuple[Tokenizer, dict[str, float], dict[str, np.ndarray]]:
+) -> tuple[Tokenizer, dict[str, float], dict[str, Encoded]]:
     """The tokenizer, facts of its ids before compaction, and both splits.
 
     A ready-made tokenizer's ids are split by position; one that is trained here sees the training text alone,
@@ -221,20 +248,20 @@ def _tokenize(
             "bytes": ByteTokenizer,
         }
         tokenizer = trained[config.tokenizer]()
-        splits: dict[str, np.ndarray] = dict(zip(SPLITS, map(tokenizer.encode, parts), strict=True))
-        return tokenizer, _id_facts(*splits.values()), splits
+        splits = [encode_sized(tokenizer, part) for part in parts]
+        return tokenizer, _id_facts(*(ids for ids, _ in splits)), dict(zip(SPLITS, splits, strict=True))
     base = inherited or named_tokenizer(config.tokenizer)
-    ids = base.encode(text)
+    ids, sizes = encode_sized(base, text)
     cut = int(len(ids) * share)
+    facts = _id_facts(ids[:cut], ids[cut:])
     if not config.compact_vocab:
-        return base, _id_facts(ids[:cut], ids[cut:]), {"train": ids[:cut], "validation": ids[cut:]}
+        splits = [Encoded(ids[:cut], sizes[:cut]), Encoded(ids[cut:], sizes[cut:])]
+        return base, facts, dict(zip(SPLITS, splits, strict=True))
     assert isinstance(base, RankTokenizer)  # The configuration does not cut down an inherited one.
     tokenizer = compact(base, ids[:cut], config.compact_min_count, config.rare_ids)
-    return (
-        tokenizer,
-        _id_facts(ids[:cut], ids[cut:]),
-        {"train": tokenizer.from_base(ids[:cut]), "validation": tokenizer.from_base(ids[cut:])},
-    )
+    spelt = [tokenizer.from_base(part) for part in (ids[:cut], ids[cut:])]
+    splits = [Encoded(part, own_sizes(tokenizer, part)) for part in spelt]
+    return tokenizer, facts, dict(zip(SPLITS, splits, strict=True))
 
 
 def _id_facts(train: np.ndarray, validation: np.ndarray) -> dict[str, float]:

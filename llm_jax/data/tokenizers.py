@@ -33,8 +33,13 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """Ids that stand before every text that a model reads; none for most tokenizers."""
+        ...
+
     def encode(self, text: str) -> np.ndarray:
-        """Ids [N] int32; never a special token, whatever the text says."""
+        """Ids [N] int32 of the text alone; never a special token, whatever the text says."""
         ...
 
     def token_bytes(self, token: int) -> bytes:
@@ -66,6 +71,7 @@ class ByteTokenizer:
 
     name = "bytes"
     vocab_size = 256
+    start_ids = ()
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
@@ -83,6 +89,7 @@ class CharacterTokenizer:
     """
 
     name = "characters"
+    start_ids = ()
 
     def __init__(self, characters: str):
         self._characters = "".join(sorted(set(characters)))
@@ -110,6 +117,8 @@ class CharacterTokenizer:
 
 class RankTokenizer:
     """A byte-pair vocabulary that tiktoken runs."""
+
+    start_ids = ()
 
     def __init__(self, encoding: tiktoken.Encoding, description: dict[str, Any]):
         self._encoding = encoding

@@ -22,6 +22,7 @@ class Scored(NamedTuple):
     begin: int  # byte of the corpus at which the first target begins
     end_N: np.ndarray  # byte at which each target ends
     nats_N: np.ndarray
+    altered_by: str = ""  # digest of the tokenizer, where its tokens decode to other bytes than the text's
 
 
 class Comparison(NamedTuple):
@@ -56,11 +57,18 @@ def compare(first: Scored, second: Scored, block_bytes: int = BLOCK_BYTES) -> Co
         block_bytes: least size of a block.
 
     Raises:
-        DataError: the texts differ, or both held out too little of it to say anything.
+        DataError: the texts differ, or a tokenizer makes another of it, or both held out too little of it to
+            say anything.
     """
     if first.source != second.source:
         raise DataError(
             f"losses on {first.corpus} and on {second.corpus} cannot be compared: they are different texts"
+        )
+    if first.altered_by != second.altered_by:
+        which = "first" if first.altered_by else "second"
+        raise DataError(
+            f"losses on {first.corpus} cannot be compared: the {which} model's tokens decode to another "
+            "text, as its tokenizer changes it (composes accents, say) before it cuts it"
         )
     edges = _cut(np.intersect1d(_borders(first), _borders(second)), block_bytes)
     if len(edges) < 3:

@@ -1,12 +1,9 @@
 """What a model scores on held-out text: nats, perplexity, bits per byte, and how sure that is."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-from llm_jax.batch import Batch
 
 
 class Score(NamedTuple):
@@ -17,28 +14,16 @@ class Score(NamedTuple):
     perplexity: float
     bits_per_byte: float
     tokens: int  # targets scored
-    bytes: int  # UTF-8 bytes of those targets
+    bytes: int  # UTF-8 bytes of the text that those targets stand for
 
 
 def bits_per_byte(total_nats: float, num_bytes: int) -> float:
-    """Nats over a text as bits per byte of it, comparable across tokenizers."""
-    return total_nats / math.log(2) / num_bytes
-
-
-def target_nats(score_batch: Callable[[Batch], Any], batches: Iterable[Batch]) -> np.ndarray:
-    """The nats of every target with weight 1, [N], in the order of the text.
-
-    Args:
-        score_batch: gives the nats of each target, [B, T].
-        batches: a whole split, as `evaluation_batches` yields it.
-    """
-    return np.concatenate(
-        [np.asarray(score_batch(batch), np.float64)[np.asarray(batch.weights) > 0] for batch in batches]
-    )
+    """Nats over a text as bits per byte of it, comparable across tokenizers; NaN where it has no bytes."""
+    return total_nats / math.log(2) / num_bytes if num_bytes else math.nan
 
 
 def summarise(nats: np.ndarray, num_bytes: int) -> Score:
-    """The score of targets [N] that decode to `num_bytes` UTF-8 bytes."""
+    """The score of targets [N] that stand for `num_bytes` UTF-8 bytes of the text."""
     mean = float(nats.mean())
     return Score(
         loss=mean,

@@ -1,13 +1,12 @@
 """Texts as a model scores them: the log-probability of each token, and whether it would have chosen it."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.batch import Batch
+from llm_jax.data.batches import Rows
 from llm_jax.evaluation.metrics import bits_per_byte, summarise
 
 
@@ -24,7 +23,7 @@ class TextScore(NamedTuple):
     tokens: np.ndarray  # [N] int32 ids
     log_probs: np.ndarray  # [N] float64, nats, each after all tokens before it
     greedy: np.ndarray  # [N] bool, whether greedy decoding would have chosen it
-    bytes: int  # UTF-8 bytes of those tokens
+    bytes: int  # UTF-8 bytes of the text that those tokens stand for
 
     @property
     def total(self) -> float:
@@ -34,32 +33,32 @@ class TextScore(NamedTuple):
     @property
     def bits_per_byte(self) -> float:
         """Comparable between tokenizers; NaN where no token stands for a byte."""
-        return bits_per_byte(-self.total, self.bytes) if self.bytes else math.nan
+        return bits_per_byte(-self.total, self.bytes)
 
     @property
     def perplexity(self) -> float:
         """Of a token."""
-        return summarise(-self.log_probs, max(1, self.bytes)).perplexity
+        return summarise(-self.log_probs, self.bytes).perplexity
 
 
 def scores_of_texts(
-    score_batch: Callable[[Batch], tuple[Any, Any]],
-    rows: Sequence[tuple[np.ndarray, Batch]],
+    score_rows: Callable[[Rows], tuple[Any, Any, Any]],
+    rows: Sequence[Rows],
     shown: Callable[[Sequence], Iterable] = iter,
 ) -> Iterator[tuple[int, TokenScores]]:
     """Yields the number of each text with its scores, as soon as its last window is done.
 
     Args:
-        score_batch: gives nats and whether each target is the likeliest, [B, T] each.
-        rows: all batches with the numbers of their rows' texts, as `scoring_batches` makes them.
+        score_rows: gives nats, whether each target is the likeliest, and whether it is scored, [B, T] each.
+        rows: all of them, as `scoring_rows` makes them.
         shown: may show progress over them.
     """
-    missing = Counter(int(text) for texts, _ in rows for text in texts)
+    missing = Counter(window.text for each in rows for window in each.windows)
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for texts, batch in shown(rows):
-        nats_BT, greedy_BT = (np.asarray(scores) for scores in score_batch(batch))
-        for row, text in enumerate(map(int, texts)):
-            scored_T = np.asarray(batch.weights[row]) > 0
+    for each in shown(rows):
+        nats_BT, greedy_BT, scored_BT = (np.asarray(found) for found in score_rows(each))
+        for row, window in enumerate(each.windows):
+            text, scored_T = window.text, scored_BT[row]
             part = -nats_BT[row, scored_T].astype(np.float64), greedy_BT[row, scored_T]
             parts.setdefault(text, []).append(part)
             missing[text] -= 1

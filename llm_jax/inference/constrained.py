@@ -31,11 +31,6 @@ class MaskSource(Protocol):
     """Follows one row, and says what may come next."""
 
     @property
-    def complete(self) -> bool:
-        """Whether the text may end here."""
-        ...
-
-    @property
     def finished(self) -> bool:
         """Whether the text has ended: nothing more may come, or an end token came."""
         ...
@@ -92,13 +87,13 @@ def constrained_tokens(
         config: its shape.
         prompts: token ids, one list a row, not empty.
         sources: one a row, at their beginnings.
-        max_new_tokens: at most so many, by which every text must have come to where it may end.
+        max_new_tokens: at most so many; what is not complete by then is cut off.
         sampling: how each is drawn.
         seed: the same seed, prompts, masks and settings give the same tokens.
 
     Raises:
         UserError: a prompt leaves no room in the context; then, while tokens come, a row that no token of the
-            vocabulary can go on with, or that is not complete after `max_new_tokens`.
+            vocabulary can go on with.
     """
     check_room(max(map(len, prompts), default=0), max_new_tokens, config, "max_new_tokens of a constraint")
     tokens_BT, start_B = pad_left(prompts, config.context_length, config)
@@ -135,11 +130,6 @@ def _steps(
         if over:
             yield Drawn(np.full_like(new_B, ENDED), np.zeros(len(new_B)))
             return
-    if open_rows := sum(not source.complete for source in sources):
-        raise UserError(
-            f"the constraint asks for more text after max_new_tokens ({max_new_tokens}) tokens "
-            f"({open_rows} of {len(sources)} texts are not complete); give it more"
-        )
 
 
 def _allowed(source: MaskSource, vocab_size: int) -> np.ndarray:

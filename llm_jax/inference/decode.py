@@ -137,6 +137,7 @@ def generate_rows(
     max_new_tokens: int,
     sampling: SamplingConfig,
     seed: int,
+    start_ids: Sequence[int] = (),
 ) -> Iterator[Drawn]:
     """Yields the next token of every row with its log-probability, numpy's [B], `max_new_tokens` times.
 
@@ -146,14 +147,20 @@ def generate_rows(
     Args:
         params: the model's parameters, which `lay_out` lays out once for many calls, and this does for one.
         config: its shape.
-        prompts: token ids, one list a row, not empty; only the last context_length of each are seen.
+        prompts: token ids, one list a row, not empty; of a longer text the last context_length are seen.
         max_new_tokens: how many to draw; the caller may stop earlier.
         sampling: how each is drawn.
         seed: the same seed, prompts and settings give the same tokens.
+        start_ids: a prompt that begins with them keeps them before the last tokens that are seen.
     """
     if max_new_tokens == 0:
         return
-    context = config.context_length
+    context, keys_B = config.context_length, row_keys(seed, prompts)
+    begins_B = np.array([list(prompt[: len(start_ids)]) == list(start_ids) for prompt in prompts])
+    prompts = [
+        [*start_ids, *prompt[len(start_ids) - context :]] if begins and len(prompt) > context else prompt
+        for begins, prompt in zip(begins_B, prompts, strict=True)
+    ]
     tokens_BT, start_B = pad_left(prompts, context, config)
     seen_BV = (
         seen_in(prompts, config)
@@ -161,7 +168,6 @@ def generate_rows(
         else np.zeros((len(prompts), config.vocab_size), bool)
     )
     num_slots = tokens_BT.shape[1] + min(context, power_of_two(max_new_tokens))
-    keys_B = row_keys(seed, prompts)
     params = params if isinstance(params["blocks"], tuple) else lay_out(params)
     config = dataclasses.replace(config, tied_head=False)
     next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
@@ -181,6 +187,7 @@ def generate_rows(
                 a_call = min(2 * a_call, MOST_A_CALL)
         else:  # The longest row is full.
             window_BT, window_start_B = _last_window(tokens_BT, start_B, context)
+            window_BT[begins_B & (window_start_B == 0), : len(start_ids)] = start_ids
             next_logits_BV = window_logits(params, config, window_BT, window_start_B)
             after = draw(keys_B, next_logits_BV, state.seen, state.step, sampling)
             state = Decoding(*after, cache=state.cache)
@@ -199,12 +206,13 @@ def pad_left(
     """
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise UserError("a prompt must have at least one token, got an empty one")
-    kept = [np.asarray(prompt[-longest:], np.int32) for prompt in prompts]
+    kept = [np.asarray(prompt[-longest:]) for prompt in prompts]
     for prompt in kept:
         check_tokens(prompt, config, "the prompt")
     width = min(longest, power_of_two(max(len(prompt) for prompt in kept)))
     start_B = np.array([width - len(prompt) for prompt in kept], np.int32)
-    return np.stack([np.pad(prompt, (width - len(prompt), 0)) for prompt in kept]), start_B
+    padded = [np.pad(prompt, (width - len(prompt), 0)) for prompt in kept]
+    return np.stack(padded).astype(np.int32), start_B
 
 
 def row_keys(seed: int, prompts: Sequence[Sequence[int]]) -> jax.Array:
@@ -228,7 +236,7 @@ def _one_step(drawn: Drawn) -> Drawn:
 
 def _last_window(tokens_BT: np.ndarray, start_B: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
     dropped = tokens_BT.shape[1] - context
-    return tokens_BT[:, dropped:], np.maximum(start_B - dropped, 0).astype(np.int32)
+    return tokens_BT[:, dropped:].copy(), np.maximum(start_B - dropped, 0).astype(np.int32)
 
 
 def seen_in(prompts: Sequence[Sequence[int]], config: ModelConfig) -> np.ndarray:

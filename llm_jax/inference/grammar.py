@@ -128,10 +128,6 @@ class GrammarMasks:
             raise UserError(f"{kind} cannot be followed: {_reason(self._matcher.get_error())}")
 
     @property
-    def complete(self) -> bool:
-        return self._ended or self._matcher.is_accepting()
-
-    @property
     def finished(self) -> bool:
         return self._ended or self._matcher.is_stopped()
 

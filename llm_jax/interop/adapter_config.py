@@ -4,7 +4,7 @@ change no weight, or refused by name.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from llm_jax.errors import CheckpointError
@@ -19,13 +19,13 @@ _NOT_THE_WEIGHTS = {
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"),
     *("exclude_modules", "layers_pattern", "layers_to_transform", "target_modules"),
     *("eva_config", "fan_in_fan_out", "init_lora_weights", "lora_dropout", "megatron_core"),
-    "qalora_group_size",
+    *("ensure_weight_tying", "qalora_group_size"),
 }
 # With these an adapter is more than its factors, or another thing.
 _MORE = (
-    *("alora_invocation_tokens", "arrow_config", "corda_config", "ensure_weight_tying", "kasa_config"),
+    *("alora_invocation_tokens", "arrow_config", "corda_config", "kasa_config"),
     *("layer_replication", "loftq_config", "lora_bias", "lora_ga_config", "megatron_config"),
-    *("modules_to_save", "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora"),
+    *("monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora"),
     *("use_dora", "use_qalora", "velora_config"),
 )
 # The others begin with factors that they take off the base's weights, or round those.
@@ -50,6 +50,7 @@ class AdapterConfig(NamedTuple):
     ranks: _Patterns
     alphas: _Patterns
     rank_stabilized: bool
+    saved: list[str]  # ends of names of modules that the file holds whole
 
     def rank(self, module: str) -> int:
         """The rank of a module's factors."""
@@ -61,13 +62,32 @@ class AdapterConfig(NamedTuple):
         return _first(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.rank_stabilized else rank)
 
 
-def read_adapter_config(config: Mapping[str, Any]) -> AdapterConfig:
+def read_adapter_config(config: Mapping[str, Any], ignored: Collection[str] = ()) -> AdapterConfig:
     """What an adapter_config.json says.
+
+    Args:
+        config: its fields.
+        ignored: fields that are passed over though this program does not know them.
 
     Raises:
         CheckpointError: it is of another method than LoRA, a field is missing or of another type, or one asks
             for something that factors alone are not.
     """
+    fields, found = _read(config)
+    fields.finish(ignored, _NOT_THE_WEIGHTS)
+    return found
+
+
+def adapter_fields(config: Mapping[str, Any]) -> Fields:
+    """The fields of an adapter_config.json after `read_adapter_config` has taken those that it uses.
+
+    Raises:
+        CheckpointError: likewise.
+    """
+    return _read(config)[0]
+
+
+def _read(config: Mapping[str, Any]) -> tuple[Fields, AdapterConfig]:
     fields = Fields(config, _NAME)
     if (method := fields.take("peft_type", str)) != "LORA":
         raise CheckpointError(f"{_NAME}: peft_type must be 'LORA', got {quoted(method)}")
@@ -79,15 +99,17 @@ def read_adapter_config(config: Mapping[str, Any]) -> AdapterConfig:
             f"{_NAME}: init_lora_weights must leave the base's weights as they are, got {quoted(start)}; "
             "save the adapter with peft's path_initial_model_for_weight_conversion"
         )
-    found = AdapterConfig(
+    saved = fields.take("modules_to_save", list, [])
+    if not all(isinstance(module, str) for module in saved):
+        raise CheckpointError(f"{_NAME}: modules_to_save must be names of modules, got {quoted(saved)}")
+    return fields, AdapterConfig(
         r=fields.whole("r"),
         alpha=fields.number("lora_alpha"),
         ranks=_patterns(fields, "rank_pattern", Fields.whole),
         alphas=_patterns(fields, "alpha_pattern", Fields.number),
         rank_stabilized=fields.take("use_rslora", bool, False),
+        saved=saved,
     )
-    fields.finish(_NOT_THE_WEIGHTS)
-    return found
 
 
 def _patterns(fields: Fields, field: str, take: Callable[[Fields, str], Any]) -> _Patterns:

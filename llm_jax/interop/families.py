@@ -5,15 +5,16 @@ A family is a function from fields to settings here and a table of names in `hug
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from llm_jax.errors import CheckpointError, UserError
+from llm_jax.interop.family_defaults import DEFAULTS
 from llm_jax.interop.fields import Fields
 from llm_jax.interop.sources import quoted
 from llm_jax.interop.spellings import require_one_meaning
-from llm_jax.interop.stretching import read_rotary
-from llm_jax.model_config import ModelConfig
+from llm_jax.interop.stretching import read_partial_rotary, read_rotary, read_rotary_by_kind
+from llm_jax.model_config import ModelConfig, RotaryConfig
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -23,29 +24,51 @@ ACTIVATIONS = {
     "gelu": "gelu_exact",
     "relu": "relu",
     "relu2": "relu_squared",
+    "swish": "silu",
 }
 _MOST_LAYERS = 10_000
 _MOST_EXPERTS = 100_000  # in all layers
 
 
-def read_model_config(config: Mapping[str, Any]) -> ModelConfig:
+def read_model_config(config: Mapping[str, Any], ignored: Collection[str] = ()) -> ModelConfig:
     """The decoder that a config.json describes.
 
+    Args:
+        config: its fields. One that is missing is what it is to transformers in that family.
+        ignored: fields that are passed over though this program does not know them.
+
     Raises:
-        CheckpointError: its family is unknown, a field is missing or of another type, or one asks for
-            something that the decoder has not got, or two contradict each other.
+        CheckpointError: its family is unknown, a field is of another type, or one asks for something that the
+            decoder has not got, or two contradict each other.
     """
-    family = config.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise CheckpointError(f"config.json: model_type must be one of {', '.join(FAMILIES)}, got {family!r}")
     require_one_meaning(config)
-    fields = Fields(config, "config.json")
-    settings = FAMILIES[family](fields)
-    fields.finish()
+    fields, settings = _read(config)
+    fields.finish(ignored)
     try:
         return ModelConfig(**settings, dropout=0.0, initializer="gpt2", head_bias=False)
     except UserError as error:
         raise CheckpointError(f"config.json: {error}") from None
+
+
+def config_fields(config: Mapping[str, Any]) -> Fields:
+    """The fields of a config.json after `read_model_config` has taken those that it uses.
+
+    Raises:
+        CheckpointError: likewise.
+    """
+    return _read(config)[0]
+
+
+def _read(config: Mapping[str, Any]) -> tuple[Fields, dict[str, Any]]:
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
+        wider = ", a model of more than text; take the repository of a text model" * ("text_config" in config)
+        raise CheckpointError(
+            f"config.json: model_type must be one of {', '.join(FAMILIES)}, got {quoted(family)}{wider}"
+        )
+    fields = Fields(config, "config.json", DEFAULTS[family])
+    fields.spare("model_type", "bos_token_id", "eos_token_id")
+    return fields, FAMILIES[family](fields)
 
 
 def _gpt2(fields: Fields) -> dict[str, Any]:
@@ -60,66 +83,70 @@ def _gpt2(fields: Fields) -> dict[str, Any]:
         "num_layers": _num_layers(fields, "n_layer"),
         "num_heads": fields.whole("n_head"),
         "d_ff": fields.whole("n_inner", 0),
-        "norm_eps": fields.number("layer_norm_epsilon", 1e-5),
+        "norm_eps": fields.number("layer_norm_epsilon"),
         "activation": _activation(fields, "activation_function"),
-        "tied_head": fields.take("tie_word_embeddings", bool, True),
+        "tied_head": fields.take("tie_word_embeddings", bool),
         "positions": "learned",
         "qkv_bias": True,
     }
 
 
 def _llama(fields: Fields) -> dict[str, Any]:
-    return _common(fields, {"attention_bias", "mlp_bias"})
+    return _alike(fields, _common(fields, {"attention_bias", "mlp_bias"}))
 
 
 def _common(
     fields: Fields,
     biases: set[str],
     *,
-    tied: bool = False,
     activation: str = "hidden_act",
     d_ff: str = "intermediate_size",
-    partial: bool = False,
+    rotary: Callable[[Fields, int], RotaryConfig] = read_rotary,
 ) -> dict[str, Any]:
     """What Llama has, and with it most families.
 
     Args:
         fields: of config.json.
         biases: the fields that say whether there are any, of those that the family has.
-        tied: what holds where the file does not say it.
         activation: the field that names the non-linearity.
         d_ff: the field that gives the MLP's width.
-        partial: whether rotary positions may turn a share of each head.
+        rotary: reads positions, given the context length.
     """
     context = fields.whole("max_position_embeddings")
-    heads, width = fields.whole("num_attention_heads"), fields.whole("hidden_size")
     for field in sorted({"attention_bias", "mlp_bias"} - biases):
         fields.require(field, False, None)
-    attention_bias = "attention_bias" in biases and fields.take("attention_bias", bool, False)
+    attention_bias = "attention_bias" in biases and fields.take("attention_bias", bool)
     return {
         "vocab_size": fields.whole("vocab_size"),
         "context_length": context,
-        "d_model": width,
+        "d_model": fields.whole("hidden_size"),
         "num_layers": _num_layers(fields, "num_hidden_layers"),
-        "num_heads": heads,
+        "num_heads": fields.whole("num_attention_heads"),
         "num_kv_heads": fields.whole("num_key_value_heads", 0),
         "d_head": fields.whole("head_dim", 0),
         "d_ff": fields.whole(d_ff),
         "norm_eps": fields.number("rms_norm_eps"),
         "activation": _activation(fields, activation),
-        "tied_head": fields.take("tie_word_embeddings", bool, tied),
+        "tied_head": fields.take("tie_word_embeddings", bool),
         "qkv_bias": attention_bias,
         "output_bias": attention_bias,
-        "mlp_bias": "mlp_bias" in biases and fields.take("mlp_bias", bool, False),
+        "mlp_bias": "mlp_bias" in biases and fields.take("mlp_bias", bool),
         "positions": "rotary",
-        "rotary": read_rotary(fields, context, partial=partial),
+        "rotary": rotary(fields, context),
         "norm": "rms",
         "gated_mlp": True,
     }
 
 
 def _mistral(fields: Fields) -> dict[str, Any]:
-    return _common(fields, set()) | {"sliding_window": fields.whole("sliding_window", 0)}
+    return _alike(fields, _common(fields, set()) | {"sliding_window": fields.whole("sliding_window", 0)})
+
+
+def _alike(fields: Fields, settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings, of a family whose layers are all of one kind, which layer_types may repeat."""
+    kind = "sliding_attention" if settings.get("sliding_window") else "full_attention"
+    fields.repeats("layer_types", [kind] * settings["num_layers"])
+    return settings
 
 
 def _qwen2(fields: Fields) -> dict[str, Any]:
@@ -137,7 +164,7 @@ def _qwen(fields: Fields, biases: set[str]) -> dict[str, Any]:
     usual = ["full_attention" if layer < whole else "sliding_attention" for layer in layers]
     kinds = _kinds(fields, usual)
     window = fields.whole("sliding_window", 0)
-    return settings | _windows(window if fields.take("use_sliding_window", bool, False) else 0, kinds)
+    return settings | _windows(window if fields.take("use_sliding_window", bool) else 0, kinds)
 
 
 def _mixtral(fields: Fields) -> dict[str, Any]:
@@ -148,13 +175,16 @@ def _qwen3_moe(fields: Fields) -> dict[str, Any]:
     fields.require("use_sliding_window", False, None)
     fields.require("decoder_sparse_step", 1, None)
     fields.require("mlp_only_layers", [], None)
-    fields.whole("intermediate_size", 0)  # of layers without experts, which are refused
+    fields.whole("intermediate_size")  # of layers without experts, which are refused
     fields.whole("sliding_window", 0)
     fields.whole("max_window_layers", 0)
-    settings = _common(fields, {"attention_bias"}, d_ff="moe_intermediate_size")
-    named = "num_experts" if "num_experts" in fields else "num_local_experts"
-    normalizes = {"router_normalizes": fields.take("norm_topk_prob", bool, False)}
-    return _experts(fields, settings, named) | normalizes | {"qk_norm": "head"}
+    settings = _alike(fields, _common(fields, {"attention_bias"}, d_ff="moe_intermediate_size"))
+    named = "num_local_experts" if "num_local_experts" in fields else "num_experts"
+    settings = _experts(fields, settings, named)
+    fields.repeats("num_experts", settings["num_experts"])
+    fields.repeats("use_qk_norm", True)
+    fields.repeats("shared_expert_intermediate_size", 0)
+    return settings | {"router_normalizes": fields.take("norm_topk_prob", bool), "qk_norm": "head"}
 
 
 def _experts(fields: Fields, settings: dict[str, Any], number: str) -> dict[str, Any]:
@@ -164,10 +194,7 @@ def _experts(fields: Fields, settings: dict[str, Any], number: str) -> dict[str,
         raise CheckpointError(
             f"config.json: experts in all layers must be at most {_MOST_EXPERTS:,}, got {total:,}"
         )
-    return settings | {
-        "num_experts": experts,
-        "experts_per_token": fields.whole("num_experts_per_tok"),
-    }
+    return settings | {"num_experts": experts, "experts_per_token": fields.whole("num_experts_per_tok")}
 
 
 def _gemma2(fields: Fields) -> dict[str, Any]:
@@ -176,19 +203,19 @@ def _gemma2(fields: Fields) -> dict[str, Any]:
 
 
 def _gemma3(fields: Fields) -> dict[str, Any]:
-    settings = _gemma(fields)
-    older = fields.whole("sliding_window_pattern", 6)
-    every = fields.whole("_sliding_window_pattern", older)
+    settings = _gemma(fields, read_rotary_by_kind)
+    every = fields.whole("sliding_window_pattern")
     windows = _layer_kinds(fields, settings["num_layers"], every)
-    local_theta = (settings["rotary"].local_theta or 10000.0) if windows else 0.0
-    rotary = dataclasses.replace(settings["rotary"], local_theta=local_theta)
+    fields.repeats("_sliding_window_pattern", windows.get("global_every"), every)
+    rotary = settings["rotary"] if windows else dataclasses.replace(settings["rotary"], local_theta=0.0)
     return settings | windows | {"qk_norm": "head", "rotary": rotary}
 
 
-def _gemma(fields: Fields) -> dict[str, Any]:
+def _gemma(fields: Fields, rotary: Callable[[Fields, int], RotaryConfig] = read_rotary) -> dict[str, Any]:
     """What Gemma 2 and 3 share."""
     fields.require("use_bidirectional_attention", False, None)
-    settings = _common(fields, {"attention_bias"}, tied=True, activation="hidden_activation")
+    settings = _common(fields, {"attention_bias"}, activation="hidden_activation", rotary=rotary)
+    fields.unread("hidden_act", "sliding_window_size")
     return settings | {
         "norm": "rms_plus_one",
         "norm_place": "both",
@@ -213,13 +240,14 @@ def _kinds(fields: Fields, usual: list[str]) -> list[str]:
 
 
 def _olmo2(fields: Fields) -> dict[str, Any]:
-    return _common(fields, {"attention_bias"}) | {"norm_place": "after", "qk_norm": "all_heads"}
+    settings = _alike(fields, _common(fields, {"attention_bias"}))
+    return settings | {"norm_place": "after", "qk_norm": "all_heads"}
 
 
 def _phi3(fields: Fields) -> dict[str, Any]:
-    settings = _common(fields, set(), partial=True)
+    settings = _common(fields, set(), rotary=read_partial_rotary)
     fields.whole("original_max_position_embeddings", 0)  # for longrope alone, which is refused
-    return settings | {"sliding_window": fields.whole("sliding_window", 0)}
+    return _alike(fields, settings | {"sliding_window": fields.whole("sliding_window", 0)})
 
 
 def _num_layers(fields: Fields, field: str) -> int:

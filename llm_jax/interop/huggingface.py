@@ -127,8 +127,6 @@ _TABLES = {
     "qwen3_moe": [*_ENDS, *_experts("mlp", "gate_proj", "up_proj", "down_proj"), *_BEFORE],
 }
 _ALIGNMENT = 64  # bytes
-# Buffers that some files hold beside the parameters.
-_BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 
 
 class Part(NamedTuple):
@@ -270,11 +268,7 @@ def require_fit(
     """
     prefix = wanted[0].name.split(".")[0] + "."
     bare = not any(name.startswith(prefix) for name in shapes)
-    names = {
-        (prefix if bare and name != "lm_head.weight" else "") + name: name
-        for name in shapes
-        if not name.endswith(_BUFFERS)
-    }
+    names = {(prefix if bare and name != "lm_head.weight" else "") + name: name for name in shapes}
     known = {part.name: part.shape for part in wanted}
     extra = set(names) - set(known) - ({"lm_head.weight"} if config.tied_head else set())
     faults = [f"{name} is missing" for name in known if name not in names]

@@ -14,12 +14,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from llm_jax.errors import CheckpointError
+from llm_jax.interop.other_kinds import why_no_config, why_no_weights, why_quantized
 from llm_jax.interop.sources import Source, quoted
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"[\w.-]{1,200}\.safetensors", re.ASCII)
 _KINDS = ("F32", "F16", "BF16")
+# What some files hold beside the parameters, of any type: masks, and the frequencies of positions.
+_BUFFER = re.compile(r"(.+\.)?(attn\.(masked_)?bias|rotary_emb\w*\.\w+)")
 _MAX_JSON_BYTES = 16 << 20
 _MAX_TENSORS = 1 << 16
 _MAX_DIMENSIONS = 8
@@ -29,7 +32,7 @@ def open_directory(path: Path) -> Source:
     """The model in a directory; its files are only looked into, each tensor is read when it is asked for.
 
     Raises:
-        CheckpointError: a file is missing, damaged, lies elsewhere, or holds what no model of ours has.
+        CheckpointError: a file is missing, damaged, or holds what no model of ours has.
     """
     try:
         return _open(path)
@@ -40,8 +43,12 @@ def open_directory(path: Path) -> Source:
 def _open(path: Path) -> Source:
     if not path.is_dir():
         raise CheckpointError(f"{path} must be a directory with config.json and {_SINGLE}")
+    if not is_there(path / "config.json"):
+        raise CheckpointError(why_no_config(path))
     config = read_json(own_file(path, "config.json"))
-    index = None if (path / _SINGLE).is_symlink() or (path / _SINGLE).exists() else _weight_map(path)
+    if quantized := why_quantized(config):
+        raise CheckpointError(f"{path}: {quantized}")
+    index = None if is_there(path / _SINGLE) else _weight_map(path)
     homes: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     shards: dict[str, safe_open] = {}
@@ -53,12 +60,12 @@ def _open(path: Path) -> Source:
                 f"and {shard}"
             )
         homes |= dict.fromkeys(found, shard)
-        shapes |= found
+        shapes |= {name: shape for name, shape in found.items() if not _BUFFER.fullmatch(name)}
     if index is not None:
         _require_agreement(path, index, homes)
 
     def read(name: str) -> np.ndarray:
-        if name not in homes:
+        if name not in shapes:
             raise CheckpointError(f"{path} holds no tensor {quoted(name)}")
         return read_tensor(shards[homes[name]], name, path / homes[name])
 
@@ -66,23 +73,25 @@ def _open(path: Path) -> Source:
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """The file of this name, which must lie in the folder, or in the store that a snapshot of Hugging Face's
-    hub links to.
-    """
+    """The file of this name in the folder; where it links to is the user's business."""
     path = folder / name
+    if path.is_symlink() and not path.exists():
+        target = quoted(path.readlink())
+        raise CheckpointError(f"{path} is a link to {target}, which is not there; fetch it again")
     if not path.is_file():
         raise CheckpointError(f"{path} must be a file")
-    home, target = folder.resolve(), path.resolve()
-    store = home.parent.parent / "blobs"
-    if home not in target.parents and not (home.parent.name == "snapshots" and target.parent == store):
-        raise CheckpointError(f"{path} must lie in {folder}, but is a link to {quoted(target)}")
     return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file, or a link, which may lead nowhere."""
+    return path.is_symlink() or path.exists()
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
     """Tensor -> shard, as the index says it."""
     path = folder / _INDEX
-    if not path.exists():
+    if not is_there(path):
         raise CheckpointError(why_no_weights(folder, _SINGLE, f" or {_INDEX}"))
     names = read_json(own_file(folder, _INDEX)).get("weight_map")
     if not isinstance(names, dict) or not names:
@@ -95,21 +104,8 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return names
 
 
-def why_no_weights(folder: Path, wanted: str, other: str = "") -> str:
-    """What to tell of a folder without the wanted file, nor another that serves."""
-    pickles = sorted(
-        file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-    )
-    if pickles:
-        return (
-            f"{folder} must hold {wanted}, but has only {quoted(pickles[0])}, a pickle, which can run any "
-            "code and is never read; save the model as .safetensors with the program that made it"
-        )
-    return f"{folder} must hold {wanted}{other}"
-
-
 def open_shard(path: Path) -> tuple[safe_open, dict[str, tuple[int, ...]]]:
-    """An open .safetensors file, and the shapes of all its tensors.
+    """An open .safetensors file, and the shapes of all its tensors; those of buffers may be of any type.
 
     Raises:
         CheckpointError: it is damaged, or holds no tensors, or such as no model of ours has.
@@ -126,6 +122,8 @@ def open_shard(path: Path) -> tuple[safe_open, dict[str, tuple[int, ...]]]:
     if not names:
         raise CheckpointError(f"{path} must hold tensors, but has none")
     for name in names:
+        if _BUFFER.fullmatch(name):
+            continue
         if kinds[name] not in _KINDS:
             raise CheckpointError(
                 f"{path}: tensor {quoted(name)} must be float32, float16 or bfloat16, got {kinds[name]}"

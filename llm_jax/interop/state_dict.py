@@ -1,32 +1,50 @@
 """A state dict of numpy arrays in a file: .safetensors, or torch's own .pt, which is only read."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from llm_jax.errors import CheckpointError, UserError
+from llm_jax.interop.other_kinds import why_not_the_tutorials
 from llm_jax.interop.pickle_reader import read_state_dict
 
 StateDict = dict[str, np.ndarray]
+# What DataParallel, and torch.compile, put into the names of what they wrap.
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+|_orig_mod\.")
 
 
 def read_state_dict_file(path: Path) -> StateDict:
-    """Every tensor of the file; nothing in it is executed.
+    """Every tensor of the file, by the name that it has in the module itself; nothing in it is executed.
 
     Raises:
-        CheckpointError: there is no such file, or it is damaged.
+        CheckpointError: there is no such file, it is damaged, or it is of another kind of model.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} must be a .safetensors or .pt file that exists")
+        raise CheckpointError(f"{path} must be a folder, or a .gguf, .safetensors or .pt file, that exists")
     if path.suffix == ".pt":
-        return read_state_dict(path)
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read as .safetensors: {error}") from None
+        state_dict = read_state_dict(path)
+        _require_ours(path, state_dict)
+    else:
+        try:
+            with safe_open(path, framework="np") as file:
+                _require_ours(path, file.keys())
+            state_dict = load_file(path)
+        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} cannot be read as .safetensors: {error}") from None
+    names = {_WRAPPERS.sub("", name): name for name in state_dict}
+    if len(names) < len(state_dict):
+        twice = next(name for name in state_dict if name not in names.values())
+        raise CheckpointError(f"{path} must have each tensor once, but has {_WRAPPERS.sub('', twice)} twice")
+    return {name: state_dict[wrapped] for name, wrapped in names.items()}
+
+
+def _require_ours(path: Path, names: Iterable[str]) -> None:
+    if other := why_not_the_tutorials(path, names):
+        raise CheckpointError(other)
 
 
 def write_state_dict_file(state_dict: StateDict, out: Path, check: Callable[[Path], None]) -> None:

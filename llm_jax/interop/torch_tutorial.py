@@ -35,12 +35,23 @@ _LAYER_NAMES = {
 }
 
 
+def name_of_relu_bias(layer: int) -> str:
+    """The bias [F] that is the last term of what goes into a layer's ReLU."""
+    return f"transformer_blocks.{layer}.{_LAYER_NAMES['mlp_up/bias']}"
+
+
+def is_mask(name: str) -> bool:
+    """Whether a tensor holds no parameter, but which positions see which."""
+    return name.endswith(".tril")
+
+
 def infer_config(state_dict: Mapping[str, np.ndarray], context_length: int | None = None) -> ModelConfig:
     """The decoder's shape, read off the tensors.
 
     Args:
         state_dict: tensors by torch's names.
-        context_length: T; without it, the size of the `tril` buffers.
+        context_length: T; without it, the size of the `tril` buffers, or where a file has none, of the
+            tutorial's own.
 
     Raises:
         CheckpointError: it is not the tutorial's state dict.
@@ -53,7 +64,8 @@ def infer_config(state_dict: Mapping[str, np.ndarray], context_length: int | Non
             name.startswith(f"{attention}.") and name.endswith(".query_layer.weight") for name in state_dict
         )
         num_layers = sum(name.endswith(".layer_norm_1.weight") for name in state_dict)
-        length = context_length or state_dict[f"{attention}.0.tril"].shape[0]
+        masks = [tensor.shape[0] for name, tensor in state_dict.items() if is_mask(name)]
+        length = context_length or (masks[0] if masks else ModelConfig().context_length)
         d_ff = state_dict["transformer_blocks.0.feed_forward_layer.ffn.0.bias"].shape[0]
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(
@@ -75,17 +87,21 @@ def import_params(state_dict: Mapping[str, np.ndarray], config: ModelConfig) -> 
     parameter).
 
     Raises:
-        CheckpointError: a tensor is missing, left over, or of another shape.
+        CheckpointError: a tensor is missing, left over, or of another shape, or a mask is not causal.
     """
     wanted = {name: tensor.shape for name, tensor in export_state_dict(_zeros(config), config).items()}
-    faults = [
-        f"{name} is missing" for name in wanted if name not in state_dict and not name.endswith(".tril")
-    ]
+    faults = [f"{name} is missing" for name in wanted if name not in state_dict and not is_mask(name)]
     faults += [f"{name} is not part of the tutorial" for name in state_dict if name not in wanted]
     faults += [
         f"{name} has shape {state_dict[name].shape}, must have {shape}"
         for name, shape in wanted.items()
         if name in state_dict and state_dict[name].shape != shape
+    ]
+    causal = np.tril(np.ones((config.context_length, config.context_length), np.bool_))
+    faults += [
+        f"{name} must be 1 on and below the diagonal, and 0 above"
+        for name, tensor in state_dict.items()
+        if is_mask(name) and tensor.shape == causal.shape and not np.array_equal(tensor, causal)
     ]
     if faults:
         raise CheckpointError("the state dict does not fit: " + "; ".join(faults[:3]))

@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from llm_jax.model.attention import Sight, cap, sight
 from llm_jax.model.cache import KVCache
+from llm_jax.model.checks import check_precision
 from llm_jax.model.dropout import dropout
 from llm_jax.model.layers import Block, Head, apply, embedding_init, head_scores
-from llm_jax.model.norms import norm
+from llm_jax.model.norms import norm, wide
 from llm_jax.model.positions import sinusoidal_table
 from llm_jax.model.seen import Seen, SeenInBlock
 from llm_jax.model_config import ModelConfig
@@ -27,6 +27,7 @@ from llm_jax.tree import Tree
 
 def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     """Fresh parameters, layers stacked on a leading axis."""
+    check_precision(config)
     keys = jax.random.split(key, 4)
     x_BTD = jnp.zeros((1, 1, config.d_model), config.dtype)
     sees_itself = Sight(jnp.ones((1, 1, 1), bool), None, jnp.bool_(False), None)  # parameters know none
@@ -85,6 +86,7 @@ def hidden_states(
     tokens_BT: jax.Array,
     *,
     dropout_key: jax.Array | None = None,
+    first_row: jax.typing.ArrayLike = 0,
     start_B: jax.Array | None = None,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache | None, Seen]:
@@ -96,10 +98,12 @@ def hidden_states(
         config: the decoder's shape.
         tokens_BT: int32 ids, already checked on the host.
         dropout_key: switches dropout on.
+        first_row: number of the first row in the batch that these are a part of, whose dropout holds.
         start_B: int32, first real slot of each left-padded row; earlier slots are never attended to and
             positions count from it.
         cache: earlier keys and values; these tokens take its next T slots.
     """
+    check_precision(config)
     batch_size, num_tokens = tokens_BT.shape
     num_slots = num_tokens if cache is None else cache.layers[0].keys.shape[2]
     first = jnp.int32(0) if cache is None else cache.length
@@ -114,8 +118,9 @@ def hidden_states(
     x_BTD = token_BTD if signal_BTD is None else token_BTD + signal_BTD
     if dropout_key is not None:
         dropout_key, embedding_key = jax.random.split(dropout_key)
-        x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD)
-    x_BTD, cache, seen = _run_blocks(params["blocks"], config, x_BTD, far, near, cache, dropout_key)
+        x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD, first_row)
+    blocks = params["blocks"]
+    x_BTD, cache, seen = _run_blocks(blocks, config, x_BTD, far, near, cache, dropout_key, first_row)
     hidden_BTD = _final_norm(params, config, x_BTD)
     return hidden_BTD, cache, Seen(token_BTD, signal_BTD, far, seen, hidden_BTD)
 
@@ -174,25 +179,43 @@ def _final_norm(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Arr
     return apply(norm(config, "final_norm"), params["final_norm"], stream)
 
 
+@jax.custom_vjp
+def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows [..., D] of a table [R, D]; their gradients are added up in float32 at least, as one of a frequent
+    id has so many terms that a sum in bfloat16 stops growing.
+    """
+    return jnp.take(table, ids, axis=0)
+
+
+def _rows_forward(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return jnp.take(table, ids, axis=0), (table, ids)
+
+
+@jax.named_scope("embedding")
+def _rows_backward(kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, None]:
+    table, ids = kept
+    sums = jnp.zeros(table.shape, wide(table.dtype)).at[ids].add(slope.astype(wide(table.dtype)))
+    return sums.astype(table.dtype), None
+
+
+rows_of.defvjp(_rows_forward, _rows_backward)
+
+
 @jax.named_scope("embedding")
 def _embed(
     params: Tree, config: ModelConfig, tokens_BT: jax.Array, position_BT: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
     """Embedding and position signal of each token, [B, T, D] each; rotary positions add no signal."""
-
-    def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
-        leaf = nn.Embed(*table.shape, dtype=config.dtype, param_dtype=config.param_dtype)
-        return apply(leaf, {"embedding": table}, ids)
-
     rows_BT = jnp.minimum(tokens_BT, config.num_rows - 1) if config.shared_ids else tokens_BT
-    token_BTD = look_up(params["token_embedding"]["embedding"], rows_BT) * config.embedding_scale
+    token_BTD = rows_of(params["token_embedding"]["embedding"], rows_BT).astype(config.dtype)
+    token_BTD *= config.embedding_scale
     if config.positions == "rotary":
         return token_BTD, None
     if config.positions == "learned":
         positions_TD = params["position_embedding"]["embedding"]
     else:
         positions_TD = jnp.asarray(sinusoidal_table(config.context_length, config.d_model), config.dtype)
-    return token_BTD, look_up(positions_TD, position_BT)
+    return token_BTD, rows_of(positions_TD, position_BT).astype(config.dtype)
 
 
 def _run_blocks(
@@ -203,13 +226,16 @@ def _run_blocks(
     near: Sight | None,
     cache: KVCache | None,
     key: jax.Array | None,
+    first_row: jax.typing.ArrayLike,
 ) -> tuple[jax.Array, KVCache | None, SeenInBlock]:
     first = jnp.int32(0) if cache is None else cache.length
 
     def run_block(x_BTD: jax.Array, layer: tuple) -> tuple:
         block_params, is_global, dropout_keys, slots = layer
         look = far if near is None else jax.tree.map(partial(jnp.where, is_global), far, near)
-        x_BTD, slots, seen = apply(Block(config), block_params, x_BTD, look, slots, first, dropout_keys)
+        x_BTD, slots, seen = apply(
+            Block(config), block_params, x_BTD, look, slots, first, dropout_keys, first_row
+        )
         return x_BTD, (slots, seen)
 
     if config.remat:

@@ -88,6 +88,7 @@ class Block(nn.Module):
         cache: LayerCache | None,
         first: jax.Array,
         keys: jax.Array | None,
+        first_row: jax.typing.ArrayLike = 0,
     ) -> tuple[jax.Array, LayerCache | None, SeenInBlock]:
         c = self.config
         weights_key, attention_key, mlp_key = (None, None, None) if keys is None else keys
@@ -107,19 +108,19 @@ class Block(nn.Module):
         weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(c, q_BTNH, k_BSKH, sight.mask)
         kernel = fused_kernel(c) if cache is None else None
         if kernel is None:
-            kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype))
+            kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype), first_row)
             mixed_BTNH = mix(kept_BNTS, v_BSKH)
         else:  # The weights are then for those who look, and otherwise never computed.
             mixed_BTNH = fused_attention(kernel, c, q_BTNH, k_BSKH, v_BSKH, sight.windowed, sight.start)
         projected_BTD = self._project("attention_output", c.d_model, mixed_BTNH, c.output_bias, residual=True)
         attention_output_BTD = self._norm_after("attention_output_norm", projected_BTD)
-        after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD)
+        after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD, first_row)
 
         mlp_input_BTD = self._norm_before("norm_2", after_attention_BTD)
         mlp = self._experts if c.num_experts else self._mlp
         down_BTD, mlp_hidden, mlp_active, routing = mlp(mlp_input_BTD)
         mlp_output_BTD = self._norm_after("mlp_output_norm", down_BTD)
-        output_BTD = after_attention_BTD + dropout(mlp_key, c.dropout, mlp_output_BTD)
+        output_BTD = after_attention_BTD + dropout(mlp_key, c.dropout, mlp_output_BTD, first_row)
         seen = SeenInBlock(
             block_input=x_BTD,
             attention_input=attention_input_BTD,

@@ -67,18 +67,34 @@ def mix_experts(
     return output_BTD, in_order(hidden_MF), in_order(active_MF)
 
 
-def imbalance(probabilities_LBTE: jax.Array, chosen_LBTC: jax.Array, weights_BT: jax.Array) -> jax.Array:
+class Use(NamedTuple):
+    """What a batch makes of its experts; of parts of a batch, `shares` add up to those of the whole."""
+
+    weight: jax.Array  # [], of all tokens of the whole batch
+    shares: jax.Array  # [L, E], of the choices, by expert
+
+
+def expert_use(
+    chosen_LBTC: jax.Array, num_experts: int, weights_BT: jax.Array, whole_weight: jax.Array
+) -> Use:
+    """What these tokens, in a batch whose tokens weigh `whole_weight`, make of the experts; one with weight 0
+    does not count.
+    """
+    share_BT = weights_BT / jnp.maximum(whole_weight, 1)
+    taken_LBTE = jnp.mean(jax.nn.one_hot(chosen_LBTC, num_experts, dtype=share_BT.dtype), axis=-2)
+    return Use(whole_weight, jnp.einsum("BT,LBTE->LE", share_BT, taken_LBTE))
+
+
+def imbalance(probabilities_LBTE: jax.Array, weights_BT: jax.Array, use: Use) -> jax.Array:
     """How unevenly experts are used, as the mean over layers: 1 where all have as much to do, up to E where
-    one does all (Fedus et al. 2021, equation 4). Its gradient goes through the probabilities.
+    one does all (Fedus et al. 2021, equation 4). Its gradient goes through the probabilities, of which it is
+    linear: that of a whole batch is the sum over its parts, each with the use that the whole makes.
 
     Args:
         probabilities_LBTE: of every layer's router.
-        chosen_LBTC: experts that tokens took.
         weights_BT: tokens with weight 0 do not count.
+        use: of the whole batch.
     """
-    num_experts = probabilities_LBTE.shape[-1]
-    share_BT = weights_BT / jnp.maximum(jnp.sum(weights_BT), 1)
-    taken_LBTE = jnp.mean(jax.nn.one_hot(chosen_LBTC, num_experts, dtype=share_BT.dtype), axis=-2)
-    used_LE = jnp.einsum("BT,LBTE->LE", share_BT, taken_LBTE)
+    share_BT = weights_BT / jnp.maximum(use.weight, 1)
     likely_LE = jnp.einsum("BT,LBTE->LE", share_BT, probabilities_LBTE)
-    return num_experts * jnp.mean(jnp.sum(used_LE * likely_LE, axis=-1))
+    return probabilities_LBTE.shape[-1] * jnp.mean(jnp.sum(use.shares * likely_LE, axis=-1))

@@ -7,7 +7,7 @@ were this house's best model of that text.
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from llm_jax.config import Config
@@ -40,6 +40,14 @@ LADDER = (
     Size(512, 8, 8, 256, 16),
     Size(768, 12, 12, 512, 16),
 )
+
+
+# What a plan decides, unless it is given.
+_PLANNED = {
+    "model": [name for name in Size._fields if name != "batch_size"],
+    "optim": ["schedule", "warmup_steps"],
+    "train": ["batch_size", "steps", "eval_interval", "save_interval"],
+}
 
 
 class Costs(NamedTuple):
@@ -86,14 +94,26 @@ def with_size(config: Config, size: Size) -> Config:
     )
 
 
-def is_sized(config: Config) -> bool:
-    """Whether d_ff or a field of the ladder is not the default, or the model is one to start from: then the
-    size is the user's own.
+def is_sized(config: Config, given: Collection[str] = ()) -> bool:
+    """Whether d_ff or a field of the ladder is given or not the default, or the model is one to start from:
+    then the size is the user's own.
     """
-    default = Config()
+    own = {"model.d_ff", "train.batch_size", *(f"model.{name}" for name in Size._fields)}
     return (
-        bool(config.train.init_from) or config.model.d_ff != 0 or with_size(config, _size(default)) != config
+        bool(config.train.init_from)
+        or not own.isdisjoint(given)
+        or config.model.d_ff != 0
+        or with_size(config, _size(Config())) != config
     )
+
+
+def with_fall(config: Config, given: Collection[str] = ()) -> Config:
+    """The configuration with a learning rate that falls at the end of the time: a constant one that nobody
+    gave becomes warm-up-stable-decay.
+    """
+    if config.optim.schedule != "constant" or "optim.schedule" in given:
+        return config
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, schedule="wsd"))
 
 
 def choose_rung(parameters: Sequence[int], tokens_seen: Sequence[float], training_tokens: int) -> int:
@@ -114,11 +134,11 @@ def choose_rung(parameters: Sequence[int], tokens_seen: Sequence[float], trainin
     return max(fits, default=0)
 
 
-def plan_run(config: Config, seconds: float, costs: Costs) -> Plan:
+def plan_run(config: Config, seconds: float, costs: Costs, given: Collection[str] = ()) -> Plan:
     """The steps, evaluations, saves and schedule with which a run ends after so many seconds.
 
-    A constant learning rate becomes warm-up-stable-decay, and a warm-up of 0 a twentieth of the steps, at
-    most 100; another schedule stays and is stretched over the steps.
+    A warm-up of 0 that nobody gave becomes a twentieth of the steps, at most 100; the schedule is stretched
+    over the steps.
 
     Raises:
         UserError: the time is too short for a step.
@@ -135,32 +155,26 @@ def plan_run(config: Config, seconds: float, costs: Costs) -> Plan:
             f"{fixed:.0f} s here; give {math.ceil(fixed + 10)}s or more"
         )
     interval = math.ceil(steps / (looks + 1))
-    optim = config.optim
-    optim = dataclasses.replace(
-        optim,
-        schedule="wsd" if optim.schedule == "constant" else optim.schedule,
-        warmup_steps=min(steps, optim.warmup_steps or min(100, steps // 20)),
-    )
+    warmup = config.optim.warmup_steps
+    if not warmup and "optim.warmup_steps" not in given:
+        warmup = min(100, steps // 20)
+    optim = dataclasses.replace(config.optim, warmup_steps=min(steps, warmup))
     train = dataclasses.replace(config.train, steps=steps, eval_interval=interval, save_interval=interval)
     tokens = steps * train.batch_size * config.model.context_length
     expected = fixed + looks * looking + steps * costs.step
     return Plan(dataclasses.replace(config, optim=optim, train=train), tokens, expected)
 
 
-def adopt_plan(config: Config, planned: Config) -> Config:
-    """The configuration with everything that a plan decides taken from a run that was planned before."""
-    optim, train = planned.optim, planned.train
-    return dataclasses.replace(
-        with_size(config, _size(planned)),
-        optim=dataclasses.replace(config.optim, schedule=optim.schedule, warmup_steps=optim.warmup_steps),
-        train=dataclasses.replace(
-            config.train,
-            batch_size=train.batch_size,
-            steps=train.steps,
-            eval_interval=train.eval_interval,
-            save_interval=train.save_interval,
-        ),
-    )
+def adopt_plan(config: Config, planned: Config, given: Collection[str] = ()) -> Config:
+    """The configuration with everything that a plan decides, and nobody gave, taken from a run that was
+    planned before.
+    """
+    sections = {}
+    for section, names in _PLANNED.items():
+        theirs = getattr(planned, section)
+        free = {name: getattr(theirs, name) for name in names if f"{section}.{name}" not in given}
+        sections[section] = dataclasses.replace(getattr(config, section), **free)
+    return dataclasses.replace(config, **sections)
 
 
 def _size(config: Config) -> Size:

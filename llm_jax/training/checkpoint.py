@@ -19,6 +19,7 @@ from llm_jax.training.step_folder import (
     State,
     leaves_digest,
     load_everything,
+    load_params,
     load_step,
     open_manifest,
     write_step,
@@ -186,19 +187,19 @@ def read_digest(directory: Path, part: str, step: int) -> str:
 def read_params(
     directory: Path, abstract_params: Tree, *, name: str = "params", step: int | None = None
 ) -> tuple[Tree, dict[str, Any]]:
-    """One part of the newest checkpoint that verifies, and what it says of itself; changes nothing on disk.
+    """Parameters of the newest checkpoint that verifies, and what it says of itself; changes nothing on disk.
 
     Args:
         directory: as given to `Checkpoints`.
-        abstract_params: shape structs of that part.
+        abstract_params: shape structs of that part; its types are those that come back, since a run keeps
+            wider ones than a model's own.
         name: which part of the state.
         step: a certain one instead of the newest.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it holds another model.
     """
-    state, about = _newest(directory, step, lambda path: load_step(path, {name: abstract_params}))
-    return state[name], about
+    return _newest(directory, step, lambda path: load_params(path, name, abstract_params))
 
 
 def read_restored(directory: Path, abstract_state: State) -> Restored:

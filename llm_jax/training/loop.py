@@ -5,6 +5,7 @@ functions that the door passes in.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class Surroundings(NamedTuple):
     ]  # after each compiled call: its steps, and metrics of `train_steps` of each as numbers
     on_evaluation: Callable[[int, Tree, dict[str, float]], None]
     warn: Callable[[str], None]
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext  # around what is no training step
 
 
 def train(
@@ -55,8 +57,8 @@ def train(
     with stop_requests() as stop_requested:
         if settings.init_from and not step:
             # What the model was worth before: the run is judged by what it adds.
-            score = around.evaluate(evaluated_params(state))
-            around.on_evaluation(0, evaluated_params(state), score)
+            score = around.evaluate(evaluated_params(config.model, state))
+            around.on_evaluation(0, evaluated_params(config.model, state), score)
         while step < settings.steps:
             steps = range(step + 1, _next_pause(settings, step) + 1)
             batches = [around.batch_at(batch_index + number) for number in range(len(steps))]
@@ -73,19 +75,20 @@ def train(
                 step = int(state["counters"]["step"])
                 pending.clear()
                 continue
-            if evaluating:
-                score = around.evaluate(evaluated_params(state))
-                around.on_evaluation(step, evaluated_params(state), score)
             if saving:
-                loss = score["validation_loss"] if evaluating else None
-                checkpoints.save(step, state, metrics=score if evaluating else {}, score=loss)
+                with around.aside():
+                    if evaluating:
+                        score = around.evaluate(evaluated_params(config.model, state))
+                        around.on_evaluation(step, evaluated_params(config.model, state), score)
+                    loss = score["validation_loss"] if evaluating else None
+                    checkpoints.save(step, state, metrics=score if evaluating else {}, score=loss)
             if stopping and step < settings.steps:
                 checkpoints.require_saved()
                 raise InterruptedAndSaved(
                     f"stopped by a signal; step {step} is saved: the same command goes on from there"
                 )
     checkpoints.require_saved()
-    return state, score or around.evaluate(evaluated_params(state))
+    return state, score or around.evaluate(evaluated_params(config.model, state))
 
 
 def start_state(

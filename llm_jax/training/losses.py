@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from llm_jax.batch import Batch
 from llm_jax.model.decoder import head_weights, hidden_states, row_logits
 from llm_jax.model.layers import head_scores
-from llm_jax.model.moe import imbalance
+from llm_jax.model.moe import Use, expert_use, imbalance
 from llm_jax.model.seen import Seen
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
@@ -124,16 +124,28 @@ def weighted_sum(nats_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, 
 
 
 def next_token_nats(
-    params: Tree, config: ModelConfig, batch: Batch, dropout_key: jax.Array | None
+    params: Tree,
+    config: ModelConfig,
+    batch: Batch,
+    dropout_key: jax.Array | None,
+    first_row: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
-    """Cross-entropy of each next token, [B, T], without weights; dropout with a key."""
-    return _nats_and_seen(params, config, batch, dropout_key)[0]
+    """Cross-entropy of each next token, [B, T], without weights; dropout with a key, in a part of a batch
+    that of its rows from `first_row` on.
+    """
+    return _nats_and_seen(params, config, batch, dropout_key, first_row)[0]
 
 
 def _nats_and_seen(
-    params: Tree, config: ModelConfig, batch: Batch, dropout_key: jax.Array | None
+    params: Tree,
+    config: ModelConfig,
+    batch: Batch,
+    dropout_key: jax.Array | None,
+    first_row: jax.typing.ArrayLike,
 ) -> tuple[jax.Array, Seen]:
-    hidden_BTD, _, seen = hidden_states(params, config, batch.tokens, dropout_key=dropout_key)
+    hidden_BTD, _, seen = hidden_states(
+        params, config, batch.tokens, dropout_key=dropout_key, first_row=first_row
+    )
     if config.logit_cap:  # whose slope head_nats does not know
         rows_BTR = row_logits(params, config, hidden_BTD)
         return cross_entropy(rows_BTR, batch.targets, config.shared_ids), seen
@@ -144,18 +156,50 @@ def _nats_and_seen(
 
 
 def next_token_loss(
-    params: Tree, config: ModelConfig, batch: Batch, dropout_key: jax.Array | None
+    params: Tree,
+    config: ModelConfig,
+    batch: Batch,
+    dropout_key: jax.Array | None,
+    first_row: jax.typing.ArrayLike = 0,
+    use: Use | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """(sum, weight) of the cross-entropy of each next token; dropout with a key. A mixture of experts adds
-    its imbalance to the gradient, not to the sum, which stays comparable.
+    its imbalance to the gradient, not to the sum, which stays comparable. Gradients of the parts of a batch
+    add up to that of the whole, if each is given its place and what the whole makes of its experts.
+
+    Args:
+        params: of the model.
+        config: its shape.
+        batch: a whole one, or some rows of one.
+        dropout_key: that of the whole batch.
+        first_row: the first row's number in the whole batch.
+        use: of the whole batch, where these are not all of it and the router is pulled.
     """
-    nats_BT, seen = _nats_and_seen(params, config, batch, dropout_key)
+    nats_BT, seen = _nats_and_seen(params, config, batch, dropout_key, first_row)
     total, weight = weighted_sum(nats_BT, batch.weights)
-    if config.num_experts and config.router_balance:
+    if pulls_router(config):
         probabilities, chosen, _ = seen.blocks.routing
-        pull = config.router_balance * weight * imbalance(probabilities, chosen, batch.weights)
+        use = use or expert_use(chosen, config.num_experts, batch.weights, weight)
+        pull = config.router_balance * use.weight * imbalance(probabilities, batch.weights, use)
         total += (pull - jax.lax.stop_gradient(pull)).astype(total.dtype)
     return total, weight
+
+
+def pulls_router(config: ModelConfig) -> bool:
+    """Whether the loss has a gradient towards an even use of experts, which a part of a batch cannot know."""
+    return bool(config.num_experts and config.router_balance)
+
+
+def parts_use(params: Tree, config: ModelConfig, parts: Batch, key: jax.Array, first_rows: jax.Array) -> Use:
+    """What a batch that is cut along B, [parts, B / parts, T], makes of its experts: a forward pass."""
+    weight = jnp.sum(parts.weights)
+
+    def part_shares(part: tuple[Batch, jax.Array]) -> jax.Array:
+        batch, first_row = part
+        _, _, seen = hidden_states(params, config, batch.tokens, dropout_key=key, first_row=first_row)
+        return expert_use(seen.blocks.routing.chosen, config.num_experts, batch.weights, weight).shares
+
+    return Use(weight, jnp.sum(jax.lax.map(part_shares, (parts, first_rows)), axis=0))
 
 
 @partial(jax.jit, static_argnums=1)

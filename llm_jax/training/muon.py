@@ -39,12 +39,13 @@ def muon_for_kernels(others: optax.GradientTransformation) -> optax.GradientTran
     return optax.partition({"muon": muon, "others": others}, _labels)
 
 
-def _labels(params: Tree) -> Tree:
-    def label(path: tuple, _: jax.Array) -> str:
-        is_matrix = path[0].key == "blocks" and path[-1].key == "kernel" and path[-2].key in _AXES
-        return "muon" if is_matrix else "others"
+def is_muons(path: tuple) -> bool:
+    """Whether Muon moves the parameter at this path of the tree."""
+    return path[0].key == "blocks" and path[-1].key == "kernel" and path[-2].key in _AXES
 
-    return jax.tree.map_with_path(label, params)
+
+def _labels(params: Tree) -> Tree:
+    return jax.tree.map_with_path(lambda path, _: "muon" if is_muons(path) else "others", params)
 
 
 def _axes(kernels: Any) -> Any:

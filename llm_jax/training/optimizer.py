@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from llm_jax.config import OptimConfig
-from llm_jax.training.muon import muon_for_kernels
+from llm_jax.training.muon import is_muons, muon_for_kernels
 from llm_jax.tree import Tree
 
 
@@ -17,43 +17,58 @@ class Horizon(NamedTuple):
 
     steps: jax.Array  # of the whole run
     warmup_steps: jax.Array
+    skipped: jax.Array  # steps so far that had no effect: time passed, but the optimizer did not count them
 
 
 def make_horizon(optim: OptimConfig, steps: int) -> Horizon:
-    """The horizon of a run of so many steps."""
-    return Horizon(jnp.int32(steps), jnp.int32(optim.warmup_steps))
+    """The horizon of a run of so many steps, of which none was skipped."""
+    return Horizon(jnp.int32(steps), jnp.int32(optim.warmup_steps), jnp.int32(0))
 
 
 def make_schedule(optim: OptimConfig, horizon: Horizon) -> optax.Schedule:
-    """Learning rate by optimizer step: a straight warm-up, then constant, cosine or warm-up-stable-decay.
+    """Learning rate by the optimizer's count: a straight warm-up, then constant, cosine or
+    warm-up-stable-decay.
+
+    Cosine and wsd give the last step exactly `final_fraction` of the peak. The warm-up comes first: the fall
+    has what it leaves, one step at least, and a warm-up as long as the run ends one step early.
 
     Args:
         optim: the peak and the shape.
-        horizon: cosine and wsd reach `final_fraction` of the peak at its end.
+        horizon: of the run.
     """
-    peak, (steps, warmup) = optim.learning_rate, horizon
-    after_warmup = jnp.maximum(1, steps - warmup)
-    if optim.schedule == "wsd":
-        falling = jnp.maximum(1, jnp.round(steps * optim.decay_fraction))
-        fall = optax.linear_schedule(peak, peak * optim.final_fraction, 1)
-    else:
-        falling = after_warmup
-        fall = optax.cosine_decay_schedule(peak, 1, optim.final_fraction)
-    shape = optax.constant_schedule(peak) if optim.schedule == "constant" else fall
+    peak, (steps, warmup, skipped) = optim.learning_rate, horizon
+    last, falls = steps - 1, optim.schedule != "constant"
+    if falls:
+        warmup = jnp.minimum(warmup, last)
+    wanted = jnp.round(steps * optim.decay_fraction) if optim.schedule == "wsd" else last
+    falling = jnp.clip(wanted, 1, jnp.maximum(1, last - warmup))
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
-        count = jnp.asarray(count)
-        since = count - warmup - jnp.maximum(0, after_warmup - falling)
+        count = jnp.asarray(count) + skipped
         # The first step already moves: it is one of warmup_steps equal rises, not a step at rate 0.
-        return jnp.where(count < warmup, peak * (count + 1) / (warmup + 1), shape(since / falling))
+        rising = jnp.where(count < warmup, peak * (count + 1) / (warmup + 1), peak)
+        if not falls:
+            return rising
+        left = jnp.clip((last - count) / falling, 0, 1)
+        share = left if optim.schedule == "wsd" else (1 - jnp.cos(jnp.pi * left)) / 2
+        return jnp.minimum(rising, peak * share + peak * optim.final_fraction * (1 - share))
 
     return schedule
 
 
+def horizon_at(horizon: Horizon, step: jax.Array, opt_state: Any) -> Horizon:
+    """The horizon after so many steps: those that the optimizer's state did not count were skipped."""
+    return horizon._replace(skipped=step - _count(opt_state))
+
+
 def learning_rate(optim: OptimConfig, horizon: Horizon, opt_state: Any) -> jax.Array:
     """The rate that the next update from this optimizer state is scaled by."""
+    return jnp.asarray(make_schedule(optim, horizon)(_count(opt_state)))
+
+
+def _count(opt_state: Any) -> jax.Array:
     (_, count), *_ = optax.tree.get_all_with_path(opt_state, "count")
-    return jnp.asarray(make_schedule(optim, horizon)(count))
+    return count
 
 
 def decay_mask(params: Tree) -> Tree:
@@ -64,17 +79,16 @@ def decay_mask(params: Tree) -> Tree:
 def rate_factors(params: Tree, optimizer: str, width_ratio: float) -> Tree:
     """By what muP multiplies the rate of each parameter in a model so many times as wide as its base.
 
-    Adam's entries are as large at every width, and a sum over the width of aligned ones grows with it: the
-    kernels of blocks and head get 1 / ratio, what adds up over no width (embeddings, biases, norms) 1 (Yang
-    et al. 2022, table 3, which equals their table 8). Muon's update at Adam's size has a spectral norm that
-    grows with the root of the width only, hence 1 / sqrt(ratio) (Yang, Simon and Bernstein 2023).
+    Adam's entries are as large at every width, and a sum over the width of aligned ones grows with it: its
+    kernels (blocks, routers, head) get 1 / ratio, what adds up over no width (embeddings, biases, norms) 1
+    (Yang et al. 2022, table 3, which equals their table 8). Muon's update at Adam's size has a spectral norm
+    that grows with the root of the width only, hence 1 / sqrt(ratio) (Yang, Simon and Bernstein 2023).
     """
-    in_blocks = width_ratio ** (-0.5 if optimizer == "muon" else -1)
 
     def factor(path: tuple, _: jax.Array) -> float:
         if path[-1].key != "kernel":
             return 1.0
-        return in_blocks if path[0].key == "blocks" else 1 / width_ratio
+        return width_ratio ** (-0.5 if optimizer == "muon" and is_muons(path) else -1)
 
     return jax.tree.map_with_path(factor, params)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PARTS = {
-    "embedding": ("embedding", "Embed"),
+    "embedding": ("embedding",),
     "layer norms": ("norm_1", "norm_2", "final_norm"),
     "attention projections": ("query", "key", "value", "attention_output"),
     "attention": ("attention", "BNTS"),

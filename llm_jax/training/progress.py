@@ -3,6 +3,8 @@
 import math
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -29,6 +31,7 @@ class LiveLine:
         # Speed comes from the last few hundred calls of this process, so neither compilation nor an earlier
         # run counts.
         self._times: deque[tuple[int, float]] = deque(maxlen=300)
+        self._seconds_aside = 0.0
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=20),
@@ -41,6 +44,8 @@ class LiveLine:
             console=self.console,
             disable=not self.console.is_terminal,
             refresh_per_second=4,
+            get_time=time.perf_counter,
+            speed_estimate_period=math.inf,  # The time left is that of evaluations and saves, too.
         )
         self._task = self._progress.add_task(
             "train", total=steps, completed=start, loss=float("nan"), speed=0.0, mfu=0.0
@@ -49,17 +54,24 @@ class LiveLine:
 
     def reach(self, step: int, loss: float) -> dict[str, float]:
         """Notes the last step of a compiled call that has just ended; gives the "tokens_per_second" and
-        "mfu", NaN after the first call and the first one after a pause.
+        "mfu", NaN after the first call and the first one after a roll-back.
         """
-        self._times.append((step, time.perf_counter()))
+        if self._times and step <= self._times[-1][0]:
+            self._times.clear()
+        self._times.append((step, time.perf_counter() - self._seconds_aside))
         speed = self._speed()
         mfu = speed * self._flops_per_token / self._peak_flops
         self._progress.update(self._task, completed=step, loss=loss, speed=speed, mfu=mfu)
         return {"tokens_per_second": speed, "mfu": mfu}
 
-    def pause(self) -> None:
-        """Leaves out the time until the next step (an evaluation, a save) from the speed."""
-        self._times.clear()
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leaves out what is done within the block (an evaluation, a sample, a save) from the speed."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds_aside += time.perf_counter() - began
 
     def say(self, text: str) -> None:
         """Prints a line above the live one."""

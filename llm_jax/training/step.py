@@ -1,8 +1,9 @@
 """The train step: a pure function from (state, batch) to (state, metrics), many in one compiled call.
 
-The state is a dict of what the next step needs: "params", "opt_state", "ema" (when kept) and "counters". Keys
-derive from (seed, step). A step whose loss or gradient is not finite leaves parameters, optimizer and average
-as they were. Legend: K steps that one call can do, B batch, T tokens, L layers.
+The state is a dict of what the next step needs: "params", "opt_state", "ema" (when kept) and "counters", all
+in float32 or wider; the model reads "params" rounded to its own type (`precision`). Keys derive from (seed,
+step). A step whose loss or gradient is not finite leaves parameters, optimizer and average as they were.
+Legend: K steps that one call can do, B batch, T tokens, L layers.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +17,13 @@ import optax
 
 from llm_jax.batch import Batch
 from llm_jax.config import Config
-from llm_jax.model.decoder import abstract_params, init_params, stack_blocks, unstack_blocks
+from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
+from llm_jax.model.moe import Use
+from llm_jax.model.norms import wide
 from llm_jax.model_config import ModelConfig
-from llm_jax.training.losses import next_token_loss, next_token_nats
-from llm_jax.training.optimizer import Horizon, learning_rate, make_horizon, make_optimizer
+from llm_jax.training.losses import next_token_loss, next_token_nats, parts_use, pulls_router
+from llm_jax.training.optimizer import Horizon, horizon_at, learning_rate, make_horizon, make_optimizer
+from llm_jax.training.precision import rounded, with_masters
 from llm_jax.tree import Tree
 
 State = dict[str, Any]
@@ -41,13 +45,13 @@ def init_state(config: Config) -> State:
     after a roll-back, which leaves the data in between out), "skipped" (non-finite steps in a row) and
     "rollbacks".
     """
-    return state_from(config, init_params(_key(config, 0), config.model))
+    return state_from(config, init_params(_key(config, 0), with_masters(config.model)))
 
 
 def state_from(config: Config, params: Tree) -> State:
-    """The state before the first step with these parameters, in the types of the configuration."""
-    kinds = abstract_params(config.model)
-    params = jax.tree.map(lambda array, kind: array.astype(kind.dtype), params, kinds)
+    """The state before the first step with these parameters, in the type that training keeps."""
+    kind = with_masters(config.model).param_dtype
+    params = jax.tree.map(lambda array: array.astype(kind), params)
     state = {
         "params": params,
         "opt_state": make_optimizer(config.optim, _horizon(config), config.model.width_ratio).init(params),
@@ -63,9 +67,11 @@ def abstract_state(config: Config) -> State:
     return jax.eval_shape(lambda: init_state(config))
 
 
-def evaluated_params(state: State) -> Tree:
-    """The parameters that evaluation and sampling use: the average where one is kept."""
-    return state.get("ema", state["params"])
+def evaluated_params(model: ModelConfig, state: State) -> Tree:
+    """The parameters that evaluation and sampling use, in the model's own type: the average where one is
+    kept.
+    """
+    return rounded(state.get("ema", state["params"]), model)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -147,6 +153,7 @@ def _step(
     config: Config, horizon: Horizon, state: State, batch: Batch, measured: jax.Array
 ) -> tuple[State, dict[str, Any]]:
     counters = state["counters"]
+    horizon = horizon_at(horizon, counters["step"], state["opt_state"])
     rest = {name: value for name, value in state.items() if name != "counters"}
     sums, loss_sum, weight = _gradient(
         state["params"], config.model, batch, _dropout_key(config, state), config.train.accumulation_steps
@@ -189,7 +196,7 @@ def _step(
 @jax.named_scope("optimizer")
 def _updates(config: Config, horizon: Horizon, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
     """What the gradient `sums` x `scale` adds to the parameters, and the next optimizer state."""
-    grads = jax.tree.map(lambda g: (g * scale).astype(g.dtype), sums)
+    grads = jax.tree.map(lambda g: (g * scale).astype(wide(g.dtype)), sums)
     optimizer = make_optimizer(config.optim, horizon, config.model.width_ratio)
     return optimizer.update(grads, rest["opt_state"], rest["params"])
 
@@ -210,8 +217,14 @@ def _no_norms(tree: Tree) -> dict[str, jax.Array]:
 @partial(jax.jit, static_argnums=0)
 def step_nats(config: Config, state: State, batch: Batch) -> jax.Array:
     """Nats of each target, [B, T], under the dropout of the step that `train_step` would do from here."""
-    parts = _in_parts(batch, _dropout_key(config, state), config.train.accumulation_steps)
-    nats = jax.lax.map(lambda part: next_token_nats(state["params"], config.model, *part), parts)
+    key, parts = _dropout_key(config, state), _in_parts(batch, config.train.accumulation_steps)
+    params = rounded(state["params"], config.model)
+
+    def part_nats(part: tuple[Batch, jax.Array]) -> jax.Array:
+        rows, first_row = part
+        return next_token_nats(params, config.model, rows, key, first_row)
+
+    nats = jax.lax.map(part_nats, parts)
     return nats.reshape(batch.targets.shape)
 
 
@@ -221,7 +234,8 @@ def part_norms(tree: Any) -> dict[str, jax.Array]:
 
     def norm(part: Tree, first_axis: int) -> jax.Array:
         squares = [
-            jnp.sum(jnp.square(x), axis=tuple(range(first_axis, x.ndim))) for x in jax.tree.leaves(part)
+            jnp.sum(jnp.square(x.astype(wide(x.dtype))), axis=tuple(range(first_axis, x.ndim)))
+            for x in jax.tree.leaves(part)
         ]
         return jnp.sqrt(sum(squares))
 
@@ -237,36 +251,42 @@ def _dropout_key(config: Config, state: State) -> jax.Array:
     return _key(config, 1, state["counters"]["step"])
 
 
-def _in_parts(batch: Batch, key: jax.Array, parts: int) -> tuple[Batch, jax.Array]:
-    """The batch cut along B, [parts, B / parts, T], with a dropout key for each part."""
-    keys = jax.random.split(key, parts) if parts > 1 else key[None]
-    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch), keys
+def _in_parts(batch: Batch, parts: int) -> tuple[Batch, jax.Array]:
+    """The batch cut along B, [parts, B / parts, T], and each part's first row, [parts]."""
+    first_rows = jnp.arange(parts) * (len(batch.tokens) // parts)
+    return jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch), first_rows
 
 
 def _gradient(
     params: Tree, config: ModelConfig, batch: Batch, key: jax.Array, parts: int
 ) -> tuple[Tree, jax.Array, jax.Array]:
     """Gradient of the loss's sum over the whole batch, however many parts it is computed in, and (sum,
-    weight) of the loss.
+    weight) of the loss; at the parameters as the model reads them, in whose type that of one part is.
     """
+    params = rounded(params, config)
 
     @partial(jax.value_and_grad, has_aux=True)
-    def differentiate(params: Tree, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return next_token_loss(params, config, batch, key)
+    def differentiate(
+        params: Tree, batch: Batch, first_row: jax.typing.ArrayLike = 0, use: Use | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        return next_token_loss(params, config, batch, key, first_row, use)
 
     if parts == 1:
-        (loss_sum, weight), grads = differentiate(params, batch, key)
+        (loss_sum, weight), grads = differentiate(params, batch)
     else:
+        cut, first_rows = _in_parts(batch, parts)
+        use = parts_use(params, config, cut, key, first_rows) if pulls_router(config) else None
 
         def add_part(total: tuple, part: tuple) -> tuple[tuple, None]:
-            (loss_sum, weight), grads = differentiate(params, *part)
+            (loss_sum, weight), grads = differentiate(params, *part, use)
             return jax.tree.map(jnp.add, total, (grads, loss_sum, weight)), None
 
-        cut, part_keys = _in_parts(batch, key, parts)
-        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], cut), key)
+        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], cut))
         (sum_shape, weight_shape), grad_shapes = shapes
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grad_shapes, sum_shape, weight_shape))
-        (grads, loss_sum, weight), _ = jax.lax.scan(add_part, zeros, (cut, part_keys))
+        zeros = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, wide(s.dtype)), (grad_shapes, sum_shape, weight_shape)
+        )
+        (grads, loss_sum, weight), _ = jax.lax.scan(add_part, zeros, (cut, first_rows))
     return grads, loss_sum, weight
 
 

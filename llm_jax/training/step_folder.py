@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from llm_jax.errors import CheckpointError
-from llm_jax.training.integrity import checksums, describe
+from llm_jax.model.checks import check_types
+from llm_jax.training.integrity import checksums, describe, leaf_names
 
 State = dict[str, Any]
 _LEAST_IN_FLIGHT = 64 << 20  # bytes
@@ -71,6 +72,22 @@ def load_step(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]
     return state, manifest["about"]
 
 
+def load_params(path: Path, part: str, abstract_params: Any) -> tuple[Any, dict[str, Any]]:
+    """One part of a step, verified and then converted to the types that are asked for, from whatever floats
+    were saved; and what the step says of itself.
+
+    Raises: as `load_step`, but for types.
+    """
+    saved = open_manifest(path)["leaves"].get(part, {})
+    kinds, structure = jax.tree.flatten(abstract_params)
+    as_saved = [
+        kind.update(dtype=saved[name][0]) if name in saved else kind
+        for name, kind in zip(leaf_names(abstract_params), kinds, strict=True)
+    ]
+    state, about = load_step(path, {part: jax.tree.unflatten(structure, as_saved)})
+    return jax.tree.map(lambda leaf, kind: leaf.astype(kind.dtype), state[part], abstract_params), about
+
+
 def _require_sums(state: State, leaves: dict[str, dict[str, list]]) -> None:
     for part, tree in state.items():
         for name, sums in checksums(tree).items():
@@ -88,7 +105,12 @@ def _require_same(path: Path, part: str, got: dict[str, list], wanted: dict[str,
     ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise CheckpointError(f"{path} holds another model or optimizer: {'; '.join(faults[:3])}{more}")
+        what = "another model or optimizer"
+        if {name: shape for name, (_, shape, *_) in got.items()} == {
+            name: kind[1] for name, kind in wanted.items()
+        }:
+            what = "what training keeps in another type; train.init_from starts a new run from its parameters"
+        raise CheckpointError(f"{path} holds {what}: {'; '.join(faults[:3])}{more}")
 
 
 def _describe_with_sums(tree: Any) -> dict[str, list]:
@@ -102,8 +124,14 @@ def _seal(about: Mapping[str, Any], leaves: dict[str, Any]) -> dict[str, str]:
 
 
 def load_everything(path: Path) -> State:
-    """All parts of a step as the nested arrays that were saved. Damaged when they cannot be trusted."""
+    """All parts of a step as the nested arrays that were saved.
+
+    Raises:
+        Damaged: they cannot be trusted.
+        UserError: JAX would narrow them.
+    """
     leaves = open_manifest(path)["leaves"]
+    check_types((kind for part in leaves.values() for kind, *_ in part.values()), f"an array in {path}")
     state = _orbax(path, dict.fromkeys(leaves), _largest(leaves))
     _require_sums(state, leaves)
     return state

@@ -81,7 +81,7 @@ def _text_to_input(lesson: Lesson) -> list[Stage]:
         Stage(
             "batch",
             r"x_{b,i} = t_{s_b + i}, \quad y_{b,i} = t_{s_b + i + 1}",
-            [statement(batches._cut, "window_BT"), statement(batches._cut, "return")],
+            [statement(batches.batch_at, "text_BL"), statement(batches._batch, "return")],
             [
                 View("x", ("batch", "time"), x_BT, columns=inputs),
                 View("y", ("batch", "time"), y_BT, columns=targets),

@@ -23,6 +23,7 @@ PATTERNS = {
     "rank_pattern": {"v_proj": 5, "layers.1.mlp.up_proj": 2, r"^model\.layers\.[02]\.self_attn.o_proj": 7}
 }
 PATTERNS |= {"alpha_pattern": {"q_proj": 3, r"layers\.\d+\.mlp\.down_proj": 40, "self_attn.(v|k)_proj": 1.5}}
+TIED = "llama, tied, biases, wide heads"
 # Name -> the family, and the fields of the adapter's configuration.
 ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, every layer, patterns": ("llama", {"target_modules": "all-linear"} | PATTERNS),
@@ -37,6 +38,25 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"target_modules": ["q_proj", "gate_proj"], "init_lora_weights": "orthogonal"}),
     "phi3": ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj"], "rank_pattern": {"qkv_proj": 9}}),
     "qwen3 moe": ("qwen3 moe", {"target_modules": ["o_proj"]}),
+    "llama, whole modules": (
+        "llama",
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head", "input_layernorm"]},
+    ),
+    "gemma2, a tied head saved whole": (
+        "gemma2",
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ),
+    "gpt2, a tied embedding saved whole": ("gpt2", {"target_modules": ["c_fc"], "modules_to_save": ["wte"]}),
+    "llama, tied, both saved whole": (
+        TIED,
+        {"target_modules": ["k_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ),
+    "llama, tied, both saved whole and tied": (
+        TIED,
+        {"target_modules": ["k_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    ),
+    "llama, tied, factors of the embedding": (TIED, {"target_modules": ["embed_tokens", "q_proj"]}),
+    "llama, tied, factors of the head": (TIED, {"target_modules": ["lm_head"]}),
 }
 
 
@@ -58,15 +78,16 @@ def test_logits_of_an_import_with_an_adapter_equal_pefts(name: str, tmp_path: Pa
         tokens = torch.tensor(WINDOW[:, :-1])
         plain = adapted(tokens).logits.numpy()
         for path, parameter in adapted.named_parameters():
-            if "lora_" in path:
+            if "lora_" in path or "modules_to_save" in path:
                 parameter += 0.1 * torch.randn_like(parameter)
         wanted = adapted(tokens).logits.numpy()
         adapted.save_pretrained(tmp_path / "adapter")
         merged = adapted.merge_and_unload()(tokens).logits.numpy()
     config = dataclasses.replace(read_model_config(config_json), dtype="float32", param_dtype="float32")
-    found = merge_adapter(open_directory(tmp_path / "base"), tmp_path / "adapter", config)
+    found, config = merge_adapter(open_directory(tmp_path / "base"), tmp_path / "adapter", config)
     params = import_params(config_json["model_type"], config, found.shapes, found.read)
     logits = np.asarray(jax.jit(forward, static_argnums=1)(params, config, as_batch(WINDOW).tokens)[0])
     require_near(logits, wanted, 1e-4, 1e-5)
-    require_near(logits, merged, 1e-4, 1e-5)
+    if "tied, factors" not in name:  # peft's own merge changes the embedding and the head as one
+        require_near(logits, merged, 1e-4, 1e-5)
     assert np.linalg.norm(wanted - plain) > 0.05 * np.linalg.norm(plain)

@@ -24,13 +24,14 @@ from llm_jax.interop.families import read_model_config
 from llm_jax.trained import Trained
 from tests.conftest import ROOT
 from tests.test_gguf_writing import MODELS, random_params
+from tests.test_start_tokens import byte_tokenizer
 
 PROSE = (ROOT / "data" / "sales_handbook.txt").read_text(encoding="utf-8")[:12000]
 HARD = [
     "  a  1 12 1234567 3.14159 ½ ² ١٢٣  ",
     "tabs\t\tand   spaces   \n\n  \n\r\n end  \n\n\n",
     "😀👩‍👩‍👧‍👦 ☕️ e\u0301 é \u212b 漢字カタカナ\u3000。",
-    "I'M you're they'LL we'd it'S 'tis O'ſ <b>$5 + 50%</b> <s> [INST] ▁ Ġ",
+    "I'M you're they'LL we'd it'S 'tis O'ſ <b>$5 + 50%</b> <i> [INST] ▁ Ġ",
     PROSE,
 ]
 
@@ -40,6 +41,7 @@ def tokenizers() -> dict[str, Tokenizer]:
     bpe = train_bpe(PROSE, 600)
     return {
         "bytes": ByteTokenizer(),
+        "bytes after a start": byte_tokenizer(),
         "characters": CharacterTokenizer(PROSE),
         "bpe": bpe,
         "cl100k_base": named_tokenizer("cl100k_base"),
@@ -62,10 +64,10 @@ def test_auto_tokenizer_gives_our_ids_and_generate_our_tokens(
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     for text in HARD:
         ids = tokenizer.encode(text).tolist()
-        assert theirs(text)["input_ids"] == ids
+        assert theirs(text)["input_ids"] == [*tokenizer.start_ids, *ids]
         assert theirs.decode(ids) == text == decode(tokenizer, ids)
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-    ids = tokenizer.encode("The salesperson").tolist()
+    ids = model.encode_prompt("The salesperson")
     prompt = torch.tensor([ids])
     greedy = GenerationConfig(max_new_tokens=20, do_sample=False, pad_token_id=0)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from llm_jax import command
 from llm_jax.config import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.data.tokenizers import named_tokenizer
+from llm_jax.evaluation.kinks import Wanted, follow
 from llm_jax.interop.torch_tutorial import export_state_dict, infer_config
 from llm_jax.model.decoder import init_params
 from llm_jax.proof import tutorial_program
@@ -80,7 +81,8 @@ def compare(shape: tuple[int, ...], dtype: str, seed: int, steps: int) -> None:
                 near(gradients[name], parameter.grad, BOUNDS[dtype], name)
         optimizer.step()
         losses.append(torch_loss.item())
-    near(program.train(weights, batches, 1e-3)[0], losses, BOUNDS[dtype], "losses")
+    wanted = Wanted(weights, batches, 1e-3, np.array(losses), BOUNDS[dtype] * max(losses))
+    near(follow(program, wanted, print).losses, losses, BOUNDS[dtype], "losses")
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
