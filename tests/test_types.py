@@ -17,7 +17,7 @@ from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.train import train
 from llm_jax.trained import Trained
-from llm_jax.training.checkpoint import verify_steps
+from llm_jax.training.checkpoint import read_params, verify_steps
 from llm_jax.tree import Tree
 from tests.test_origin import a_model
 from tests.test_runs import run_door, words_for
@@ -62,6 +62,8 @@ def test_a_float64_model_is_refused_and_not_called_damaged(
         llm_jax.load(directory)
     with pytest.raises(UserError, match=_WAY_OUT):
         verify_steps(directory / "checkpoints")
+    with pytest.raises(UserError, match=_WAY_OUT):  # also for who wants it in float32
+        read_params(directory / "checkpoints", abstract_params(dataclasses.replace(tiny, vocab_size=257)))
     run_door(evaluate, [str(directory)], status=2)
     assert _WAY_OUT in capsys.readouterr().err
 

@@ -76,9 +76,10 @@ def load_params(path: Path, part: str, abstract_params: Any) -> tuple[Any, dict[
     """One part of a step, verified and then converted to the types that are asked for, from whatever floats
     were saved; and what the step says of itself.
 
-    Raises: as `load_step`, but for types.
+    Raises: as `load_step`, but for types; UserError where JAX would narrow the saved ones.
     """
     saved = open_manifest(path)["leaves"].get(part, {})
+    check_types((kind for kind, *_ in saved.values()), f"an array in {path}")
     kinds, structure = jax.tree.flatten(abstract_params)
     as_saved = [
         kind.update(dtype=saved[name][0]) if name in saved else kind
