@@ -91,12 +91,11 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, files: dict[str, 
     assert len(str(caught.value)) < 300 + len(str(tmp_path))
 
 
-def test_a_link_out_of_the_directory_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_that_leads_nowhere_is_not_a_missing_file(tmp_path: Path) -> None:
     home = tmp_path / "model"
     home.mkdir()
-    (tmp_path / "secret").write_text("{}")
     for name in (CONFIG, TEMPLATE):
-        (home / name).symlink_to(tmp_path / "secret")
+        (home / name).symlink_to(tmp_path / "absent")
         with pytest.raises(CheckpointError, match="is a link to"):
             read(home, {})
         (home / name).unlink()
@@ -130,7 +129,7 @@ BAD_KEYS = [
     ({"tokenizer.ggml.eot_token_id": -1}, "eot_token_id must be a whole number"),
     ({"tokenizer.ggml.bos_token_id": 1.0}, "bos_token_id must be a whole number"),
     ({"tokenizer.ggml.eom_token_id": "2"}, "eom_token_id must be a whole number"),
-    ({"tokenizer.ggml.padding_token_id": 2.0}, "padding_token_id must be an id, got '2.0'"),
+    ({"tokenizer.ggml.padding_token_id": 2.0}, "padding_token_id must be a whole number"),
 ]
 
 
