@@ -126,6 +126,10 @@ def test_a_directory_with_a_tokenizer_model_alone_is_read(tmp_path: Path) -> Non
     assert (tokenizer.token_id("<|im_end|>"), tokenizer.token_id("<s>"), remark) == (600, 1, None)
     theirs = sentencepiece.SentencePieceProcessor(model_proto=raw)
     assert tokenizer.encode(LINES[0]).tolist() == theirs.encode(LINES[0])
+    assert tokenizer.start_ids == ()
+    for said, start_ids in (("true", (1,)), ("false", ())):  # as transformers puts it
+        (tmp_path / "tokenizer_config.json").write_text(f'{{"add_bos_token": {said}}}')
+        assert read_directory_tokenizer(tmp_path)[0].start_ids == start_ids
     (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
     with pytest.raises(DataError, match="must be a SentencePiece model, and is none; give --tokenizer with"):
         read_directory_tokenizer(tmp_path)

@@ -107,8 +107,7 @@ def test_a_directory_without_a_tokenizer_says_what_to_do(tmp_path: Path) -> None
     home = tmp_path / "home"
     home.mkdir()
     (home / "tokenizer.json").symlink_to(written(tmp_path / "elsewhere") / "tokenizer.json")
-    with pytest.raises(CheckpointError, match="is a link to"):
-        read_directory_tokenizer(home)
+    assert read_directory_tokenizer(home)[0].vocab_size
 
 
 def test_a_vocabulary_with_holes_gets_no_token_at_an_id_that_is_taken() -> None:
