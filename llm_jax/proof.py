@@ -18,7 +18,7 @@ from llm_jax.config import Config, OptimConfig, SamplingConfig, TrainConfig
 from llm_jax.errors import CheckpointError, DataError
 from llm_jax.evaluation.golden import Arrays, group, read_golden
 from llm_jax.evaluation.kinks import Followed, Kink, Program
-from llm_jax.evaluation.parity import FLOAT32, FOR_INFORMATION, ON_A_BRANCH, Row, compare
+from llm_jax.evaluation.parity import FLOAT32, FOR_INFORMATION, Row, compare, on_a_branch
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.interop.torch_tutorial import (
     export_state_dict,
@@ -71,12 +71,14 @@ def judge(golden: Arrays, report: Callable[[str], None]) -> dict[str, Judged]:
     Float32 is held to bounds. Float64 is for information, unless rounding chose the branch on which float32
     holds.
     """
-    judged, bounds = {}, FLOAT32
+    judged, bounds, search = {}, FLOAT32, True
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
             program = tutorial_program(group(golden, "init"), int(golden["hyper"][4]), dtype)
-            judged[dtype] = Judged(*compare(golden, program, bounds, report))
-        bounds = ON_A_BRANCH if judged[dtype].run.kinks else FOR_INFORMATION
+            judged[dtype] = Judged(*compare(golden, program, bounds, report, search=search))
+        run = judged[dtype].run
+        bounds = on_a_branch(golden) if run.kinks else FOR_INFORMATION
+        search = run.leaves_at is None or bool(run.kinks)
     return judged
 
 
@@ -119,10 +121,10 @@ def _sentences(run: Followed) -> Iterator[str]:
             f"on (row {kink.row}, token {kink.token}): its ReLU's input is {kink.input:.1e}, {kink.ulps:.1f} "
             f"units in the last place of its terms, and a gradient jumps by {kink.jump:.0e} of its largest."
         )
-    as_run = f"up to {run.as_run:.1e} off as run, beyond {run.bound:g} from step {run.leaves_at} on"
+    as_run = f"up to {run.as_run:.1e} off as run, beyond {run.bound:.2g} from step {run.leaves_at} on"
     if run.kinks:
         sides = " and ".join("on" if kink.on else "off" for kink in run.kinks)
-        yield f"losses: within {run.bound:g} on the branch where it is {sides}; {as_run}."
+        yield f"losses: within {run.bound:.2g} on the branch where it is {sides}; {as_run}."
     else:
         tried = f"none of {run.tried} sides that rounding could have changed explains it"
         yield f"losses: {as_run}; {tried}."
