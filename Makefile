@@ -16,7 +16,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: $(VENV)/.train ## trains the tutorial's model on the embedded handbook (about a minute on two cores)
 	$(BIN)/python -m llm_jax.train $(CONFIG) $(ARGS)
@@ -26,7 +26,7 @@ test: lint quick ## lint, types and all tests that need no torch
 quick: $(VENV)/.test ## the tests alone
 	$(BIN)/python -m pytest -n 2 --ignore=tests/parity --ignore=tests/browser $(ARGS)
 
-parity: $(VENV)/.parity ## the proof of numerical parity with torch
+parity: $(VENV)/.parity $(VENV)/.transformers4 ## the proof of numerical parity with torch
 	$(BIN)/python -m pytest -n 2 tests/parity $(ARGS)
 
 browser: $(VENV)/.browser ## the pages in Chromium, which must be installed (Debian: apt-get install chromium)
@@ -47,7 +47,7 @@ lock: ## makes the lock files anew (needs uv)
 	done
 
 clean: ## removes what make has made (runs and prepared text stay)
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bare .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python of version 3.11 or later was found; install one, or run make PYTHON=/path/to/python3" >&2; exit 2; }
@@ -65,6 +65,11 @@ $(VENV)/.test: $(VENV)/.train $(LOCK)-test.txt
 # Left out of the lock files, so that the machine's own build of torch (CPU or CUDA) serves.
 $(VENV)/.parity: $(VENV)/.test
 	$(PIP) torch==2.13.0 transformers==5.23.0 "lm-eval[hf]==0.4.13" peft==0.21.2
+	@touch $@
+
+# The generation before, for what is exported: alone in a folder, as the newer one's dependencies serve it but for two.
+$(VENV)/.transformers4: $(VENV)/.parity
+	$(PIP) --upgrade --no-deps --target $(VENV)/transformers4 transformers==4.57.1 huggingface-hub==0.36.0 tokenizers==0.22.2
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.test

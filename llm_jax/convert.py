@@ -48,7 +48,7 @@ def import_(
         For the torch tutorial's model, the name of what it was trained with: cl100k_base (without it), gpt2,
         o200k_base or bytes.
     param_dtype:
-        How weights out of a directory or a `.gguf` file are stored.
+        How weights out of a directory or a `.gguf` file are stored; training them keeps float32 all the same.
     adapter:
         A directory with a LoRA adapter as the save_pretrained of peft writes it (adapter_config.json,
         adapter_model.safetensors): what is imported are the weights with the adapter merged into them.
@@ -70,12 +70,9 @@ def import_(
         raise UserError(f"--tokenizer for a state dict must be one of {', '.join(_NAMES)}; got {tokenizer}")
     if not own and param_dtype != "float32":
         raise UserError("a state dict of the torch tutorial must stay float32; leave --param_dtype out")
-    if not own and adapter is not None:
-        raise UserError(f"{source} must be a directory or a .gguf file for --adapter; leave {adapter} out")
-    if not own and ignore_field:
-        raise UserError(f"{source} must have a config.json for --ignore_field; leave {ignore_field[0]} out")
-    if not own and add_bos_token is not None:
-        raise UserError(f"{source} must be a directory or a .gguf file for --add_bos_token; leave it out")
+    for_models = {"adapter": adapter, "ignore_field": ignore_field or None, "add_bos_token": add_bos_token}
+    if not own and (idle := next((name for name, value in for_models.items() if value is not None), None)):
+        raise UserError(f"{source} must be a directory or a .gguf file for --{idle}; leave it out")
     if own and context_length is not None:
         raise UserError(f"{source} must bring its own context; leave --context_length {context_length} out")
     if context_length is not None and context_length < 1:

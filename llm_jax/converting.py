@@ -112,14 +112,14 @@ def _read_language(
     """Tokenizer and chat of a model, or those that are given in place of its own."""
     folder = given if given is not None and given.is_dir() else source if source.is_dir() else None
     file = given if folder != given else None
-    remarks: list[str] = []
+    remark = None
     if folder is not None:
-        tokenizer, remarks = read_directory_tokenizer(folder, file)
+        tokenizer, remark = read_directory_tokenizer(folder, file)
     elif file is not None:
         tokenizer = read_vocabulary_file(file)
     else:
         tokenizer = FileTokenizer(gguf_tokenizer_json(found.tokenizer))
-        remarks += without_pre(found.tokenizer)
+        remark = without_pre(found.tokenizer)
     if source.is_dir():
         chat = read_directory_chat(source, found.config, tokenizer.token_id, vocab_size, folder)
     else:
@@ -128,8 +128,7 @@ def _read_language(
             require_same_pieces(tokenizer, found.tokenizer)
         if chat.template is None and folder is not None:
             chat = dataclasses.replace(chat, template=read_folder_template(folder))
-    remark = check_tokens(tokenizer, chat, vocab_size, str(folder or source))
-    for line in [*remarks, *([remark] if remark else [])]:
+    for line in filter(None, (remark, check_tokens(tokenizer, chat, vocab_size, str(folder or source)))):
         print(f"warning: {line}", file=sys.stderr)
     return tokenizer, chat
 

@@ -18,6 +18,7 @@ from llm_jax.errors import CheckpointError, DataError
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise
+from llm_jax.model.checks import check_precision
 from llm_jax.origin import Origin, find_origin, recorded_origin, require_same_model
 from llm_jax.scoring import score_tokens, whole_text
 from llm_jax.settings import config_from_dict
@@ -95,9 +96,10 @@ def gather(config: Config, report: Callable[[str], None], origin: Origin | None 
 
     Raises:
         DataError: the text or the store cannot be used, or the model's vocabulary is too small for it.
-        UserError: the model is not the one in `train.init_from`.
+        UserError: the model is not the one in `train.init_from`, or JAX has its types only when told so.
         CheckpointError: there is none.
     """
+    check_precision(config.model)
     if origin is None and config.train.init_from:
         origin = find_origin(config.train.init_from, config.train.run)
     if origin is not None:

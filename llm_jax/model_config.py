@@ -144,7 +144,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Arithmetic of the matrix products; norms, softmax, logits and loss are float32 or wider."""
     param_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    """How parameters are stored."""
+    """How a model's parameters are read and exported; training keeps them in float32 at least."""
     layers: Literal["scan", "unroll"] = "scan"
     """How the stacked layers run: one compiled body, or each layer laid out."""
     remat: bool = False

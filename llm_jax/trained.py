@@ -71,9 +71,9 @@ class Trained:
 
     def logits(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Scores of each next token, [T, V] for ids [T] and [B, T, V] for [B, T]."""
-        tokens = np.atleast_2d(np.asarray(token_ids, np.int32))
+        tokens = np.atleast_2d(token_ids)
         check_tokens(tokens, self.config, "token_ids")
-        scores_BTV = np.asarray(_forward(self.params, self.config, tokens)[0])
+        scores_BTV = np.asarray(_forward(self.params, self.config, tokens.astype(np.int32))[0])
         return scores_BTV[0] if np.ndim(token_ids) == 1 else scores_BTV
 
     def score(self, text: str, *, prompt: str = "") -> TextScore:

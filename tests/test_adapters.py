@@ -285,4 +285,4 @@ def test_an_adapters_file_that_is_not_one_is_one_line_and_leaves_nothing(
 
 def test_a_state_dict_takes_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_convert(["import", "model.safetensors", str(tmp_path / "ours"), "--adapter", "tuned"], status=2)
-    assert "must be a directory or a .gguf file for --adapter; leave tuned out" in capsys.readouterr().err
+    assert "must be a directory or a .gguf file for --adapter; leave it out" in capsys.readouterr().err

@@ -40,6 +40,23 @@ def test_ids_to_begin_and_fill_with_are_known_where_the_model_has_a_row_for_them
     assert read(tmp_path, {GENERATION: beyond}, {}) == ChatFormat(bos="<s>")
 
 
+def test_a_template_may_lie_in_five_places(tmp_path: Path) -> None:
+    assert read(tmp_path, {"chat_template.json": {"chat_template": "P"}}).template == "P"
+    assert read(tmp_path, {CONFIG: {"chat_template": {"tool_use": "A", "default": "C"}}}).template == "C"
+    assert read(tmp_path, {TEMPLATE: "F"}).template == "F"
+    (tmp_path / "additional_chat_templates").mkdir()
+    assert read(tmp_path, {"additional_chat_templates/tool_use.jinja": "T"}).template == "F"
+    assert read(tmp_path, {"additional_chat_templates/default.jinja": "D"}).template == "D"
+
+
+def test_tokens_have_names_in_either_file(tmp_path: Path) -> None:
+    told = {"pad_token": "<p>", "unk_token": {"content": "<u>"}, "sep_token": "|", "bos_token": "<b>"}
+    assert read(tmp_path, {CONFIG: told}) == ChatFormat(bos="<b>", pad="<p>", unk="<u>", sep="|")
+    chat = read(tmp_path, {"special_tokens_map.json": {"bos_token": "<s>", "eos_token": "</s>"}})
+    assert chat == ChatFormat(bos="<s>", eos="</s>", eos_ids=(2,), pad="<p>", unk="<u>", sep="|")
+    assert read(tmp_path, {CONFIG: told | {"added_tokens_decoder": {}}}).bos == "<b>"
+
+
 def test_a_directory_that_says_nothing_has_no_chat(tmp_path: Path) -> None:
     assert read(tmp_path, {}) == ChatFormat()
     nothing = {"eos_token": None, "bos_token": "", "chat_template": None}
@@ -74,12 +91,11 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, files: dict[str, 
     assert len(str(caught.value)) < 300 + len(str(tmp_path))
 
 
-def test_a_link_out_of_the_directory_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_that_leads_nowhere_is_not_a_missing_file(tmp_path: Path) -> None:
     home = tmp_path / "model"
     home.mkdir()
-    (tmp_path / "secret").write_text("{}")
     for name in (CONFIG, TEMPLATE):
-        (home / name).symlink_to(tmp_path / "secret")
+        (home / name).symlink_to(tmp_path / "absent")
         with pytest.raises(CheckpointError, match="is a link to"):
             read(home, {})
         (home / name).unlink()
@@ -97,9 +113,12 @@ def test_a_gguf_file_says_template_tokens_and_ends() -> None:
     more = {f"tokenizer.ggml.{name}_token_id": token for name, token in (("eot", 3), ("eom", 4))}
     chat = read_gguf_chat(METADATA | more | {"tokenizer.chat_template": "T"}, 10)
     assert chat == ChatFormat("T", "<s>", "</s>", (2, 3, 4))
+    named = {f"tokenizer.ggml.{name}_token_id": token for name, token in (("padding", 3), ("unknown", 0))}
+    chat = read_gguf_chat(METADATA | named | {"tokenizer.ggml.seperator_token_id": 4}, 10)
+    assert chat == ChatFormat(None, "<s>", "</s>", (2,), pad="<eot>", unk="a", sep="<eom>")
     assert read_gguf_chat({"tokenizer.chat_template": ""}, 10) == ChatFormat()
-    for token, known in ((3, 3), (2**32 - 1, None)):
-        assert read_gguf_chat(METADATA | {"tokenizer.ggml.padding_token_id": token}, 10).pad_id == known
+    for token, known in ((3, "<eot>"), (2**32 - 1, None)):
+        assert read_gguf_chat(METADATA | {"tokenizer.ggml.padding_token_id": token}, 10).pad == known
 
 
 BAD_KEYS = [
@@ -110,7 +129,7 @@ BAD_KEYS = [
     ({"tokenizer.ggml.eot_token_id": -1}, "eot_token_id must be a whole number"),
     ({"tokenizer.ggml.bos_token_id": 1.0}, "bos_token_id must be a whole number"),
     ({"tokenizer.ggml.eom_token_id": "2"}, "eom_token_id must be a whole number"),
-    ({"tokenizer.ggml.padding_token_id": 2.0}, "padding_token_id must be an id, got '2.0'"),
+    ({"tokenizer.ggml.padding_token_id": 2.0}, "padding_token_id must be a whole number"),
 ]
 
 

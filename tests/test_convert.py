@@ -191,6 +191,16 @@ def test_a_tokenizer_can_be_given_where_a_models_own_is_missing_or_unknown(
     assert "must be the GGUF file's, but its id" in capsys.readouterr().err
 
 
+def test_a_state_dict_takes_a_tokenizers_name_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["import", str(tmp_path / "weights.pt"), str(tmp_path / "out"), "--tokenizer", str(tmp_path)]
+    run_convert(words, 2)
+    assert (
+        "for a state dict must be one of cl100k_base, gpt2, o200k_base, bytes; got" in capsys.readouterr().err
+    )
+
+
 def no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 

@@ -15,6 +15,7 @@ from llm_jax.process import seconds_since_start
 from llm_jax.settings import read_config
 from llm_jax.timing import planned_config
 from llm_jax.train import train
+from llm_jax.training.step import evaluated_params
 from tests.test_origin import a_model, a_parent, words_for
 from tests.test_runs import run_door
 
@@ -102,14 +103,15 @@ def test_learned_positions_keep_their_number(
     assert "must be 16 with learned positions" in line
 
 
-def test_weights_take_the_type_that_is_asked_for(tmp_path: Path, parent: Path) -> None:
+def test_weights_are_evaluated_in_the_type_that_is_asked_for(tmp_path: Path, parent: Path) -> None:
     found = origin.find_origin(str(parent), tmp_path / "new")
     narrow = dataclasses.replace(found.model, param_dtype="bfloat16")
     origin.require_same_model(narrow, found)
     train_config = TrainConfig(init_from=str(parent))
     data = DataConfig(tokenizer="inherited", compact_vocab=False)
     state = origin.first_state(Config(model=narrow, data=data, train=train_config), found)
-    assert {str(leaf.dtype) for leaf in jax.tree.leaves(state["params"])} == {"bfloat16"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(state["params"])} == {"float32"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(evaluated_params(narrow, state))} == {"bfloat16"}
 
 
 def test_a_planned_run_keeps_the_models_size(tmp_path: Path, prose: Path) -> None:

@@ -156,4 +156,4 @@ def test_fields_that_are_used_or_not_there_cannot_be_ignored(
 
 def test_a_state_dict_has_no_fields_to_ignore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_convert(["import", "x.safetensors", str(tmp_path / "ours"), "--ignore-field", "a"], 2)
-    assert "must have a config.json for --ignore_field; leave a out" in capsys.readouterr().err
+    assert "must be a directory or a .gguf file for --ignore_field; leave it out" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.sentencepiece_model import read_sentencepiece, sentencepiece_content
 from llm_jax.data.tokenizers import decode
 from llm_jax.errors import DataError
+from llm_jax.interop.tokenizer_files import read_directory_tokenizer
 from tests.conftest import ROOT
 
 LINES = [
@@ -114,3 +115,21 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path) -> None:
             FileTokenizer(sentencepiece_content(bytes(damaged)))
     with pytest.raises(DataError, match="cannot be read"):
         read_sentencepiece(tmp_path / "none.model")
+
+
+def test_a_directory_with_a_tokenizer_model_alone_is_read(tmp_path: Path) -> None:
+    raw = trained(model_type="bpe", **PLAIN)
+    (tmp_path / "tokenizer.model").write_bytes(raw)
+    (tmp_path / "added_tokens.json").write_text('{"<|im_end|>": 600}')
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "<|im_end|>"}')
+    tokenizer, remark = read_directory_tokenizer(tmp_path)
+    assert (tokenizer.token_id("<|im_end|>"), tokenizer.token_id("<s>"), remark) == (600, 1, None)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=raw)
+    assert tokenizer.encode(LINES[0]).tolist() == theirs.encode(LINES[0])
+    assert tokenizer.start_ids == ()
+    for said, start_ids in (("true", (1,)), ("false", ())):  # as transformers puts it
+        (tmp_path / "tokenizer_config.json").write_text(f'{{"add_bos_token": {said}}}')
+        assert read_directory_tokenizer(tmp_path)[0].start_ids == start_ids
+    (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
+    with pytest.raises(DataError, match="must be a SentencePiece model, and is none; give --tokenizer with"):
+        read_directory_tokenizer(tmp_path)

@@ -161,6 +161,25 @@ def test_a_text_that_is_given_is_scored_over_its_own_bytes(tiny: ModelConfig) ->
         assert after.bytes == len(text.encode())
 
 
+def test_where_a_token_stands_before_every_text_all_of_its_bytes_count(tiny: ModelConfig) -> None:
+    content = byte_level()
+    token = next(each["id"] for each in content["added_tokens"] if each["content"] == "<|endoftext|>")
+    start = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    before = {
+        "type": "TemplateProcessing",
+        "single": [start, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"],
+        "special_tokens": {
+            "<|endoftext|>": {"id": "<|endoftext|>", "ids": [token], "tokens": ["<|endoftext|>"]}
+        },
+    }
+    tokenizer = changed(content, normalizer={"type": "NFC"}, post_processor=before)
+    model = dataclasses.replace(tiny, vocab_size=tokenizer.vocab_size, context_length=32)
+    trained = Trained(model, init_params(jax.random.key(0), model), tokenizer, {})
+    text = f"e{ACCENT}e{ACCENT} hi"
+    assert trained.score(text).bytes == len(text.encode())
+
+
 def test_no_text_has_no_tokens() -> None:
     for kind in ("bytes", "composed"):
         assert encode_sized(tokenizers()[kind], "").sizes.dtype == np.int64

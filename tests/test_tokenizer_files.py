@@ -25,12 +25,12 @@ def written(folder: Path, **files: Any) -> Path:
     return folder
 
 
-def read(folder: Path, **files: Any) -> tuple[FileTokenizer, list[str]]:
+def read(folder: Path, **files: Any) -> tuple[FileTokenizer, str | None]:
     return read_directory_tokenizer(written(folder, **files))
 
 
 def test_declared_tokens_are_markers_with_the_ids_of_the_library(tmp_path: Path) -> None:
-    tokenizer, remarks = read(
+    tokenizer, remark = read(
         tmp_path, added_tokens={"<tool>": 309}, special_tokens_map={"eos_token": "<end>"}
     )
     reference = library.Tokenizer.from_str(json.dumps(byte_level()))
@@ -41,27 +41,27 @@ def test_declared_tokens_are_markers_with_the_ids_of_the_library(tmp_path: Path)
         assert tokenizer.token_id(token) not in tokenizer.encode(f"x{token}").tolist()
     assert {marker["content"]: marker["special"] for marker in tokenizer.markers()}["<tool>"] is False
     assert tokenizer.token_bytes(309) == b"<tool>"
-    assert remarks == []
+    assert remark is None
     assert named_tokens(tmp_path) == {"eos_token": "<end>"}
     again = FileTokenizer(tokenizer.to_dict()["content"])
     assert again.encode("hums").tolist() == FileTokenizer(byte_level()).encode("hums").tolist()
 
 
 def test_nothing_declared_changes_nothing(tmp_path: Path) -> None:
-    tokenizer, remarks = read(tmp_path, tokenizer_config={"eos_token": "<|im_end|>"})
-    assert (tokenizer.to_dict()["content"], remarks) == (byte_level(), [])
+    tokenizer, remark = read(tmp_path, tokenizer_config={"eos_token": "<|im_end|>"})
+    assert (tokenizer.to_dict()["content"], remark) == (byte_level(), None)
 
 
 def test_an_id_that_is_declared_and_not_given_is_told(tmp_path: Path) -> None:
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     config = {"added_tokens_decoder": {"7": {"content": "<a>", **flags}, "320": {"content": "<b>", **flags}}}
-    tokenizer, remarks = read(tmp_path, tokenizer_config=config)
+    tokenizer, remark = read(tmp_path, tokenizer_config=config)
     assert [tokenizer.token_id(token) for token in ("<a>", "<b>")] == [309, 310]
-    told = ["'<a>' is declared with id 7 and gets 309", "'<b>' is declared with id 320 and gets 310"]
-    assert all(words in remark for words, remark in zip(told, remarks, strict=True))
+    assert remark is not None
+    assert "'<a>' is declared with id 7 and gets 309, as in transformers, and 1 more" in remark
     (tmp_path / CONFIG).unlink()
-    tokenizer, remarks = read(tmp_path, added_tokens={"<a>": 300})
-    assert "'<a>' is declared with id 300 and left out" in remarks[0]
+    tokenizer, remark = read(tmp_path, added_tokens={"<a>": 300})
+    assert (remark or "").endswith("'<a>' is declared with id 300 and left out, as in transformers")
     assert tokenizer.token_id("<a>") is None
 
 
@@ -107,8 +107,7 @@ def test_a_directory_without_a_tokenizer_says_what_to_do(tmp_path: Path) -> None
     home = tmp_path / "home"
     home.mkdir()
     (home / "tokenizer.json").symlink_to(written(tmp_path / "elsewhere") / "tokenizer.json")
-    with pytest.raises(CheckpointError, match="is a link to"):
-        read_directory_tokenizer(home)
+    assert read_directory_tokenizer(home)[0].vocab_size
 
 
 def test_a_vocabulary_with_holes_gets_no_token_at_an_id_that_is_taken() -> None:
@@ -156,7 +155,11 @@ def test_a_template_whose_markers_are_tokens_fits() -> None:
             400,
             r"'<\|end\|>'.*nothing that ends a turn",
         ),
-        (ChatFormat(eos_ids=(399,)), 400, "end token 399 must be one of the tokenizer's"),
+        (
+            ChatFormat(eos_ids=(399,)),
+            400,
+            "FILE: eos_token_id in generation_config.json or config.json must be.*399 is not",
+        ),
         (ChatFormat(CHATML), 301, r"writes '<\|im_start\|>' with id 301, and the model has ids to 300 alone"),
         (ChatFormat(), 290, "has id 299, and the model has ids to 289 alone"),
     ],

@@ -36,16 +36,17 @@ def with_added_tokens(tokenizer: FileTokenizer, tokens: Sequence[Mapping[str, An
     """
     content = tokenizer.to_dict()["content"]
     added = {token["content"]: token for token in content.get("added_tokens") or []}
-    before, taken, size = dict(added), set(token_names(tokenizer)), len(content["model"]["vocab"])
+    before, names = dict(added), token_names(tokenizer)
+    ids = {name: token_id for token_id, name in names.items()}
+    last = max([len(content["model"]["vocab"]) - 1, *(token["id"] for token in added.values())])
     for token in tokens:
-        token_id = tokenizer.token_id(token["content"])
-        if token["content"] in added:
-            token_id = added[token["content"]]["id"]
-        if token_id is None:
-            token_id = max([size - 1, *(other["id"] for other in added.values())]) + 1
-            if token_id in taken:
-                raise DataError(f"the token {token['content']!r:.80} gets id {token_id:,}, which is taken")
-        added[token["content"]] = {"id": token_id, **token}
+        if token["content"] not in ids:
+            last += 1
+            if last in names:
+                raise DataError(f"the token {token['content']!r:.80} gets id {last:,}, which is taken")
+            ids[token["content"]] = last
+        last = max(last, ids[token["content"]])
+        added[token["content"]] = {"id": ids[token["content"]], **token}
     if added == before:
         return tokenizer
     return FileTokenizer({**content, "added_tokens": sorted(added.values(), key=lambda token: token["id"])})

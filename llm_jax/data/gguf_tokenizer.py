@@ -119,14 +119,14 @@ def gguf_tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return with_tokens_around(content, start, end)
 
 
-def without_pre(metadata: Mapping[str, Any]) -> list[str]:
+def without_pre(metadata: Mapping[str, Any]) -> str | None:
     """What is to be said of a file that does not say how text is cut."""
     if metadata.get("tokenizer.ggml.model") != "gpt2" or metadata.get("tokenizer.ggml.pre"):
-        return []
-    return [
+        return None
+    return (
         "tokenizer.ggml.pre is missing, so text is cut as llama.cpp does by default, and hardly as in "
         "training; give --tokenizer with the model's tokenizer.json"
-    ]
+    )
 
 
 def sentencepiece_json(
@@ -145,7 +145,7 @@ def sentencepiece_json(
         DataError: the scores leave open what is done.
     """
     if len(scores) != len(pieces):
-        raise DataError(f"tokenizer.ggml.scores has {len(scores)} values for {len(pieces)} tokens")
+        raise DataError(f"there must be a score for each piece, got {len(scores)} values for {len(pieces)}")
     before = [{"type": "Prepend", "prepend": "▁"}] if prefix else []
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     words = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
@@ -163,7 +163,7 @@ def sentencepiece_json(
 
 def _unigram(pieces: list[str], kinds: list[int], scores: list[float]) -> dict[str, Any]:
     if UNKNOWN not in kinds or not all(map(isfinite, scores)):
-        raise DataError("Unigram must have an unknown piece and finite scores")
+        raise DataError("pieces of Unigram must have finite scores, and one must be the unknown one")
     vocab = [list(pair) for pair in zip(pieces, scores, strict=True)]
     return {"type": "Unigram", "unk_id": kinds.index(UNKNOWN), "vocab": vocab, "byte_fallback": True}
 
@@ -219,14 +219,12 @@ def _scored_bpe(tokens: list[str], kinds: list[int], scores: list[float]) -> dic
     joined = [piece for piece in common if len(piece) > 1]
     if len({common[piece] for piece in joined}) < len(joined) or not all(map(isfinite, scores)):
         raise DataError(
-            "tokenizer.ggml.scores must be finite and differ, or it is not known which pieces join first"
+            "the pieces' scores must be finite and differ, or it is not known which pieces join first"
         )
     if max(map(len, joined), default=0) > LONGEST:
-        raise DataError(
-            f"tokenizer.ggml.tokens must be pieces of at most {LONGEST} letters, and one is longer"
-        )
+        raise DataError(f"the pieces must have at most {LONGEST} letters, and one is longer")
     if alone := next((letter for piece in joined for letter in piece if letter not in common), None):
-        raise DataError(f"tokenizer.ggml.tokens must have every letter of its pieces, but has no {alone!r}")
+        raise DataError(f"each letter of a piece must be a piece, but the vocabulary has no {alone!r}")
     merges = [
         [piece[:at], piece[at:]]
         for piece in sorted(joined, key=lambda piece: -common[piece])

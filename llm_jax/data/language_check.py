@@ -40,7 +40,8 @@ def check_tokens(tokenizer: FileTokenizer, chat: ChatFormat, vocab_size: int, wh
     for token in chat.eos_ids:
         if token not in names:
             raise DataError(
-                f"the end token {token:,} must be one of the tokenizer's, which has none of this id"
+                f"{where}: eos_token_id in generation_config.json or config.json must be one of the "
+                f"tokenizer's ids, which {token:,} is not"
             )
     turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
     try:

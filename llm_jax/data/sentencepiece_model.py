@@ -46,6 +46,8 @@ def sentencepiece_content(raw: bytes) -> dict[str, Any]:
     try:
         fields = list(_fields(raw))
         pieces = [dict(_fields(value)) for field, value in fields if field == _PIECES]
+        if not pieces:
+            raise ValueError("no pieces")
         texts = [piece[_PIECE].decode() for piece in pieces]
         scores = [struct.unpack("<f", piece.get(_SCORE, bytes(4)))[0] for piece in pieces]
         kinds = [piece.get(_KIND, NORMAL) for piece in pieces]
@@ -59,7 +61,7 @@ def sentencepiece_content(raw: bytes) -> dict[str, Any]:
         ) from None
     model, prefix = trainer.get(_MODEL, _UNIGRAM), bool(normalizer.get(_PREFIX, 1))
     collapse = bool(normalizer.get(_COLLAPSE, 1))
-    if not texts or model not in (_UNIGRAM, _BPE):
+    if model not in (_UNIGRAM, _BPE):
         raise DataError(
             "must be a SentencePiece model of BPE or Unigram; give --tokenizer with a tokenizer.json"
         )

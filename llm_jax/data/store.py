@@ -45,9 +45,7 @@ class Store(NamedTuple):
     manifest: dict[str, Any]
     tokenizer: Tokenizer
     shards: dict[str, np.ndarray]
-    sizes: (
-        np.ndarray
-    )  # of the validation split's tokens: bytes of the text that each stands for, [M] unsigned
+    sizes: np.ndarray  # bytes of the text that each validation token stands for, [M] unsigned
 
     def tokens(self, split: str) -> np.ndarray:
         """Token ids of "train" or "validation", [N] unsigned integers, read-only."""

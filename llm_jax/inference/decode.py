@@ -206,12 +206,13 @@ def pad_left(
     """
     if not prompts or not all(len(prompt) for prompt in prompts):
         raise UserError("a prompt must have at least one token, got an empty one")
-    kept = [np.asarray(prompt[-longest:], np.int32) for prompt in prompts]
+    kept = [np.asarray(prompt[-longest:]) for prompt in prompts]
     for prompt in kept:
         check_tokens(prompt, config, "the prompt")
     width = min(longest, power_of_two(max(len(prompt) for prompt in kept)))
     start_B = np.array([width - len(prompt) for prompt in kept], np.int32)
-    return np.stack([np.pad(prompt, (width - len(prompt), 0)) for prompt in kept]), start_B
+    padded = [np.pad(prompt, (width - len(prompt), 0)) for prompt in kept]
+    return np.stack(padded).astype(np.int32), start_B
 
 
 def row_keys(seed: int, prompts: Sequence[Sequence[int]]) -> jax.Array:

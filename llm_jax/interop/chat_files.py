@@ -69,12 +69,14 @@ def read_gguf_chat(metadata: Mapping[str, Any], vocab_size: int) -> ChatFormat:
         vocab_size: the model's.
 
     Raises:
-        CheckpointError, DataError: a value is not what it must be.
+        DataError: a value is not what it must be.
     """
     tokens = metadata.get("tokenizer.ggml.tokens", [])
     ids = {}
     for name, key in _GGUF_KEYS.items():
         token = metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if name in ("pad", "unk", "sep") and type(token) is int and not 0 <= token < len(tokens):
+            continue  # so many files say that there is none
         if token is not None and (type(token) is not int or not 0 <= token < len(tokens)):
             raise DataError(
                 f"tokenizer.ggml.{key}_token_id must be a whole number from 0 to {len(tokens) - 1:,}, "

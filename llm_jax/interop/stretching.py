@@ -54,10 +54,12 @@ def _parameters(fields: Fields) -> tuple[str, dict[str, Any]]:
 
 
 def _read(fields: Fields, context: int, field: str, parameters: Mapping[str, Any]) -> RotaryConfig:
-    theta = fields.number("rope_theta")
+    theta = fields.number("rope_theta", 0.0)
     fraction = fields.number("partial_rotary_factor", 1.0)
     found = fields.within(field, parameters)
     theta = found.number("rope_theta", theta)
+    if not theta:
+        raise CheckpointError(f"config.json: rope_theta must be a number above 0, and is null in {field} too")
     fraction = found.number("partial_rotary_factor", fraction)
     older_word = found.take("type", str, "default")
     kind = found.take("rope_type", str, older_word)

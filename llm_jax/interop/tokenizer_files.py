@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_jax.data.added_tokens import FLAGS, with_added_tokens
+from llm_jax.data.added_tokens import FLAGS, token_names, with_added_tokens
 from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
 from llm_jax.data.sentencepiece_model import read_sentencepiece
+from llm_jax.data.start_tokens import Named, with_tokens_around
 from llm_jax.errors import CheckpointError, DataError
 from llm_jax.interop.huggingface_directory import own_file, read_json
 from llm_jax.interop.sources import quoted
@@ -32,8 +33,8 @@ class _Small(NamedTuple):
     added: dict[str, Any]
 
 
-def read_directory_tokenizer(folder: Path, file: Path | None = None) -> tuple[FileTokenizer, list[str]]:
-    """The tokenizer with all tokens that the directory declares, and remarks on its contradictions.
+def read_directory_tokenizer(folder: Path, file: Path | None = None) -> tuple[FileTokenizer, str | None]:
+    """The tokenizer with all tokens that the directory declares, and a remark on contradictions in it.
 
     Args:
         folder: with the small files.
@@ -42,8 +43,8 @@ def read_directory_tokenizer(folder: Path, file: Path | None = None) -> tuple[Fi
     Raises:
         CheckpointError, DataError: there is no tokenizer, or a file is damaged, or of no kind that is known.
     """
-    tokenizer = _vocabulary(folder) if file is None else read_vocabulary_file(file)
-    small = _small(folder)
+    file = _vocabulary_file(folder) if file is None else file
+    tokenizer, small = read_vocabulary_file(file), _small(folder)
     own = tokenizer.to_dict()["content"].get("added_tokens") or []
     as_it_is = {token["content"]: _flagged(token) for token in own}
     # Where no added_tokens_decoder stands alone, tokenizer.json overrules.
@@ -58,14 +59,31 @@ def read_directory_tokenizer(folder: Path, file: Path | None = None) -> tuple[Fi
             known.add(token["content"])
             tokens.append(token)
     joined = with_added_tokens(tokenizer, tokens)
-    remarks = [
-        f"{folder}: the token {quoted(token['content'])} is declared with id {said:,} and "
+    ids = {name: token for token, name in token_names(joined).items()}
+    others = [
+        f"the token {quoted(token['content'])} is declared with id {said:,} and "
         + ("left out" if got is None else f"gets {got:,}")
-        + ", as in transformers"
         for said, token in declared
-        if (got := joined.token_id(token["content"])) != said
+        if (got := ids.get(token["content"])) != said
     ]
-    return joined, remarks
+    more = f", and {len(others) - 1:,} more" if len(others) > 1 else ""
+    if file.suffix == ".model":
+        joined = _begun(joined, small)
+    return joined, f"{folder}: {others[0]}, as in transformers{more}" if others else None
+
+
+def _begun(tokenizer: FileTokenizer, small: _Small) -> FileTokenizer:
+    """The tokenizer with bos before every text where a file says so. A tokenizer.json says it itself, and
+    transformers then passes over add_bos_token.
+    """
+    asked = small.config.get("add_bos_token")
+    if not isinstance(asked, bool | None):
+        raise CheckpointError(f"{_CONFIG}: add_bos_token must be true or false, got {quoted(asked)}")
+    bos = _named(small).get("bos_token", {}).get("content", "<s>")  # SentencePiece's own name
+    token = tokenizer.token_id(bos)
+    if not asked or token is None:
+        return tokenizer
+    return FileTokenizer(with_tokens_around(tokenizer.to_dict()["content"], [Named(bos, token)]))
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
@@ -91,10 +109,10 @@ def read_vocabulary_file(path: Path) -> FileTokenizer:
     return read_sentencepiece(path) if path.suffix == ".model" else read_tokenizer_file(path)
 
 
-def _vocabulary(folder: Path) -> FileTokenizer:
+def _vocabulary_file(folder: Path) -> Path:
     for name in ("tokenizer.json", "tokenizer.model"):
         if is_there(folder / name):
-            return read_vocabulary_file(own_file(folder, name))
+            return own_file(folder, name)
     others = [name for name in _OTHERS if is_there(folder / name)]
     has = f"; it has {', '.join(others)}, which are not read" if others else ""
     raise DataError(

@@ -1,21 +1,47 @@
-"""Checks on the host: JAX clamps or drops an index out of range, so ids and lengths are looked at before they
-go in.
+"""Checks on the host: JAX clamps or drops an index out of range, and narrows numbers of 64 bits unless told
+otherwise. So ids, lengths and types are looked at before they go in.
 """
 
+from collections.abc import Iterable
+
+import jax.numpy as jnp
 import numpy as np
 
 from llm_jax.errors import DataError, UserError
 from llm_jax.model_config import ModelConfig
 
 
+def check_types(types: Iterable[str], what: str) -> None:
+    """Raises UserError where JAX would narrow one of these types.
+
+    Args:
+        types: names like "float64".
+        what: has them, for the message.
+    """
+    too_wide = [kind for kind in types if kind.endswith("64")]
+    if too_wide and jnp.result_type(float) != jnp.float64:
+        raise UserError(
+            f"{what} is {too_wide[0]}, which JAX takes only where the environment has JAX_ENABLE_X64=1; set "
+            "that, or choose float32"
+        )
+
+
+def check_precision(config: ModelConfig) -> None:
+    """Raises UserError where JAX would compute in a narrower type than the configuration's."""
+    check_types([config.dtype], "model.dtype")
+    check_types([config.param_dtype], "model.param_dtype")
+
+
 def check_tokens(tokens: np.ndarray, config: ModelConfig, name: str) -> None:
     """Raises DataError unless every id is a row of the head, UserError if [..., T] exceeds the context.
 
     Args:
-        tokens: integer ids [..., T].
+        tokens: integer ids [..., T], not yet narrowed to int32, in which a large one becomes another.
         config: whose `vocab_size` and `context_length` hold.
         name: what the ids are, for the message.
     """
+    if tokens.size and not np.issubdtype(tokens.dtype, np.integer):
+        raise UserError(f"{name} must have whole numbers, got {tokens.dtype}")
     if tokens.shape[-1] > config.context_length:
         raise UserError(
             f"{name} has {tokens.shape[-1]} tokens; must not exceed context_length ({config.context_length})"

@@ -15,6 +15,7 @@ import numpy as np
 
 from llm_jax.model.attention import Sight, cap, sight
 from llm_jax.model.cache import KVCache
+from llm_jax.model.checks import check_precision
 from llm_jax.model.dropout import dropout
 from llm_jax.model.layers import Block, Head, apply, embedding_init, head_scores
 from llm_jax.model.norms import norm, wide
@@ -26,6 +27,7 @@ from llm_jax.tree import Tree
 
 def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     """Fresh parameters, layers stacked on a leading axis."""
+    check_precision(config)
     keys = jax.random.split(key, 4)
     x_BTD = jnp.zeros((1, 1, config.d_model), config.dtype)
     sees_itself = Sight(jnp.ones((1, 1, 1), bool), None, jnp.bool_(False), None)  # parameters know none
@@ -101,6 +103,7 @@ def hidden_states(
             positions count from it.
         cache: earlier keys and values; these tokens take its next T slots.
     """
+    check_precision(config)
     batch_size, num_tokens = tokens_BT.shape
     num_slots = num_tokens if cache is None else cache.layers[0].keys.shape[2]
     first = jnp.int32(0) if cache is None else cache.length

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from llm_jax.errors import CheckpointError
+from llm_jax.model.checks import check_types
 from llm_jax.training.integrity import checksums, describe, leaf_names
 
 State = dict[str, Any]
@@ -75,9 +76,10 @@ def load_params(path: Path, part: str, abstract_params: Any) -> tuple[Any, dict[
     """One part of a step, verified and then converted to the types that are asked for, from whatever floats
     were saved; and what the step says of itself.
 
-    Raises: as `load_step`, but for types.
+    Raises: as `load_step`, but for types; UserError where JAX would narrow the saved ones.
     """
     saved = open_manifest(path)["leaves"].get(part, {})
+    check_types((kind for kind, *_ in saved.values()), f"an array in {path}")
     kinds, structure = jax.tree.flatten(abstract_params)
     as_saved = [
         kind.update(dtype=saved[name][0]) if name in saved else kind
@@ -123,8 +125,14 @@ def _seal(about: Mapping[str, Any], leaves: dict[str, Any]) -> dict[str, str]:
 
 
 def load_everything(path: Path) -> State:
-    """All parts of a step as the nested arrays that were saved. Damaged when they cannot be trusted."""
+    """All parts of a step as the nested arrays that were saved.
+
+    Raises:
+        Damaged: they cannot be trusted.
+        UserError: JAX would narrow them.
+    """
     leaves = open_manifest(path)["leaves"]
+    check_types((kind for part in leaves.values() for kind, *_ in part.values()), f"an array in {path}")
     state = _orbax(path, dict.fromkeys(leaves), _largest(leaves))
     _require_sums(state, leaves)
     return state
