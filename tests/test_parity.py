@@ -12,7 +12,7 @@ from llm_jax.evaluation.kinks import Program, near
 from llm_jax.interop.torch_tutorial import name_of_relu_bias
 from llm_jax.proof import holds, judge
 from llm_jax.verify import verify
-from tests.golden import FAULTS, Planted, golden_file, plant, start, write
+from tests.golden import FAULTS, RATE, Planted, golden_file, plant, start, write
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,15 @@ def test_a_fault_is_seen_with_a_kink_and_without(program: Program, planted: Plan
         judged = judge(golden_file(program, start_weights, batches, chosen, **FAULTS[fault]), silent)
         assert not holds(judged)
         assert [row.quantity[3:] for row in judged["float32"].rows if not row.holds] == ["AdamW losses"]
+
+
+def test_a_fault_too_small_for_float32_cannot_hide_behind_a_kink(program: Program, planted: Planted) -> None:
+    """It moves the run to the other branch, on which it is within float32's bound."""
+    weights, batches, kinks = planted
+    judged = judge(golden_file(program, weights, batches, [kinks[True]], rate=1.00003 * RATE), silent)
+    assert judged["float32"].run.kinks
+    assert all(row.holds for row in judged["float32"].rows)
+    assert not holds(judged)
 
 
 def test_what_is_without_a_fault_and_without_a_kink_holds_as_run(program: Program) -> None:
