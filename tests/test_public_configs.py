@@ -93,7 +93,7 @@ def test_convert_lists_what_it_passed_over_in_one_line(
     tuned = ADAPTERS["HCBlackFox/LLamaModel"]
     (adapter / "adapter_config.json").write_text(json.dumps(tuned))
     run_convert(["import", str(tmp_path / "theirs"), str(tmp_path / "ours"), "--adapter", str(adapter)])
-    first, second = filter(None, capsys.readouterr().out.splitlines())
+    first, _, second = filter(None, capsys.readouterr().out.splitlines())
     assert first.startswith("imported ")
     assert second.startswith("passed over, as logits do not depend on them: config.json: _name_or_path, ")
     assert "is_llama_config" in second
