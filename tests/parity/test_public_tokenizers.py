@@ -1,5 +1,5 @@
-"""The small files of public repositories' tokenizers beside one small tokenizer.json: what they declare is to us what it is to
-transformers.
+"""The small files of public repositories' tokenizers beside one small tokenizer.json: what they declare is to
+us what it is to transformers.
 """
 
 import json
