@@ -1,6 +1,7 @@
 """A run's materials, wired for the doors: data, resolved configuration, evaluation and floors."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,7 +192,7 @@ def gather_again(
     config = moved_to(config_from_dict(about["config"], source), moved)
     data, wanted = config.data, about["data_fingerprint"]
     store = None if moved.corpus else find_store(data.prepared, data.tokenizer, wanted)
-    if store is None and not (data.corpus in NAMES or Path(data.corpus).exists()):
+    if store is None and not (data.corpus in NAMES or os.path.exists(data.corpus)):
         raise DataError(
             f"the text that {source} was trained on must be at {data.corpus}, or its tokens in "
             f"{data.prepared}, and neither is there: say where with --corpus PATH or --prepared FOLDER"

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from llm_jax import continuing, materials
+from llm_jax.changes import History
 from llm_jax.compilation import CompileTime, compile_time
 from llm_jax.config import Config, SamplingConfig
 from llm_jax.materials import Materials
@@ -61,8 +62,9 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
         ready = worker.submit(lambda: lower_steps(config).compile()) if latest != config.train.steps else None
         state = loop.start_state(config, checkpoints, partial(first_state, origin=material.origin))
         if latest is not None:
-            material = _go_on(material, state["counters"])
+            material = _with_history(material, state["counters"])
             about["changes"] += material.history
+        _write_history(config, material.history)
         _note_start(config, int(state["counters"]["step"]))
         with record.RunRecord(
             config.train.run, to_dict(config), int(state["counters"]["step"])
@@ -77,18 +79,21 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
     print(json.dumps(summary))
 
 
-def _go_on(material: Materials, counters: Tree) -> Materials:
-    """The materials with what changed since the checkpoint of the state, which is said and written down."""
+def _with_history(material: Materials, counters: Tree) -> Materials:
+    """The materials with what changed up to now; says what did since the checkpoint of the state."""
     run, step = material.config.train.run, int(counters["step"])
     about = read_about(materials.checkpoint_directory(run), step)
     material, lines = continuing.went_on(material, about, int(counters["batch"]))
     for line in lines:
         print(line, flush=True)
-    try:
-        continuing.write_history(run, material.history)
-    except OSError as error:
-        print(f"warning: the run's changes cannot be written: {error}", flush=True)
     return material
+
+
+def _write_history(config: Config, history: History) -> None:
+    try:
+        continuing.write_history(config.train.run, history)
+    except OSError as error:
+        print(f"warning: {continuing.CHANGES} cannot be written: {error}", flush=True)
 
 
 def _note_start(config: Config, step: int) -> None:
