@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llm_jax.config import Config
+from llm_jax.config import Config, MovedConfig
 from llm_jax.errors import UserError
 from llm_jax.evaluation.compare import Scored, compare
 from llm_jax.model.decoder import abstract_params
@@ -16,14 +16,18 @@ from llm_jax.walkthrough.page import write_page
 
 
 def write_comparison(
-    runs: Sequence[Path], out: Path, png: Path | None, report: Callable[[str], None]
+    runs: Sequence[Path],
+    out: Path,
+    png: Path | None,
+    report: Callable[[str], None],
+    moved: MovedConfig = MovedConfig(),
 ) -> list[Pair | Refused]:
     """Writes the page that sets runs beside the first one; gives what each pair has shown.
 
     Raises:
         UserError: a directory is no run, or a file cannot be written.
     """
-    opened = [open_run(run, report) for run in runs]
+    opened = [open_run(run, report, moved) for run in runs]
     names = short_names(runs)
     scored = [
         one.material.scored(one.model.params) if one.model and one.material else "; ".join(one.missing)

@@ -183,6 +183,16 @@ class Config:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MovedConfig:
+    """Where the text of a run is now, if it is not where it was."""
+
+    corpus: str = ""
+    """The name or path of the text that the run was trained on, where its tokens are not to be found."""
+    prepared: Path | None = None
+    """Folder of token stores, in place of the run's own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SteeringConfig:
     """Several tokens a call of the model, or only such as a pattern allows."""
 

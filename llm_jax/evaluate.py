@@ -2,11 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from llm_jax import command
+from llm_jax.config import MovedConfig
 
 
-def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
+def evaluate(
+    directory: Path,
+    /,
+    *,
+    text: Path | None = None,
+    moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
+) -> None:
     """Scores a trained model on its whole validation split, or on a text.
 
     Nats per token, perplexity and bits per byte (which stay comparable between tokenizers), with the standard
@@ -27,7 +37,7 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
 
     model = load(directory)
     if text is None:
-        material = materials.gather_again(model.about, str(directory), report=print)
+        material = materials.gather_again(model.about, str(directory), print, moved)
         score, floors = material.evaluate(model.params), material.floors()
     else:
         score, floors = materials.score_text(model, text), {}

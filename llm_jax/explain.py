@@ -3,9 +3,12 @@
 import json
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from llm_jax import command
+from llm_jax.config import MovedConfig
 
 
 def explain(
@@ -15,6 +18,7 @@ def explain(
     text: str | None = None,
     language: Literal["en", "zh"] = "en",
     out: Path | None = None,
+    moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
     """Shows a model tensor by tensor, from the text to the loss, in the terminal and as a page of its own.
 
@@ -45,7 +49,7 @@ def explain(
     from llm_jax.walkthrough.words import read_words
 
     began = time.perf_counter()
-    subject = find_subject(source, report=print)
+    subject = find_subject(source, print, moved)
     require_told(subject.config.model)
     lesson, words = make_lesson(subject, next_batch(subject)), read_words(language)
     all_stages = stages(lesson, cross_entropy)

@@ -10,8 +10,8 @@ import numpy as np
 
 from llm_jax import command, materials
 from llm_jax.batch import Batch
-from llm_jax.config import Config, SamplingConfig
-from llm_jax.data.batches import batch_at
+from llm_jax.config import Config, MovedConfig, SamplingConfig
+from llm_jax.data.batches import OrderStart, batch_at
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.tokenizers import Tokenizer, decode, tokenizer_from_dict
 from llm_jax.errors import DataError
@@ -46,24 +46,32 @@ class Subject(NamedTuple):
     train_tokens: np.ndarray  # [N]
     validation_tokens: np.ndarray  # [M], empty where nothing is held out
     step: int | None  # None for a fresh model
+    order_start: OrderStart = OrderStart()
 
 
-def find_subject(source: Path | None, report: Callable[[str], None]) -> Subject:
+def find_subject(
+    source: Path | None, report: Callable[[str], None], moved: MovedConfig = MovedConfig()
+) -> Subject:
     """The model in a directory, or a fresh one of a TOML file or of the default configuration.
+
+    Args:
+        source: the directory or the file.
+        report: gets one line a remark.
+        moved: where its text is now.
 
     Raises:
         UserError: the directory, file or text cannot be used.
     """
     if source is None or source.suffix == ".toml":
         config = Config() if source is None else read_config([source], below=command.INHERITED)
-        material = materials.gather(config, report)
+        material = materials.gather(materials.moved_to(config, moved), report)
         return _subject(material, first_state(material.config, material.origin), None)
     directory = materials.checkpoint_directory(source)
     about = read_about(directory)
     config = config_from_dict(about["config"], str(source))
     if about["data_fingerprint"] is None:
-        return _imported(directory, config, about, report)
-    material = materials.gather_again(about, str(source), report)
+        return _imported(directory, materials.moved_to(config, moved), about, report)
+    material = materials.gather_again(about, str(source), report, moved)
     restored = read_restored(directory, abstract_state(config))
     return _subject(material, restored.state, restored.step)
 
@@ -181,14 +189,14 @@ def next_batch(subject: Subject) -> Batch:
         seed=settings.seed,
         step=int(subject.state["counters"]["batch"]),
         start_ids=subject.tokenizer.start_ids,
+        start=subject.order_start,
     )
 
 
 def _subject(material: materials.Materials, state: State, step: int | None) -> Subject:
     store = material.store
-    return Subject(
-        material.config, state, store.tokenizer, store.tokens("train"), store.tokens("validation"), step
-    )
+    splits = (store.tokens("train"), store.tokens("validation"))
+    return Subject(material.config, state, store.tokenizer, *splits, step, material.order_start)
 
 
 def _imported(

@@ -1,6 +1,7 @@
 """A run's materials, wired for the doors: data, resolved configuration, evaluation and floors."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,10 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_jax.batch import Batch
-from llm_jax.config import Config
-from llm_jax.data.batches import Prompted, batch_at
+from llm_jax.changes import History, config_at, sequences_before
+from llm_jax.config import Config, MovedConfig
+from llm_jax.data.batches import OrderStart, Prompted, batch_at, whole_epochs
 from llm_jax.data.compact import CompactTokenizer
-from llm_jax.data.corpora import read_corpus
+from llm_jax.data.corpora import NAMES, read_corpus
+from llm_jax.data.known_store import find_store
 from llm_jax.data.store import Store, prepare_store
 from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.errors import CheckpointError, DataError
@@ -19,9 +22,15 @@ from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise
 from llm_jax.model.checks import check_precision
-from llm_jax.origin import Origin, find_origin, recorded_origin, require_same_model
+from llm_jax.origin import (
+    Origin,
+    find_origin,
+    recorded_origin,
+    require_same_model,
+    sequences_drawn,
+)
 from llm_jax.scoring import score_tokens, whole_text
-from llm_jax.settings import config_from_dict
+from llm_jax.settings import config_from_dict, to_dict
 from llm_jax.trained import Trained
 from llm_jax.tree import Tree
 
@@ -32,6 +41,20 @@ class Materials(NamedTuple):
     config: Config  # with the vocabulary size filled in
     store: Store
     origin: Origin | None = None  # what the run starts from, where that is not fresh weights
+    history: History = ()  # what changed while the run went on
+
+    @property
+    def order_start(self) -> OrderStart:
+        """From where on the newest configuration counts batches."""
+        batch, sequences = sequences_before(self.history)
+        return OrderStart(batch, sequences + ((self.origin and self.origin.sequences) or 0))
+
+    def at(self, step: int) -> "Materials":
+        """The materials under the configuration that held in a step, numbered from 1."""
+        if all(line["step"] < step for line in self.history):
+            return self
+        config = config_at(to_dict(self.config), self.history, step, "the checkpoint")
+        return self._replace(config=config, history=[line for line in self.history if line["step"] < step])
 
     def batch_at(self, index: int) -> Batch:
         """The training batch with this index: a pure function of it and the seed."""
@@ -43,6 +66,7 @@ class Materials(NamedTuple):
             seed=self.config.train.seed,
             step=index,
             start_ids=self.store.tokenizer.start_ids,
+            start=self.order_start,
         )
 
     def held_out(self) -> Prompted:
@@ -86,13 +110,19 @@ class Materials(NamedTuple):
         )
 
 
-def gather(config: Config, report: Callable[[str], None], origin: Origin | None = None) -> Materials:
+def gather(
+    config: Config,
+    report: Callable[[str], None],
+    origin: Origin | None = None,
+    store: Store | None = None,
+) -> Materials:
     """Prepares or opens the token store and fills in what follows from it.
 
     Args:
         config: the run.
         report: gets one line a remark.
         origin: what the run started from, where that is known already; else `train.init_from` is looked into.
+        store: the text's, where that is open already.
 
     Raises:
         DataError: the text or the store cannot be used, or the model's vocabulary is too small for it.
@@ -104,7 +134,8 @@ def gather(config: Config, report: Callable[[str], None], origin: Origin | None 
         origin = find_origin(config.train.init_from, config.train.run)
     if origin is not None:
         require_same_model(config.model, origin)
-    store = prepare_store(config.data, report, tokenizer_from_dict(origin.tokenizer) if origin else None)
+    if store is None:
+        store = prepare_store(config.data, report, tokenizer_from_dict(origin.tokenizer) if origin else None)
     config = with_vocabulary(config, store.tokenizer)
     largest = max(int(np.max(store.tokens(split))) for split in ("train", "validation"))
     if largest >= config.model.vocab_size:
@@ -112,7 +143,21 @@ def gather(config: Config, report: Callable[[str], None], origin: Origin | None 
             f"model.vocab_size ({config.model.vocab_size}) must be above the largest token id of the text, "
             f"{largest}"
         )
+    origin = origin and _leaving_out(origin, config, store)
     return Materials(config, store, origin)
+
+
+def _leaving_out(origin: Origin, config: Config, store: Store) -> Origin:
+    """A new run's origin with what its order of batches leaves out: what that model has seen in this order,
+    and on other data, where no window is one that it saw, the rest of an epoch, too.
+    """
+    if origin.sequences is not None:
+        return origin
+    drawn, data = sequences_drawn(config.train.init_from, origin.step)
+    if data != store.fingerprint:
+        size, start_ids = len(store.tokens("train")), store.tokenizer.start_ids
+        drawn = whole_epochs(drawn, size, config.model.context_length, start_ids)
+    return origin._replace(sequences=drawn)
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
@@ -124,26 +169,50 @@ def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
     return dataclasses.replace(config, model=model)
 
 
-def gather_again(about: Mapping[str, Any], source: str, report: Callable[[str], None]) -> Materials:
-    """The materials that a checkpoint was trained on.
+def gather_again(
+    about: Mapping[str, Any],
+    source: str,
+    report: Callable[[str], None],
+    moved: MovedConfig = MovedConfig(),
+) -> Materials:
+    """The materials that a checkpoint was trained on. They are known by their hash: a store that has it is
+    enough, and so is the same text in another place.
 
     Args:
         about: what the checkpoint says of itself.
         source: names it in messages.
         report: gets one line a remark.
+        moved: where they are now.
 
     Raises:
         CheckpointError: its corpus holds another text now.
+        DataError: neither text nor tokens are where they were.
         UserError: the configuration or the text cannot be used.
     """
-    config = config_from_dict(about["config"], source)
-    material = gather(config, report, recorded_origin(about))
-    if material.store.fingerprint != about["data_fingerprint"]:
-        raise CheckpointError(
-            f"{source} was trained on other data than {config.data.corpus} holds now; "
-            "evaluate --text scores any text"
+    config = moved_to(config_from_dict(about["config"], source), moved)
+    data, wanted = config.data, about["data_fingerprint"]
+    store = None if moved.corpus else find_store(data.prepared, data.tokenizer, wanted)
+    if store is None and not (data.corpus in NAMES or os.path.exists(data.corpus)):
+        raise DataError(
+            f"the text that {source} was trained on must be at {data.corpus}, or its tokens in "
+            f"{data.prepared}, and neither is there: say where with --corpus PATH or --prepared FOLDER"
         )
-    return material
+    material = gather(config, report, recorded_origin(about), store)
+    if material.store.fingerprint != wanted:
+        raise CheckpointError(
+            f"{source} was trained on other data than {data.corpus} holds now: --corpus says where that is, "
+            "and evaluate --text scores any text"
+        )
+    return material._replace(history=about.get("changes", ()))
+
+
+def moved_to(config: Config, moved: MovedConfig) -> Config:
+    """The configuration with its text and its token stores in other places."""
+    places = {
+        "corpus": moved.corpus or config.data.corpus,
+        "prepared": moved.prepared or config.data.prepared,
+    }
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
 
 
 def checkpoint_directory(run: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_jax.changes import sequences_before
 from llm_jax.config import Config
 from llm_jax.errors import CheckpointError, UserError
 from llm_jax.model.decoder import abstract_params
@@ -15,7 +16,7 @@ from llm_jax.model_config import NOT_COMPUTED, ModelConfig
 from llm_jax.settings import config_from_dict, to_dict
 from llm_jax.training.checkpoint import read_about, read_digest, read_params, saved_steps
 from llm_jax.training.precision import with_masters
-from llm_jax.training.step import State, init_state, state_from
+from llm_jax.training.step import State, abstract_state, init_state, state_from
 from llm_jax.tree import flatten
 
 # A run's own choice; all other settings of the model are what its weights mean.
@@ -32,10 +33,11 @@ class Origin(NamedTuple):
     model: ModelConfig
     tokenizer: Mapping[str, Any]  # its description
     chat: Any  # how messages become text for it; None where nothing is known
+    sequences: int | None = None  # of its order of batches, that are left out; None until that is settled
 
     def about(self) -> dict[str, Any]:
         """What checkpoints of the new run say of it."""
-        kept = {name: getattr(self, name) for name in ("name", "step", "part", "digest")}
+        kept = {name: getattr(self, name) for name in ("name", "step", "part", "digest", "sequences")}
         chat = {} if self.chat is None else {"chat": self.chat}
         return {"initialised_from": kept | {"model": to_dict(self.model)}, **chat}
 
@@ -72,7 +74,27 @@ def recorded_origin(about: Mapping[str, Any]) -> Origin | None:
         return None
     model = config_from_dict({"model": record["model"]}, "the checkpoint's record of init_from").model
     of = {name: record[name] for name in ("name", "step", "part", "digest")}
+    of["sequences"] = record.get("sequences") or 0  # Runs that were begun before they were left out keep all.
     return Origin(**of, model=model, tokenizer=about["tokenizer"], chat=about.get("chat"))
+
+
+def sequences_drawn(init_from: str, step: int) -> tuple[int, str | None]:
+    """How many sequences a model and what that started from were trained on, and the fingerprint of its data;
+    0 and None for one that was imported.
+
+    Raises:
+        CheckpointError: there is no such step, or it is damaged.
+    """
+    directory = _checkpoints(Path(init_from))
+    about = read_about(directory, step)
+    if about["data_fingerprint"] is None:
+        return 0, None
+    config, origin = config_from_dict(about["config"], init_from), recorded_origin(about)
+    counters, _ = read_params(directory, abstract_state(config)["counters"], name="counters", step=step)
+    batch, sequences = sequences_before(about.get("changes", []))
+    left_out = (origin and origin.sequences) or 0
+    drawn = left_out + sequences + (int(counters["batch"]) - batch) * config.train.batch_size
+    return drawn, about["data_fingerprint"]
 
 
 def inherited_settings(init_from: str, run: Path) -> dict[str, Any]:
@@ -105,6 +127,15 @@ def require_same_model(model: ModelConfig, origin: Origin) -> None:
         raise UserError(f"{'; '.join(faults)}: so it is in init_from's model ({origin.name}); leave it out")
 
 
+def require_same_weights(init_from: str, origin: Origin) -> None:
+    """CheckpointError where a directory does not hold the weights that a run began with."""
+    if read_digest(_checkpoints(Path(init_from)), origin.part, origin.step) != origin.digest:
+        raise CheckpointError(
+            f"{init_from} must hold the weights that the run began with, but step {origin.step} of it has "
+            "others"
+        )
+
+
 def first_state(config: Config, origin: Origin | None) -> State:
     """The state before a run's first step, with fresh weights or with those that it starts from.
 
@@ -113,12 +144,8 @@ def first_state(config: Config, origin: Origin | None) -> State:
     """
     if origin is None:
         return init_state(config)
+    require_same_weights(config.train.init_from, origin)
     directory, step = _checkpoints(Path(config.train.init_from)), origin.step
-    if read_digest(directory, origin.part, step) != origin.digest:
-        raise CheckpointError(
-            f"{config.train.init_from} must hold the weights that the run began with, but step {step} of it "
-            "has others"
-        )
     masters = abstract_params(with_masters(config.model))
     params, _ = read_params(directory, masters, name=origin.part, step=step)
     return state_from(config, params)

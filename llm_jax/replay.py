@@ -4,14 +4,16 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from llm_jax import command
+from llm_jax.config import MovedConfig
 from llm_jax.errors import UserError
 from llm_jax.walkthrough.shades import legend, shade
 
@@ -22,7 +24,16 @@ if TYPE_CHECKING:
 _STANDS_OUT = 3.0  # times the median
 
 
-def replay(directory: Path, /, *, step: int, before: int = 20, rows: int = 4, hardest: int = 10) -> None:
+def replay(
+    directory: Path,
+    /,
+    *,
+    step: int,
+    before: int = 20,
+    rows: int = 4,
+    hardest: int = 10,
+    moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
+) -> None:
     """Does one training step again and shows what was in it: why the loss jumped there.
 
     Batch and dropout follow from the seed and the step, so nothing needs to have been logged: the run is
@@ -57,7 +68,7 @@ def replay(directory: Path, /, *, step: int, before: int = 20, rows: int = 4, ha
     def tracked(steps: range) -> Iterable[int]:
         return track(steps, "recomputing", console=console, transient=True, disable=not console.is_terminal)
 
-    material = rerun.open_run(directory, step, report=print)
+    material = rerun.open_run(directory, step, print, moved)
     tokenizer = material.store.tokenizer
     replayed = rerun.replay(directory, material, step, before, report=print, track=tracked)
     compared = rerun.compare(replayed, directory)

@@ -2,12 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from llm_jax import command
+from llm_jax.config import MovedConfig
 from llm_jax.errors import UserError
 
 
-def report(*runs: Path, out: Path | None = None, png: Path | None = None) -> None:
+def report(
+    *runs: Path,
+    out: Path | None = None,
+    png: Path | None = None,
+    moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
+) -> None:
     """Makes the report of a run anew, or a page that compares several runs with the first.
 
     A comparison says which model is better on the text that both held out, and whether the difference exceeds
@@ -27,16 +36,16 @@ def report(*runs: Path, out: Path | None = None, png: Path | None = None) -> Non
     if len(runs) == 0:
         raise UserError("report needs a run directory, or several to compare")
     if len(runs) > 1:
-        _compare(runs, out or Path("comparison.html"), png)
+        _compare(runs, out or Path("comparison.html"), png, moved)
     else:
-        _report(runs[0], out or runs[0] / "report.html", png)
+        _report(runs[0], out or runs[0] / "report.html", png, moved)
 
 
-def _report(run: Path, out: Path, png: Path | None) -> None:
+def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig) -> None:
     from llm_jax.reporting import open_run, write_report
     from llm_jax.walkthrough.report import last_score, run_cards
 
-    facts = write_report(run, open_run(run, print), out, png)
+    facts = write_report(run, open_run(run, print, moved), out, png)
     for card in run_cards(facts):
         print(f"{card.label}: {card.number}" + (f" ({card.note})" if card.note else ""))
     for line in facts.missing:
@@ -47,11 +56,11 @@ def _report(run: Path, out: Path, png: Path | None) -> None:
     print(json.dumps(summary | {"damaged_checkpoints": damaged}))
 
 
-def _compare(runs: tuple[Path, ...], out: Path, png: Path | None) -> None:
+def _compare(runs: tuple[Path, ...], out: Path, png: Path | None, moved: MovedConfig) -> None:
     from llm_jax.comparing import short_names, write_comparison
     from llm_jax.walkthrough.comparison import Refused, verdict
 
-    pairs, first = write_comparison(runs, out, png, print), short_names(runs)[0]
+    pairs, first = write_comparison(runs, out, png, print, moved), short_names(runs)[0]
     for pair in pairs:
         refused = isinstance(pair, Refused)
         print(f"{pair.name} is not compared: {pair.reason}" if refused else verdict(pair, first))

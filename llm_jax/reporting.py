@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_jax import materials
-from llm_jax.config import Config
+from llm_jax import continuing, materials
+from llm_jax.config import Config, MovedConfig
 from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.facts import label_facts, store_facts
 from llm_jax.data.tokenizers import Tokenizer, decode, fingerprint
@@ -39,8 +39,8 @@ class Opened(NamedTuple):
     missing: list[str]  # what is not there, and why
 
 
-def open_run(run: Path, report: Callable[[str], None]) -> Opened:
-    """Reads a run's model and text.
+def open_run(run: Path, report: Callable[[str], None], moved: MovedConfig = MovedConfig()) -> Opened:
+    """Reads a run's model and text, which may be elsewhere now.
 
     Raises:
         CheckpointError: it is no run directory.
@@ -58,7 +58,8 @@ def open_run(run: Path, report: Callable[[str], None]) -> Opened:
     try:
         if model.about["data_fingerprint"] is None:
             raise CheckpointError(f"{run} was imported and names no text")
-        return Opened(config, model, materials.gather_again(model.about, str(run), report), missing)
+        material = materials.gather_again(model.about, str(run), report, moved)
+        return Opened(config, model, material, missing)
     except UserError as error:
         return Opened(config, model, None, [*missing, f"what needs the text: {error}"])
 
@@ -91,6 +92,7 @@ def gather_facts(run: Path, opened: Opened) -> RunFacts:
         versions=list(recorded.get("versions", {}).items()),
         command=_command(recorded.get("command", [])),
         changes=[line for line in differences(default, config) if not line.startswith("train.run:")],
+        history=continuing.told(read_lines(run / continuing.CHANGES)),
         checkpoints=verify_steps(materials.checkpoint_directory(run)),
         missing=missing,
         memorisation=_memorisation(material, samples(run)) if material else [],

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from llm_jax.batch import Batch
+from llm_jax.config import MovedConfig
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import Tokenizer, decode
 from llm_jax.errors import CheckpointError, UserError
@@ -68,8 +69,16 @@ class Comparison(NamedTuple):
     grad_norm_equal: bool | None
 
 
-def open_run(directory: Path, step: int, report: Callable[[str], None]) -> Materials:
+def open_run(
+    directory: Path, step: int, report: Callable[[str], None], moved: MovedConfig = MovedConfig()
+) -> Materials:
     """A run's configuration and data, after looking whether it has such a step.
+
+    Args:
+        directory: the run.
+        step: numbered from 1.
+        report: gets one line a remark.
+        moved: where its text is now.
 
     Raises:
         CheckpointError: not a run directory, a model that was not trained here, or other data than then.
@@ -81,7 +90,7 @@ def open_run(directory: Path, step: int, report: Callable[[str], None]) -> Mater
     config = config_from_dict(about["config"], f"the checkpoint in {directory}")
     if not 1 <= step <= config.train.steps:
         raise UserError(f"step ({step}) must be from 1 to {config.train.steps}, the last step of {directory}")
-    return gather_again(about, str(directory), report)
+    return gather_again(about, str(directory), report, moved)
 
 
 def replay(
@@ -93,7 +102,8 @@ def replay(
     report: Callable[[str], None],
     track: Callable[[range], Iterable[int]],
 ) -> Replayed:
-    """Does a step again, from the newest checkpoint with `before` steps in between, or from the beginning.
+    """Does a step again, from the newest checkpoint with `before` steps in between, or from the beginning;
+    each step under the configuration that held then.
 
     Args:
         directory: the run.
@@ -106,25 +116,29 @@ def replay(
     Raises:
         CheckpointError: the run never came to this step from that checkpoint, since it rolled back before.
     """
-    config, checkpoints = material.config, checkpoint_directory(directory)
-    restored = read_before(checkpoints, abstract_state(config), max(0, step - 1 - before), report)
+    checkpoints, last = checkpoint_directory(directory), max(0, step - 1 - before)
+    restored = read_before(checkpoints, abstract_state(material.config), last, report)
     origin = f"the checkpoint of step {restored.step}" if restored else "the beginning"
-    state = restored.state if restored else first_state(config, material.origin)
+    state = restored.state if restored else first_state(material.at(1).config, material.origin)
     first = int(state["counters"]["step"])
     report(f"recomputing {step - first} steps from {origin}")
     earlier = []
+    turns = {line["step"] + 1 for line in material.history}
+    then = material.at(first + 1)
     for number in track(range(first + 1, step)):
-        state, metrics = train_step(config, state, material.batch_at(int(state["counters"]["batch"])))
+        then = material.at(number) if number in turns else then
+        state, metrics = train_step(then.config, state, then.batch_at(int(state["counters"]["batch"])))
         earlier.append(_numbers(metrics))
-        if earlier[-1]["skipped"] > config.train.max_skipped:
+        if earlier[-1]["skipped"] > then.config.train.max_skipped:
             raise CheckpointError(
                 f"the run rolled back at step {number}, so step {step} came after a checkpoint later than "
                 f"{origin}; give fewer steps with --before"
             )
     counters = {name: int(count) for name, count in state["counters"].items()}
-    batch = material.batch_at(counters["batch"])
-    nats = np.asarray(step_nats(config, state, batch))  # Before the step, which donates its state.
-    _, metrics = train_step(config, state, batch)
+    then = material.at(step)
+    batch = then.batch_at(counters["batch"])
+    nats = np.asarray(step_nats(then.config, state, batch))  # Before the step, which donates its state.
+    _, metrics = train_step(then.config, state, batch)
     return Replayed(step, counters["batch"], counters["rollbacks"], batch, nats, _numbers(metrics), earlier)
 
 

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from llm_jax import materials
+from llm_jax import continuing, materials
+from llm_jax.changes import History
 from llm_jax.compilation import CompileTime, compile_time
 from llm_jax.config import Config, SamplingConfig
 from llm_jax.materials import Materials
@@ -14,7 +15,7 @@ from llm_jax.origin import first_state
 from llm_jax.process import seconds_since_start
 from llm_jax.settings import to_dict
 from llm_jax.trained import Trained
-from llm_jax.training import loop, record
+from llm_jax.training import loop, record, starts
 from llm_jax.training.checkpoint import Checkpoints, read_about
 from llm_jax.training.progress import LiveLine
 from llm_jax.training.step import lower_steps
@@ -24,12 +25,13 @@ from llm_jax.tree import Tree, count_parameters
 _BITS = "validation_bits_per_byte"
 
 
-def run(config: Config, wanted_seconds: float | None = None) -> None:
+def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = False) -> None:
     """Begins a run, or goes on with the one in its directory, to its last step.
 
     Args:
         config: the run.
         wanted_seconds: the time it was planned for; at the end it stands beside the time it took.
+        agreed: whether a run that goes on may have other settings for the steps to come.
 
     Raises:
         UserError: the directory is in use, or holds a run of another configuration.
@@ -39,11 +41,12 @@ def run(config: Config, wanted_seconds: float | None = None) -> None:
     print(f"data: {config.data.corpus} -> {config.data.prepared}", flush=True)
     material = materials.gather(config, report=print)
     config = material.config
-    about = {
+    about: dict[str, Any] = {
         "config": to_dict(config),
         "tokenizer": material.store.tokenizer.to_dict(),
         "data_fingerprint": material.store.fingerprint,
         "versions": record.versions(),
+        "changes": [],  # filled below, before anything is saved that comes after them
     } | (material.origin.about() if material.origin else {})
     directory = materials.checkpoint_directory(config.train.run)
     with (
@@ -53,10 +56,16 @@ def run(config: Config, wanted_seconds: float | None = None) -> None:
     ):
         latest = checkpoints.latest_step()
         if latest is not None:
-            record.refuse_other_run(read_about(directory), config, material.store.fingerprint)
+            known = read_about(directory)
+            continuing.require_same_run(known, config, material.store.fingerprint, agreed=agreed)
         # Beside the making and saving of the first state; nothing else is refused from here on.
         ready = worker.submit(lambda: lower_steps(config).compile()) if latest != config.train.steps else None
         state = loop.start_state(config, checkpoints, partial(first_state, origin=material.origin))
+        if latest is not None:
+            material = _with_history(material, state["counters"])
+            about["changes"] += material.history
+        _write_history(config, material.history)
+        _note_start(config, int(state["counters"]["step"]))
         with record.RunRecord(
             config.train.run, to_dict(config), int(state["counters"]["step"])
         ) as run_record:
@@ -68,6 +77,40 @@ def run(config: Config, wanted_seconds: float | None = None) -> None:
         print(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
         summary["time"] = {"wanted": wanted_seconds, "took": took}
     print(json.dumps(summary))
+
+
+def _with_history(material: Materials, counters: Tree) -> Materials:
+    """The materials with what changed up to now; says what did since the checkpoint of the state."""
+    run, step = material.config.train.run, int(counters["step"])
+    about = read_about(materials.checkpoint_directory(run), step)
+    material, lines = continuing.went_on(material, about, int(counters["batch"]))
+    for line in lines:
+        print(line, flush=True)
+    return material
+
+
+def _write_history(config: Config, history: History) -> None:
+    try:
+        continuing.write_history(config.train.run, history)
+    except OSError as error:
+        print(f"warning: {continuing.CHANGES} cannot be written: {error}", flush=True)
+
+
+def _note_start(config: Config, step: int) -> None:
+    """Writes down what this start runs on, where it has steps to do, and says what is not as at the last."""
+    if step == config.train.steps:
+        return
+    run, now = config.train.run, record.environment()
+    if step and (found := starts.deviations(starts.read_start(run), now)):
+        print(
+            f"warning: not as at the last start: {'; '.join(found)}. Equal bits are promised for the same "
+            "versions, kind of device and number of threads",
+            flush=True,
+        )
+    try:
+        starts.add_start(run, step, now)
+    except OSError as error:
+        print(f"warning: {starts.FILE} cannot be written: {error}", flush=True)
 
 
 def _train(

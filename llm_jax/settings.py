@@ -96,14 +96,19 @@ def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
     return layer
 
 
-def differences(got: Config, wanted: Config) -> list[str]:
-    """'section.field: got -> wanted' for every field in which two configurations differ."""
+def changed(got: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
+    """'section.field' -> (got, wanted), as JSON values, for every field in which configurations differ."""
     others = dict(flatten(to_dict(wanted)))
-    return [
-        f"{path.replace('/', '.')}: {value} -> {others[path]}"
+    return {
+        path.replace("/", "."): (value, others[path])
         for path, value in flatten(to_dict(got))
         if others[path] != value
-    ]
+    }
+
+
+def differences(got: Config, wanted: Config) -> list[str]:
+    """'section.field: got -> wanted' for every field in which two configurations differ."""
+    return [f"{name}: {value} -> {other}" for name, (value, other) in changed(got, wanted).items()]
 
 
 def _given(arguments: ArgumentCollection, name: str) -> str | None:

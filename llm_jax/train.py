@@ -16,6 +16,7 @@ def train(
     *,
     depth: Whole | None = None,
     time: str | None = None,
+    continue_with_changes: Annotated[bool, Parameter(name="--continue-with-changes", negative="")] = False,
     config: Annotated[Config, Parameter(name="*")] = Config(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
@@ -24,8 +25,12 @@ def train(
 
     Values come from the TOML files, the last one first, then from the options. The defaults are
     configs/tutorial.toml. A value that has no effect beside the others is refused; where a later file or an
-    option made it so, it is left out, and a line says so. A run directory that already holds a run of the
-    same configuration is continued; Ctrl-C and SIGTERM save first (exit status 75).
+    option made it so, it is left out, and a line says so. Ctrl-C and SIGTERM save first (exit status 75).
+
+    A run directory that already holds a run is continued: bit for bit with the same versions, kind of device
+    and number of threads. Where things lie and what is measured, shown and kept may be given anew (paths, the
+    same text elsewhere, intervals, keep, prompt); what changes the steps to come, with
+    --continue-with-changes; another model, tokenizer or text is refused.
 
     Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
 
@@ -45,6 +50,9 @@ def train(
         warm-up where none is given. Model and batch are sized too, unless `depth` or one of d_model,
         num_layers, num_heads, d_ff, context_length and batch_size is given. A run that exists goes on with
         the plan that it was begun with, and what is given beside it must agree.
+    continue_with_changes:
+        Go on with a run though steps, rates, schedule, batch or another setting of the steps to come differ;
+        what changed after which step is kept in the run, so that `replay` does each step as it was.
     """
     seconds = None if time is None else parse_time(time)
     derived = [] if depth is None else derive_model(depth, config, given)
@@ -59,7 +67,7 @@ def train(
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
         config = timing.planned_config(config, seconds, report=print, given=chosen)
-    running.run(config, seconds)
+    running.run(config, seconds, agreed=continue_with_changes)
 
 
 if __name__ == "__main__":

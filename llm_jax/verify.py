@@ -4,11 +4,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from llm_jax import command
-from llm_jax.config import Config
+from llm_jax.config import Config, MovedConfig
 from llm_jax.errors import UserError
 from llm_jax.settings import config_from_dict, read_config
 
@@ -33,7 +34,14 @@ def parity(golden: Path, /) -> None:
 
 
 @verify.command
-def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps: int | None = None) -> None:
+def resume(
+    source: Path | None = None,
+    /,
+    *,
+    steps: int = 40,
+    accumulation_steps: int | None = None,
+    moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
+) -> None:
     """Trains straight and with a SIGKILL in the middle, and compares every bit of the state and every loss;
     exit status 1 if any differs.
 
@@ -46,6 +54,7 @@ def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps
     accumulation_steps:
         Parts of a batch, in place of the configuration's.
     """
+    from llm_jax.materials import moved_to
     from llm_jax.resume import compare_runs, short_run
 
     if steps < 8:
@@ -63,7 +72,9 @@ def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps
         config = read_config([source], below=command.INHERITED)
     with tempfile.TemporaryDirectory() as folder:
         found = compare_runs(
-            short_run(config, steps, accumulation_steps), Path(folder), kill_after=steps * 5 // 8
+            short_run(moved_to(config, moved), steps, accumulation_steps),
+            Path(folder),
+            kill_after=steps * 5 // 8,
         )
     differing = len(found["differing_leaves"]) + len(found["differing_losses"])
     print(

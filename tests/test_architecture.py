@@ -12,7 +12,7 @@ from llm_jax.config import Config
 from llm_jax.model_config import RotaryConfig
 
 PACKAGE = Path(__file__).parents[1] / "llm_jax"
-WORDS = {"errors", "batch", "tree", "rules", "config", "model_config", "effects", "settings"}
+WORDS = {"errors", "batch", "tree", "rules", "config", "model_config", "effects", "settings", "changes"}
 SCHEMAS = ("config.py", "model_config.py")
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)

@@ -17,6 +17,13 @@ from llm_jax.errors import DataError
 _NARROWEST = 16  # tokens of a window to score; each width is compiled, and narrower ones would save no time
 
 
+class OrderStart(NamedTuple):
+    """Where an order of batches begins: with this batch, after so many sequences."""
+
+    batch: int = 0
+    sequences: int = 0
+
+
 def batch_at(
     tokens: np.ndarray,
     *,
@@ -26,6 +33,7 @@ def batch_at(
     seed: int,
     step: int,
     start_ids: Sequence[int] = (),
+    start: OrderStart = OrderStart(),
 ) -> Batch:
     """The training batch of a step.
 
@@ -37,8 +45,10 @@ def batch_at(
         context_length: T.
         batch_size: B.
         seed: origin of the order.
-        step: from 0; any step can be asked for at any time.
+        step: from `start.batch` on; any step can be asked for at any time.
         start_ids: stand before every row.
+        start: what a run leaves out, as a model that it starts from had it, or it had itself in batches of
+            another size.
 
     Raises:
         DataError: the split is shorter than a row.
@@ -50,14 +60,22 @@ def batch_at(
             f"got {len(tokens)}"
         )
     if order == "random":
-        generator = np.random.Generator(np.random.Philox(key=[seed, step]))
+        generator = np.random.Generator(np.random.Philox(key=[seed, start.sequences + step - start.batch]))
         begin_B = generator.integers(0, len(tokens) - length + 1, batch_size)
     else:
         # Without start ids a text's very first token is no target, nor is that of a window.
         given = 0 if start_ids else 1
-        begin_B = _permuted_begins(len(tokens) - given, length - given, batch_size, seed, step)
+        index_B = start.sequences + (step - start.batch) * batch_size + np.arange(batch_size)
+        begin_B = _permuted_begins(len(tokens) - given, length - given, index_B, seed)
     text_BL = tokens[begin_B[:, None] + np.arange(length)]
     return _batch(text_BL, np.ones(text_BL.shape, np.float32), start_ids)
+
+
+def whole_epochs(sequences: int, num_tokens: int, context_length: int, start_ids: Sequence[int] = ()) -> int:
+    """So many sequences, or as many more as there are to the end of an epoch of a split in "permutation"."""
+    given = 0 if start_ids else 1
+    windows = _num_windows(num_tokens - given, _length(context_length, start_ids) - given)
+    return -(-sequences // windows) * windows
 
 
 class Prompted(NamedTuple):
@@ -174,11 +192,14 @@ def _windows(number: int, text: Prompted, begin: int, length: int, stride: int) 
         begin, first = begin + stride, last
 
 
-def _permuted_begins(num_targets: int, each: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+def _num_windows(num_targets: int, each: int) -> int:
     # One window fewer than fits leaves room for the offset, so that borders fall elsewhere in each epoch.
-    num_windows = max(1, num_targets // each - 1)
+    return max(1, num_targets // each - 1)
+
+
+def _permuted_begins(num_targets: int, each: int, index_B: np.ndarray, seed: int) -> np.ndarray:
+    num_windows = _num_windows(num_targets, each)
     largest_offset = num_targets - num_windows * each
-    index_B = step * batch_size + np.arange(batch_size)
     order = _permutation(num_windows, seed)
     window_B = np.array([order[int(index)] for index in index_B])
     offset_B = np.array([_epoch_offset(seed, int(epoch), largest_offset) for epoch in index_B // num_windows])

@@ -63,8 +63,13 @@ class Store(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """Digest of tokenizer and tokens: the data's identity in checkpoints."""
-        parts = [self.manifest["tokenizer_sha256"], *(self.manifest["splits"][s]["sha256"] for s in SPLITS)]
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        return fingerprint_of(self.manifest)
+
+
+def fingerprint_of(manifest: Mapping[str, Any]) -> str:
+    """`Store.fingerprint` of a manifest that is not verified yet."""
+    parts = [manifest["tokenizer_sha256"], *(manifest["splits"][split]["sha256"] for split in SPLITS)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def prepare_store(

@@ -1,7 +1,7 @@
 """A run's record on disk: configuration, environment, metrics and samples, as files that anyone can read.
 
-RUN/config.json, RUN/environment.json, RUN/metrics.jsonl and RUN/samples.jsonl (one JSON object a line),
-RUN/tensorboard (when installed).
+RUN/config.json, RUN/metrics.jsonl and RUN/samples.jsonl (one JSON object a line), RUN/tensorboard (when
+installed). What it ran on is written by `starts`.
 """
 
 import importlib.metadata
@@ -11,15 +11,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
 
-from llm_jax.config import Config
-from llm_jax.errors import CheckpointError, UserError
-from llm_jax.settings import config_from_dict, differences
+from llm_jax.training.starts import surroundings
 
 PACKAGES = (
     "llm-jax",
@@ -47,8 +45,9 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """What a run ran on: versions, devices, processor count, command and git state."""
+    """What a run ran on: versions, devices, processors, threads, variables, command and git state."""
     return {
+        **surroundings(),
         "versions": versions(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
@@ -70,23 +69,6 @@ def _git_state() -> dict[str, Any] | None:
         return None
 
 
-def refuse_other_run(recorded: Mapping[str, Any], config: Config, data_fingerprint: str) -> None:
-    """Refuses to go on with a run that its checkpoint says is another one.
-
-    Raises:
-        CheckpointError: it was trained on other data.
-        UserError: it has another configuration; the message has the differences.
-    """
-    run = config.train.run
-    if recorded["data_fingerprint"] != data_fingerprint:
-        raise CheckpointError(f"{run} holds a run on other data; give another --train.run")
-    changes = differences(config_from_dict(recorded["config"], str(run)), config)
-    if changes := [line for line in changes if not line.startswith("train.run:")]:
-        raise UserError(
-            f"{run} holds a run of another configuration ({'; '.join(changes)}); give another --train.run"
-        )
-
-
 class RunRecord:
     """Appends to a run's files; opened at a step, it forgets what was written there after that step, and
     all at step 0, since the run begins anew.
@@ -95,7 +77,6 @@ class RunRecord:
     def __init__(self, run: Path, config: dict[str, Any], step: int):
         self._run = run
         (run / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (run / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
         self._metrics, self._samples = (
             _open_lines(run / name, step) for name in ("metrics.jsonl", "samples.jsonl")
         )

@@ -29,6 +29,7 @@ class RunFacts(NamedTuple):
     changes: Sequence[str]  # 'section.field: default -> value'
     checkpoints: Sequence[tuple[int, float | None, str]]  # (step, validation loss, fault or "")
     missing: Sequence[str]  # why a section is not there
+    history: Sequence[tuple[int, str]] = ()  # (last step before it, what changed while the run went on)
     memorisation: Sequence[tuple[int, int, int, str]] = ()  # (step, overlap, sample's tokens, text)
 
 

@@ -1,0 +1,133 @@
+"""Going on with a run: what its checkpoint says beside what it shall be now, what may differ, and the record
+of what did.
+
+A checkpoint's "changes" are the truth (see `changes`); RUN/changes.jsonl shows them to everyone.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llm_jax.changes import History, entry, of_kind, said
+from llm_jax.config import Config
+from llm_jax.errors import CheckpointError, UserError
+from llm_jax.materials import Materials
+from llm_jax.origin import recorded_origin, require_same_weights
+from llm_jax.settings import changed, config_from_dict
+from llm_jax.training.optimizer import make_horizon, make_schedule
+
+CHANGES = "changes.jsonl"
+
+
+def require_same_run(
+    about: Mapping[str, Any], config: Config, data_fingerprint: str, *, agreed: bool
+) -> None:
+    """Refuses to go on with a run that its newest checkpoint says is another one.
+
+    Args:
+        about: what that says of itself.
+        config: what the run shall be now.
+        data_fingerprint: of its tokens now.
+        agreed: whether what changes the steps to come alone may differ.
+
+    Raises:
+        CheckpointError: it was trained on other data, or `train.init_from` holds other weights now.
+        UserError: it has another configuration; the message has the differences.
+    """
+    run = config.train.run
+    changes = changed(config_from_dict(about["config"], str(run)), config)
+    fixed, future = of_kind(changes, "fixed"), of_kind(changes, "future")
+    if about["data_fingerprint"] != data_fingerprint and not any(name.startswith("data.") for name in fixed):
+        raise CheckpointError(f"{run} holds a run on other data; give another --train.run")
+    if fixed:
+        raise UserError(
+            f"{run} holds a run of another configuration ({said(fixed)}); give another --train.run"
+        )
+    if future and not agreed:
+        raise UserError(
+            f"{run} holds a run of another configuration ({said(future)}); add --continue-with-changes to go "
+            f"on so after step {about['step']}, or give another --train.run"
+        )
+    if config.train.steps < about["step"]:
+        raise UserError(
+            f"train.steps ({config.train.steps}) must not be below {about['step']}, the steps that {run} has "
+            "done"
+        )
+    origin = recorded_origin(about)
+    if origin and "train.init_from" in changes:
+        require_same_weights(config.train.init_from, origin)
+
+
+def went_on(material: Materials, about: Mapping[str, Any], batch: int) -> tuple[Materials, list[str]]:
+    """The materials with the run's changes, this start's among them, and lines that say what these are.
+
+    Args:
+        material: under the configuration as it shall be now.
+        about: what the checkpoint says of itself from which the run goes on.
+        batch: index of the next batch.
+    """
+    before = config_from_dict(about["config"], str(material.config.train.run))
+    # The folder of a run is known by where it is given.
+    changes = {
+        name: values for name, values in changed(before, material.config).items() if name != "train.run"
+    }
+    history = list(about.get("changes", []))
+    if not changes:
+        return material._replace(history=history), []
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    history.append(entry(about["step"], batch, changes, time=now, command=sys.argv))
+    lines = [f"changed after step {about['step']}: {said(changes)}"]
+    if about["step"] < material.config.train.steps:
+        lines += _rates(before, material.config, about["step"])
+    return material._replace(history=history), lines
+
+
+def write_history(run: Path, history: History) -> None:
+    """RUN/changes.jsonl, a line for each start that changed something; OSError as the file system has it."""
+    path = run / CHANGES
+    if history:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+        temporary.replace(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def told(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
+    """(the last step before it, what changed) of each line of a run's changes.jsonl that can be read."""
+    found = []
+    for line in history:
+        changes = line.get("changes")
+        pairs = changes.items() if isinstance(changes, dict) else ()
+        sound = {name: pair for name, pair in pairs if isinstance(pair, list) and len(pair) == 2}
+        if sound:
+            found.append((line["step"], said(sound)))
+    return found
+
+
+def _rates(before: Config, after: Config, step: int) -> list[str]:
+    """What the learning rate does from here on, where the changes touch it."""
+    then, now = (
+        np.asarray(make_schedule(config.optim, make_horizon(config.optim, config.train.steps))(counts))
+        for config, counts in (
+            (before, np.arange(max(0, step - 1), step + 1)),
+            (after, np.arange(step, after.train.steps)),
+        )
+    )
+    steps, falls = after.train.steps, after.optim.schedule != "constant"
+    if now[0] == then[-1] and not (falls and before.train.steps != steps):
+        return []
+    highest = step + 1 + int(np.flatnonzero(now == now.max())[-1])
+    line = f"learning rate: {then[0]:.3g} in step {step}, " if step else "learning rate: "
+    line += f"{now[0]:.3g} in step {step + 1}"
+    if now.max() > now[0]:
+        line += f", up to {now.max():.3g}"
+    line += f"; it falls after step {highest}" if now[-1] < now.max() else "; it stays"
+    if now[-1] < now.max():
+        line += f" to {now[-1]:.3g} in step {steps}: {after.optim.schedule} as if planned over {steps} steps"
+    return [line]

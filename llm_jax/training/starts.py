@@ -1,0 +1,93 @@
+"""RUN/environment.json: what the last start of a run had under it, and under "earlier" what those before had.
+
+Bits are equal only where nothing of `DECIDING` differs, so a start compares itself with the one before.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+FILE = "environment.json"
+# What numbers depend on, beside versions: those of an environment as `record.environment` gives them.
+DECIDING = ("devices", "processor", "threads", "variables")
+_VARIABLES = (
+    *("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "JAX_DEFAULT_MATMUL_PRECISION"),
+    *("JAX_ENABLE_X64", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE"),
+)
+
+
+def surroundings() -> dict[str, Any]:
+    """What else a run's numbers depend on: the processor, threads of XLA's pool, environment variables."""
+    return {
+        "processor": _processor(),
+        "threads": _threads(),
+        "variables": {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
+    }
+
+
+def read_start(run: Path) -> dict[str, Any]:
+    """The entry of a run's last start; empty where there is none that can be read."""
+    try:
+        found = json.loads((run / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def add_start(run: Path, step: int, environment: Mapping[str, Any]) -> None:
+    """Puts this start, at a step, before those that were; OSError as the file system has it."""
+    last = read_start(run)
+    earlier = last.pop("earlier", [])
+    earlier = [*(earlier if isinstance(earlier, list) else []), *([last] if last else [])]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    temporary = run / "environment.tmp"
+    entry = {"step": step, "time": now, **environment, "earlier": earlier}
+    temporary.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(run / FILE)
+
+
+def deviations(last: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """'name before -> now' for all on which equal bits depend and in which two starts differ; what one of
+    them did not record is passed over.
+    """
+    before, after = _deciding(last), _deciding(now)
+    return [
+        f"{name} {before[name]} -> {after[name]}"
+        for name in before
+        if name in after and before[name] != after[name]
+    ]
+
+
+def _deciding(environment: Mapping[str, Any]) -> dict[str, str]:
+    versions = environment.get("versions")
+    facts = {name: str(each) for name, each in versions.items()} if isinstance(versions, dict) else {}
+    for name in DECIDING:
+        value = environment.get(name)
+        if isinstance(value, list):  # How many devices there are says nothing of the one that is used.
+            facts[name] = ", ".join(sorted(set(map(str, value))))
+        elif isinstance(value, dict):
+            facts[name] = " ".join(f"{key}={each}" for key, each in sorted(value.items())) or "none"
+        elif value is not None:
+            facts[name] = str(value)
+    return facts
+
+
+def _threads() -> int:
+    """As XLA sizes its pool on a CPU."""
+    wanted = os.environ.get("PJRT_NPROC") or os.environ.get("NPROC", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
