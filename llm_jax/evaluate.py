@@ -1,9 +1,9 @@
 """Door: `python -m llm_jax.evaluate DIR [--text FILE]`."""
 
-import json
 from pathlib import Path
 
 from llm_jax import command
+from llm_jax.terminal import console, say, say_json
 
 
 def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
@@ -19,7 +19,6 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
     text:
         A text file or folder (gzip too) to score instead of the validation split.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from llm_jax import materials
@@ -27,7 +26,7 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
 
     model = load(directory)
     if text is None:
-        material = materials.gather_again(model.about, str(directory), report=print)
+        material = materials.gather_again(model.about, str(directory), report=say)
         score, floors = material.evaluate(model.params), material.floors()
     else:
         score, floors = materials.score_text(model, text), {}
@@ -38,8 +37,8 @@ def evaluate(directory: Path, /, *, text: Path | None = None) -> None:
     table.add_row("tokens scored", f"{score.tokens:,}")
     for name, nats in floors.items():
         table.add_row(f"floor: {name}", f"{nats:.4f} ({'beaten' if score.loss < nats else 'not beaten'})")
-    Console().print(table)
-    print(json.dumps({"directory": str(directory), **score._asdict(), "floors": floors}))
+    console().print(table)
+    say_json({"directory": str(directory), **score._asdict(), "floors": floors})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from llm_jax import command
 from llm_jax.config import Config
 from llm_jax.errors import UserError
 from llm_jax.settings import config_from_dict, read_config
+from llm_jax.terminal import say, say_json
 
 verify = App(name="verify", help="Proofs as commands: numerical parity with torch, exact resume, and muP.")
 
@@ -66,12 +67,12 @@ def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps
             short_run(config, steps, accumulation_steps), Path(folder), kill_after=steps * 5 // 8
         )
     differing = len(found["differing_leaves"]) + len(found["differing_losses"])
-    print(
+    say(
         f"killed after step {found['killed_after']}, resumed at {found['resumed_at']}: "
         f"{len(found['differing_leaves'])} of {found['leaves']} leaves and "
         f"{len(found['differing_losses'])} of {found['losses']} losses differ"
     )
-    print(json.dumps({"holds": not differing, **found}))
+    say_json({"holds": not differing, **found})
     if differing:
         sys.exit(1)
 
