@@ -29,7 +29,7 @@ HOMES = {
     "tokenizers": ("data/",),
     "urllib": ("data/download.py",),
     "matplotlib": ("walkthrough/",),
-    "jinja2": ("walkthrough/page.py", "data/chat_template.py"),
+    "jinja2": ("walkthrough/page.py", "data/template_sandbox.py"),
     "latex2mathml": ("walkthrough/",),
     "pickle": ("interop/pickle_reader.py",),
     "safetensors": ("interop/",),
@@ -46,6 +46,7 @@ HOMES = {
         *(
             f"{name}.py"
             for name in (
+                "checked_programs",
                 "compilation",
                 "inside",
                 "trained",
