@@ -6,6 +6,8 @@ import difflib
 import runpy
 import sys
 
+from llm_jax.terminal import close_output, open_output, remark, say
+
 DOORS = {
     "prepare": "a text into tokens, and what is in it",
     "train": "a decoder on a text; goes on where it was stopped",
@@ -24,17 +26,18 @@ DOORS = {
 
 def main() -> None:
     """Runs the door that the first word names; without one, lists them."""
+    open_output()
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print("Usage: llm-jax DOOR [ARGUMENTS]\n\nDoors (each has --help):")
+        say("Usage: llm-jax DOOR [ARGUMENTS]\n\nDoors (each has --help):")
         for name, clause in DOORS.items():
-            print(f"  {name:10} {clause}")
-        return
+            say(f"  {name:10} {clause}")
+        sys.exit(close_output(0))
     if words[0] not in DOORS:
         near = difflib.get_close_matches(words[0], DOORS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the doors are {', '.join(DOORS)}"
-        print(f"error: {words[0]} is not a door of llm-jax; {hint}", file=sys.stderr)
-        sys.exit(2)
+        remark(f"error: {words[0]} is not a door of llm-jax; {hint}", style="bold red")
+        sys.exit(close_output(2))
     sys.argv = [f"llm_jax.{words[0]}", *words[1:]]
     runpy.run_module(f"llm_jax.{words[0]}", run_name="__main__")
 

@@ -11,6 +11,7 @@ from llm_jax import command
 from llm_jax.config import SamplingConfig
 from llm_jax.errors import UserError
 from llm_jax.rules import require
+from llm_jax.terminal import remark
 
 
 def chat(
@@ -81,7 +82,7 @@ def chat(
         stop=stop,
     )
     if typing := sys.stdin.isatty():
-        print("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.", file=sys.stderr)
+        remark("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.")
     lines = conversing.typed_lines("> ") if typing else conversing.piped_lines(sys.stdin)
     conversing.converse(conversation, lines, forgiving=typing)
 

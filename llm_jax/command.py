@@ -1,6 +1,7 @@
 """How every door opens: words of the command line to a function, errors to one line and an exit status."""
 
 import dataclasses
+import errno
 import inspect
 import os
 import sys
@@ -12,11 +13,11 @@ from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import App, Parameter
-from rich.console import Console
 
+from llm_jax import terminal
 from llm_jax.compilation import keep_compiled_programs
 from llm_jax.effects import find_idle, values_of
-from llm_jax.errors import UserError
+from llm_jax.errors import INPUT_OUTPUT, UserError, reason
 from llm_jax.settings import file_layers, inherited_layer
 
 
@@ -35,8 +36,9 @@ INHERITED = inherited_layer(_inherited)
 def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False) -> None:
     """Parses `words` (default: the process's own) into the arguments of `door`, runs it and exits.
 
-    Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 130 for Ctrl-C where nothing was to
-    be saved.
+    Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 74 where the system did not let a
+    file or standard output be read or written, or 130 for Ctrl-C where nothing was to be saved. A reader of
+    standard output that leaves, as `head` does, is no error.
 
     Args:
         door: a function with cyclopts parameters, whose docstring is the help text; or an App with a command
@@ -46,6 +48,7 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
             options. A door with a parameter `given: Given` gets there what files and options give, and sees
             to it that all has an effect, as `effects.settle` does; of any other door it is seen to here.
     """
+    terminal.open_output()
     keep_compiled_programs()
     short_name = door.name[0] if isinstance(door, App) else door.__name__
     name = f"python -m llm_jax.{short_name}"
@@ -59,6 +62,7 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
             config=[*file_layers([Path(file) for file in files], given), INHERITED],
             version_flags=[],
             default_parameter=Parameter(name_transform=str),
+            console=terminal.console(),
         )
         if isinstance(door, App):
             app.help = door.help
@@ -71,17 +75,17 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
         if not noted:
             find_idle(_option_values(bound), given)
         call(*bound.args, **(bound.kwargs | noted))
-        sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         _stop(" ".join(str(error).split()) + f" See: {name} --help", 2)
     except UserError as error:
         _stop(" ".join(str(error).split()), error.exit_status)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
-    except BrokenPipeError:  # The reader left, as `head` does: not our failure, and nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
+    except terminal.OutputGone:
+        sys.exit(terminal.close_output(0))
+    except OSError as error:
+        _stop(_told(error), INPUT_OUTPUT)
+    sys.exit(terminal.close_output(0))
 
 
 def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -94,7 +98,15 @@ def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:
 
 
 def _stop(message: str, status: int) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"error: {message}", style="bold red", markup=False
+    terminal.remark(f"error: {message}", style="bold red")
+    sys.exit(terminal.close_output(status))
+
+
+def _told(error: OSError) -> str:
+    """What the system did not let be done, with the file where it says which."""
+    names = " -> ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
     )
-    sys.exit(status)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "; make room, and give the same command again" if full else ""
+    return f"{names or 'a file'} cannot be read or written: {reason(error)}{advice}"

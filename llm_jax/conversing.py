@@ -1,18 +1,16 @@
 """A conversation in the terminal: messages, answers that stream, and the commands that begin with a slash."""
 
 import contextlib
-import json
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-
+from llm_jax import strict_json
 from llm_jax.config import SamplingConfig
 from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.conversation import Message, conversation_tokens, fit
-from llm_jax.errors import UserError
+from llm_jax.errors import UserError, writing
+from llm_jax.terminal import remark, say, write
 from llm_jax.trained import Trained
 
 HELP = """\
@@ -96,11 +94,6 @@ def converse(conversation: Conversation, lines: Iterator[str], *, forgiving: boo
         lines: what the user types.
         forgiving: whether a mistake is shown and the conversation goes on (a person types), or ends it.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def remark(text: str) -> None:
-        console.print(text, style="dim", markup=False)
-
     for line in lines:
         text = line.strip()
         try:
@@ -113,7 +106,7 @@ def converse(conversation: Conversation, lines: Iterator[str], *, forgiving: boo
         except UserError as error:
             if not forgiving:
                 raise
-            console.print(f"error: {error}", style="red", markup=False)
+            remark(f"error: {error}", style="red")
 
 
 def obey(conversation: Conversation, line: str) -> str:
@@ -146,10 +139,13 @@ def save(messages: Sequence[Message], path: Path) -> str:
         UserError: it cannot be written.
     """
     try:
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(list(messages), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
-    except (OSError, ValueError) as error:
+        with writing(path):
+            part = path.with_name(path.name + ".part")
+            part.write_text(
+                strict_json.dumps(list(messages), ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+            )
+            part.replace(path)
+    except ValueError as error:  # no name of a file, or a text that no file can hold
         raise UserError(f"{path} cannot be written: {error}") from None
     return f"saved {len(messages)} messages to {path}"
 
@@ -164,10 +160,10 @@ def typed_lines(prompt: str) -> Iterator[str]:
         try:
             yield input(prompt)
         except EOFError:
-            print()
+            say()
             return
         except KeyboardInterrupt:
-            print()
+            say()
 
 
 def piped_lines(stream: TextIO) -> Iterator[str]:
@@ -183,12 +179,11 @@ def _answer(conversation: Conversation, text: str, remark: Callable[[str], None]
     stopped = False
     try:
         for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+            write(piece)
     except KeyboardInterrupt:
         stopped = True
         pieces.close()
-    print(flush=True)
+    write("\n")
     if stopped:
         remark("stopped")
 

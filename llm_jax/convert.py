@@ -7,6 +7,7 @@ from cyclopts import App
 
 from llm_jax import command
 from llm_jax.errors import UserError
+from llm_jax.terminal import say
 
 _NAMES = ("cl100k_base", "gpt2", "o200k_base", "bytes")
 
@@ -84,9 +85,9 @@ def import_(
         told = converting.import_model(
             source, out, param_dtype, adapter, given, ignored=ignore_field, add_bos=add_bos_token
         )
-        print(told)
+        say(told)
     else:
-        print(converting.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
+        say(converting.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
 
 
 @convert.command
@@ -122,11 +123,11 @@ def export(
     from llm_jax import exporting
 
     if format == "gguf":
-        print(exporting.export_gguf(directory, out, dtype))
+        say(exporting.export_gguf(directory, out, dtype))
     elif format == "huggingface":
-        print(exporting.export_huggingface(directory, out))
+        say(exporting.export_huggingface(directory, out))
     else:
-        print(exporting.export_tutorial(directory, out))
+        say(exporting.export_tutorial(directory, out))
 
 
 def _require_new(path: Path) -> None:

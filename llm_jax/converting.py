@@ -1,14 +1,12 @@
 """How weights come in: every checkpoint that is written is read again and compared."""
 
 import dataclasses
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import jax
 import numpy as np
-from rich.progress import track
 
 from llm_jax.config import Config
 from llm_jax.data.chat_format import ChatFormat
@@ -32,6 +30,7 @@ from llm_jax.interop.tokenizer_files import read_directory_tokenizer, read_vocab
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import to_dict
+from llm_jax.terminal import remark, tracked
 from llm_jax.trained import load
 from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.record import versions
@@ -112,14 +111,14 @@ def _read_language(
     """Tokenizer and chat of a model, or those that are given in place of its own."""
     folder = given if given is not None and given.is_dir() else source if source.is_dir() else None
     file = given if folder != given else None
-    remark = None
+    note = None
     if folder is not None:
-        tokenizer, remark = read_directory_tokenizer(folder, file)
+        tokenizer, note = read_directory_tokenizer(folder, file)
     elif file is not None:
         tokenizer = read_vocabulary_file(file)
     else:
         tokenizer = FileTokenizer(gguf_tokenizer_json(found.tokenizer))
-        remark = without_pre(found.tokenizer)
+        note = without_pre(found.tokenizer)
     if source.is_dir():
         chat = read_directory_chat(source, found.config, tokenizer.token_id, vocab_size, folder)
     else:
@@ -128,8 +127,8 @@ def _read_language(
             require_same_pieces(tokenizer, found.tokenizer)
         if chat.template is None and folder is not None:
             chat = dataclasses.replace(chat, template=read_folder_template(folder))
-    for line in filter(None, (remark, check_tokens(tokenizer, chat, vocab_size, str(folder or source)))):
-        print(f"warning: {line}", file=sys.stderr)
+    for line in filter(None, (note, check_tokens(tokenizer, chat, vocab_size, str(folder or source)))):
+        remark(f"warning: {line}")
     return tokenizer, chat
 
 
@@ -193,7 +192,7 @@ def _save(
 
 def shown(parts: Iterator[_Item], count: int) -> Iterator[_Item]:
     """The same, with a bar of how many of them are done."""
-    return iter(track(parts, "tensors", total=count, transient=True))
+    return tracked(parts, "tensors", count)
 
 
 def require_equal(got: Tree, wanted: Tree, where: Path) -> None:

@@ -5,14 +5,12 @@ width by `base_width`. Legend: B batch, T tokens, W widths.
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from llm_jax.batch import Batch
@@ -20,6 +18,7 @@ from llm_jax.config import Config, OptimConfig
 from llm_jax.errors import UserError
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import read_config
+from llm_jax.terminal import console, say, say_json
 from llm_jax.training.precision import rounded
 from llm_jax.training.step import init_state, train_step
 from llm_jax.walkthrough.lesson import look
@@ -164,7 +163,7 @@ def check(source: Path | None, smallest: int, largest: int, steps: int, png: Pat
     while widths[-1] * 2 <= largest:
         widths.append(widths[-1] * 2)
     runs = {
-        name: measure(config, widths, base_width=base, report=print)
+        name: measure(config, widths, base_width=base, report=say)
         for name, base in (("standard", 0), ("muP", smallest))
     }
     found = {name: powers(widths, sizes) for name, sizes in runs.items()}
@@ -175,16 +174,16 @@ def check(source: Path | None, smallest: int, largest: int, steps: int, png: Pat
     )
     for place in PLACES:
         table.add_row(place, *(f"{found[name][place][which]:+.2f}" for which in (0, 1) for name in runs))
-    Console(width=110).print(table)
+    console(width=110).print(table)
     holds = keeps_its_size(found["muP"])
     verdict = "yes" if holds else "NO"
-    print(f"under muP no size grows by a power above {GROWTH}, no change by one beyond +-{GROWTH}: {verdict}")
+    say(f"under muP no size grows by a power above {GROWTH}, no change by one beyond +-{GROWTH}: {verdict}")
     if png:
         from llm_jax.walkthrough.figures import write_png
         from llm_jax.walkthrough.sizes import sizes_picture
 
         write_png(sizes_picture(widths, {name: sizes.size for name, sizes in runs.items()}), png)
-    print(json.dumps({"holds": holds, "widths": widths, "steps": steps, "powers": found}))
+    say_json({"holds": holds, "widths": widths, "steps": steps, "powers": found})
     return holds
 
 

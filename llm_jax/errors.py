@@ -2,8 +2,15 @@
 
 Every error that a user can cause is one of these: its message is one line that says what must hold, what was
 got and what to do, and its class carries the exit status. `command.run` turns it into that line and that
-status; anything else is a defect of ours and keeps its traceback.
+status. What the system says against reading or writing (OSError) is one line, too; anything else is a defect
+of ours and keeps its traceback.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+INPUT_OUTPUT = 74  # exit status where a file, or standard output, could not be read or written (EX_IOERR)
 
 
 class UserError(Exception):
@@ -36,3 +43,21 @@ class InterruptedAndSaved(UserError):
     """A signal ended the work after it was saved; the same command goes on from there (EX_TEMPFAIL)."""
 
     exit_status = 75
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around all that writes a file whose name the user gave.
+
+    Raises:
+        UserError: the system lets it not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {reason(error)}") from None
+
+
+def reason(error: OSError) -> str:
+    """What the system said, without numbers and names of files."""
+    return error.strerror or str(error) or type(error).__name__

@@ -1,6 +1,5 @@
 """Door: `python -m llm_jax.evaluate DIR [--text FILE]`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import MovedConfig
+from llm_jax.terminal import console, say, say_json
 
 
 def evaluate(
@@ -29,7 +29,6 @@ def evaluate(
     text:
         A text file or folder (gzip too) to score instead of the validation split.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from llm_jax import materials
@@ -37,7 +36,7 @@ def evaluate(
 
     model = load(directory)
     if text is None:
-        material = materials.gather_again(model.about, str(directory), print, moved)
+        material = materials.gather_again(model.about, str(directory), say, moved)
         score, floors = material.evaluate(model.params), material.floors()
     else:
         score, floors = materials.score_text(model, text), {}
@@ -48,8 +47,8 @@ def evaluate(
     table.add_row("tokens scored", f"{score.tokens:,}")
     for name, nats in floors.items():
         table.add_row(f"floor: {name}", f"{nats:.4f} ({'beaten' if score.loss < nats else 'not beaten'})")
-    Console().print(table)
-    print(json.dumps({"directory": str(directory), **score._asdict(), "floors": floors}))
+    console().print(table)
+    say_json({"directory": str(directory), **score._asdict(), "floors": floors})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Door: `python -m llm_jax.explain [DIR|CONFIG.toml] [--text ...]`."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ from cyclopts import Parameter
 
 from llm_jax import command
 from llm_jax.config import MovedConfig
+from llm_jax.terminal import console, say, say_json
 
 
 def explain(
@@ -37,8 +37,6 @@ def explain(
     out:
         The page to write; explain.html in the directory, or here for an untrained model.
     """
-    from rich.console import Console
-
     from llm_jax.inside import find_subject, label, make_lesson, next_batch, text_xray
     from llm_jax.training.losses import cross_entropy
     from llm_jax.walkthrough.explain_page import explain_page
@@ -49,14 +47,14 @@ def explain(
     from llm_jax.walkthrough.words import read_words
 
     began = time.perf_counter()
-    subject = find_subject(source, print, moved)
+    subject = find_subject(source, say, moved)
     require_told(subject.config.model)
     lesson, words = make_lesson(subject, next_batch(subject)), read_words(language)
     all_stages = stages(lesson, cross_entropy)
     kind = "untrained" if subject.step is None else "trained"
     about = words["page"][kind].format(directory=source, step=subject.step)
     xray = text_xray(subject, text)
-    tell(Console(highlight=False), lesson, all_stages, xray, words)
+    tell(console(), lesson, all_stages, xray, words)
     html = explain_page(
         lesson,
         all_stages,
@@ -69,13 +67,10 @@ def explain(
     if out is None:
         out = (source if source is not None and source.is_dir() else Path()) / "explain.html"
     write_page(out, html)
-    print(f"page: {out}")
+    say(f"page: {out}")
     summary = {"page": str(out), "bytes": len(html.encode()), "stages": len(all_stages)}
-    print(
-        json.dumps(
-            summary | {"loss": float(lesson.nats.mean()), "seconds": round(time.perf_counter() - began, 1)}
-        )
-    )
+    seconds = round(time.perf_counter() - began, 1)
+    say_json(summary | {"loss": float(lesson.nats.mean()), "seconds": seconds})
 
 
 if __name__ == "__main__":

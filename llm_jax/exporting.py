@@ -20,7 +20,7 @@ from llm_jax.data.gguf_tokenizer_writing import ENDS, composes_accents, gguf_tok
 from llm_jax.data.start_tokens import tokens_around
 from llm_jax.data.tokenizer_json import tokenizer_json
 from llm_jax.data.tokenizers import decode
-from llm_jax.errors import CheckpointError, DataError, UserError
+from llm_jax.errors import CheckpointError, DataError, UserError, writing
 from llm_jax.interop import torch_tutorial
 from llm_jax.interop.config_json import write_model_config
 from llm_jax.interop.families import read_model_config
@@ -124,10 +124,9 @@ def _made(out: Path) -> Iterator[Path]:
     part = out.with_name(out.name + ".part")
     _remove(part)
     try:
-        yield part
-        part.replace(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from None
+        with writing(out):
+            yield part
+            part.replace(out)
     finally:
         _remove(part)
 

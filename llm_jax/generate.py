@@ -1,17 +1,16 @@
 """Door: `python -m llm_jax.generate DIR --prompt "..."`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from llm_jax import command
 from llm_jax.config import SamplingConfig, SteeringConfig
 from llm_jax.errors import DataError
 from llm_jax.rules import require
+from llm_jax.terminal import remark, say_json, write
 
 if TYPE_CHECKING:
     from llm_jax.trained import Generated, Trained
@@ -81,12 +80,12 @@ def generate(
     if logprobs or len(prompts) * samples > 1:
         _print_together(model, prompts, samples, logprobs, settings)
         return
-    print(prompts[0], end="", flush=True)
+    write(prompts[0])
     for piece in model.stream(prompts[0], speculation=speculation, **settings):
-        print(piece, end="", flush=True)
-    print()
+        write(piece)
+    write("\n")
     if speculation is not None:
-        Console(stderr=True, highlight=False).print(told(given), style="dim")
+        remark(told(given))
 
 
 def _print_together(
@@ -96,11 +95,11 @@ def _print_together(
     found = model.generate_many(rows, **settings)
     for number, (text, one) in enumerate(zip(rows, found, strict=True)):
         if logprobs:
-            print(json.dumps(_scored(model, text, one), ensure_ascii=False))
+            say_json(_scored(model, text, one), ensure_ascii=False)
             continue
         names = [f"prompt {number // samples + 1}"] * (len(prompts) > 1)
         names += [f"sample {number % samples + 1}"] * (samples > 1)
-        print(f"--- {', '.join(names)}\n{text}{one.text}")
+        write(f"--- {', '.join(names)}\n{text}{one.text}\n")
 
 
 def _lines(path: Path) -> list[str]:

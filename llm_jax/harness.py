@@ -1,12 +1,12 @@
 """Door: `python -m llm_jax.harness DIR --tasks arc_easy,hellaswag`."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from llm_jax import command
-from llm_jax.errors import UserError
+from llm_jax import command, strict_json
+from llm_jax.errors import UserError, writing
+from llm_jax.terminal import console, say_json
 
 
 def harness(
@@ -90,15 +90,15 @@ def _run(
     seconds = time.perf_counter() - began
     _show(results, f"{directory}, step {model.about['step']}")
     if out is not None:
-        out.write_text(
-            json.dumps(results, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        with writing(out):
+            out.write_text(
+                strict_json.dumps(results, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
     found = {"directory": str(directory), "results": results["results"], "n-shot": results["n-shot"]}
-    print(json.dumps(found | {"limit": running["limit"], "seconds": round(seconds, 1)}, default=str))
+    say_json(found | {"limit": running["limit"], "seconds": round(seconds, 1)})
 
 
 def _show(results: dict[str, Any], title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("task", "measure", "value", "standard error", title=title)
@@ -110,7 +110,7 @@ def _show(results: dict[str, Any], title: str) -> None:
             error = values.get(f"{what}_stderr,{kind}")
             shown = f"{error:.4f}" if isinstance(error, int | float) else ""
             table.add_row(name, what, f"{value:.4f}", shown)
-    Console().print(table)
+    console().print(table)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
     get_rolling_token_windows,
     make_disjoint_window,
 )
-from rich.progress import track
 
 from llm_jax.config import SamplingConfig
 from llm_jax.data.batches import Prompted
@@ -31,6 +30,7 @@ from llm_jax.data.tokenizers import fingerprint
 from llm_jax.errors import DataError, UserError
 from llm_jax.evaluation.scoring import TokenScores
 from llm_jax.scoring import encode_pair, score_tokens
+from llm_jax.terminal import tracked
 from llm_jax.trained import Trained
 from llm_jax.training.integrity import checksums
 
@@ -107,7 +107,7 @@ class HarnessModel(LM):
             rows = max(1, self.batch_tokens // min(self.max_length, 2 * drawing.max_new_tokens))
             batches += [(numbers[at : at + rows], drawing) for at in range(0, len(numbers), rows)]
         texts = [""] * len(requests)
-        for numbers, drawing in track(batches, "texts", transient=True, disable=disable_tqdm):
+        for numbers, drawing in batches if disable_tqdm else tracked(batches, "texts"):
             prompts = [contexts[number] or [self.prefix_id] for number in numbers]
             for number, text in zip(numbers, self._continue(prompts, drawing), strict=True):
                 texts[number] = text
@@ -135,7 +135,7 @@ class HarnessModel(LM):
             stride=self.max_length,
             context_length=self.max_length,
             batch_tokens=self.batch_tokens,
-            shown=lambda batches: track(batches, f"{len(texts):,} {what}", transient=True, disable=quiet),
+            shown=lambda batches: batches if quiet else tracked(batches, f"{len(texts):,} {what}"),
         )
 
     def _continue(self, prompts: Sequence[list[int]], drawing: "Drawing") -> list[str]:

@@ -31,6 +31,7 @@ from llm_jax.origin import (
 )
 from llm_jax.scoring import score_tokens, whole_text
 from llm_jax.settings import config_from_dict, to_dict
+from llm_jax.terminal import say
 from llm_jax.trained import Trained
 from llm_jax.tree import Tree
 
@@ -227,6 +228,6 @@ def score_text(model: Trained, path: Path) -> Score:
         DataError: it cannot be read, or has an id that the model has not.
     """
     config = config_from_dict(model.about["config"], "the checkpoint")
-    corpus = read_corpus(str(path), downloads=config.data.prepared, errors=config.data.errors, report=print)
+    corpus = read_corpus(str(path), downloads=config.data.prepared, errors=config.data.errors, report=say)
     found = model.score(corpus.text)
     return summarise(-found.log_probs, found.bytes)

@@ -1,7 +1,6 @@
 """Door: `python -m llm_jax.prepare CORPUS`."""
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -10,6 +9,7 @@ from llm_jax import command
 from llm_jax.config import DataConfig
 from llm_jax.effects import find_idle, values_of
 from llm_jax.rules import require
+from llm_jax.terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,20 +37,19 @@ def prepare(
     require({"the corpus must be given once, with --corpus or without": not (corpus and "corpus" in given)})
     values = {f"data.{name}": value for name, value in values_of(data).items()}
     find_idle(values, {f"data.{name}": rank for name, rank in given.items()}, section="data.")
-    from rich.console import Console
     from rich.table import Table
 
     from llm_jax.data.facts import label_facts, store_facts
     from llm_jax.data.store import prepare_store
 
-    store = prepare_store(data if corpus is None else dataclasses.replace(data, corpus=corpus), report=print)
+    store = prepare_store(data if corpus is None else dataclasses.replace(data, corpus=corpus), report=say)
     facts = store_facts(store)
     table = Table("fact", "value", title=f"{store.manifest['corpus']}, {store.tokenizer.name}")
     for label, value in label_facts(facts):
         table.add_row(label, value)
-    Console().print(table, _first_tokens(store))
-    print(f"store: {store.path}")
-    print(json.dumps({"store": str(store.path), **facts}))
+    console().print(table, _first_tokens(store))
+    say(f"store: {store.path}")
+    say_json({"store": str(store.path), **facts})
 
 
 def _first_tokens(store: "Store", count: int = 8) -> "Table":

@@ -1,18 +1,17 @@
 """Door: `python -m llm_jax.profile [CONFIG.toml ...] [--section.field VALUE ...]`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
-from llm_jax import command
+from llm_jax import command, strict_json
 from llm_jax.config import Config
 from llm_jax.effects import settle
-from llm_jax.errors import UserError
+from llm_jax.errors import UserError, writing
+from llm_jax.terminal import console, say, say_json
 
 if TYPE_CHECKING:
     from llm_jax.profiling import Profile
@@ -56,30 +55,30 @@ def profile(
         raise UserError(f"steps ({steps}) must be at least 1 and top ({top}) at least 0")
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise UserError(f"--json {json_file} must be a file in a folder that exists")
-    config, _ = settle(config, given, {}, report=print)
+    config, _ = settle(config, given, {}, report=say)
     from llm_jax import profiling
 
-    measured = profiling.profile(config, steps, out, report=print)
-    console = Console(highlight=False)
-    _show_speed(console, measured)
-    _show_parts(console, measured)
-    _show_operations(console, measured, top)
-    _show_trace(console, measured, out)
+    measured = profiling.profile(config, steps, out, report=say)
+    _show_speed(measured)
+    _show_parts(measured)
+    _show_operations(measured, top)
+    _show_trace(measured, out)
     figures = profiling.figures(measured)
     if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({name: value for name, value in figures.items() if name not in ("parts", "operations")}))
+        with writing(json_file):
+            json_file.write_text(strict_json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    say_json({name: value for name, value in figures.items() if name not in ("parts", "operations")})
 
 
-def _show_speed(console: Console, measured: "Profile") -> None:
+def _show_speed(measured: "Profile") -> None:
     ceiling = measured.ceiling
-    console.print(f"{measured.device}: compiled in {measured.compile_seconds:.1f} s")
-    console.print(
+    say(f"{measured.device}: compiled in {measured.compile_seconds:.1f} s")
+    say(
         f"{measured.seconds * 1e3:.2f} ms a step, {measured.tokens / measured.seconds:,.0f} tokens per second"
         f" ({measured.traced_seconds * 1e3:.2f} ms a step while traced)"
     )
-    console.print(f"{measured.flops / 1e9:.3f} GFLOP a step in matrix products, {_share(measured)}")
-    console.print(
+    say(f"{measured.flops / 1e9:.3f} GFLOP a step in matrix products, {_share(measured)}")
+    say(
         f"reading and writing {measured.state_bytes / 1e6:.1f} MB of state once a step takes at least "
         f"{measured.state_seconds * 1e3:.2f} ms ({ceiling.bandwidth / 1e9:.1f} GB/s measured)"
     )
@@ -92,7 +91,7 @@ def _share(measured: "Profile") -> str:
     return f"{measured.share:.1%} of {ceiling.flops / 1e9:,.0f} GFLOP/s ({ceiling.origin})"
 
 
-def _show_parts(console: Console, measured: "Profile") -> None:
+def _show_parts(measured: "Profile") -> None:
     from llm_jax.training.program import PHASES
     from llm_jax.training.trace import sums
 
@@ -111,13 +110,13 @@ def _show_parts(console: Console, measured: "Profile") -> None:
     table.add_section()
     phases = sums(measured.rows, "phase")
     add("all", [phases.get((phase,), 0) for phase in PHASES])
-    console.print(table)
+    console().print(table)
     kinds = [
         f"{kind} {seconds / measured.busy_seconds:.0%}"
         for (kind,), seconds in sums(measured.rows, "kind").items()
     ]
-    console.print(f"by kind: {', '.join(kinds)}")
-    console.print(
+    say(f"by kind: {', '.join(kinds)}")
+    say(
         f"{measured.busy_seconds * 1e3:.2f} ms of operations in {measured.traced_seconds * 1e3:.2f} ms: "
         f"{measured.busy_seconds / measured.traced_seconds:.2f} threads busy on average"
     )
@@ -127,7 +126,7 @@ def _table(title: str, *columns: str) -> Table:
     return Table(*columns, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def _show_operations(console: Console, measured: "Profile", top: int) -> None:
+def _show_operations(measured: "Profile", top: int) -> None:
     names = ("operation", "ms", "share", "runs", "kind", "part", "phase", "source")
     table = _table("longest operations, ms a step", *names)
     for column in (*table.columns[1:5], *table.columns[6:]):
@@ -135,15 +134,13 @@ def _show_operations(console: Console, measured: "Profile", top: int) -> None:
     for name, operation, seconds, runs in measured.rows[:top]:
         numbers = (f"{seconds * 1e3:.3f}", f"{seconds / measured.busy_seconds:.1%}", f"{runs:g}")
         table.add_row(name, *numbers, operation.kind, operation.part, operation.phase, operation.source)
-    console.print(table)
+    console().print(table)
 
 
-def _show_trace(console: Console, measured: "Profile", out: Path) -> None:
+def _show_trace(measured: "Profile", out: Path) -> None:
     for file in measured.files:
-        console.print(f"trace: {file}", soft_wrap=True)
-    console.print(
-        f"open the .json.gz at https://ui.perfetto.dev, or: pip install xprof; xprof --port 8791 {out}"
-    )
+        say(f"trace: {file}")
+    say(f"open the .json.gz at https://ui.perfetto.dev, or: pip install xprof; xprof --port 8791 {out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Our program as the golden comparison asks for it, and what `verify parity` says of a golden file."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from llm_jax.batch import Batch
@@ -28,6 +26,7 @@ from llm_jax.interop.torch_tutorial import (
 )
 from llm_jax.model.decoder import forward
 from llm_jax.model_config import ModelConfig
+from llm_jax.terminal import console, say, say_json
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.step import state_from, train_step
 from llm_jax.tree import Tree
@@ -48,12 +47,12 @@ def prove(path: Path) -> bool:
     """
     golden = read_golden(path)
     _require_tutorial(path, golden)
-    judged = judge(golden, print)
-    console, facts = Console(width=130), {}
+    judged = judge(golden, say)
+    facts = {}
     for dtype, (rows, run) in judged.items():
-        console.print(_table(f"{dtype} beside torch float32", rows))
+        console(width=130).print(_table(f"{dtype} beside torch float32", rows))
         for line in _sentences(run):
-            print(line)
+            say(line)
         facts[dtype] = [row._asdict() for row in rows]
         facts[f"{dtype}_run"] = {
             "kinks": [kink._asdict() for kink in run.kinks],
@@ -61,7 +60,7 @@ def prove(path: Path) -> bool:
             "losses_as_run": run.as_run,
             "leaves_at": run.leaves_at,
         }
-    print(json.dumps({"holds": holds(judged), **facts}))
+    say_json({"holds": holds(judged), **facts})
     return holds(judged)
 
 

@@ -1,23 +1,22 @@
 """Door: `python -m llm_jax.replay RUN --step N`."""
 
-import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from llm_jax import command
 from llm_jax.config import MovedConfig
 from llm_jax.errors import UserError
+from llm_jax.terminal import console, say, say_json, tracked
 from llm_jax.walkthrough.shades import legend, shade
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from llm_jax.data.tokenizers import Tokenizer
     from llm_jax.rerun import Comparison, Replayed, Target
 
@@ -63,45 +62,43 @@ def replay(
         raise UserError("; ".join(broken))
     from llm_jax import rerun
 
-    console = Console(highlight=False)
-
-    def tracked(steps: range) -> Iterable[int]:
-        return track(steps, "recomputing", console=console, transient=True, disable=not console.is_terminal)
-
-    material = rerun.open_run(directory, step, print, moved)
+    material = rerun.open_run(directory, step, say, moved)
     tokenizer = material.store.tokenizer
-    replayed = rerun.replay(directory, material, step, before, report=print, track=tracked)
+    replayed = rerun.replay(
+        directory, material, step, before, report=say, track=lambda steps: tracked(steps, "recomputing")
+    )
     compared = rerun.compare(replayed, directory)
     targets = rerun.hardest_targets(replayed, tokenizer, hardest)
-    _show_rows(console, replayed, tokenizer, rows)
-    _show_targets(console, targets)
-    _show_norms(console, replayed)
-    _show_summary(console, replayed, compared)
-    print(json.dumps({"run": str(directory), **rerun.summary(replayed, compared, targets)}))
+    shown = console()
+    _show_rows(shown, replayed, tokenizer, rows)
+    _show_targets(shown, targets)
+    _show_norms(shown, replayed)
+    _show_summary(shown, replayed, compared)
+    say_json({"run": str(directory), **rerun.summary(replayed, compared, targets)})
 
 
-def _show_rows(console: Console, replayed: "Replayed", tokenizer: "Tokenizer", count: int) -> None:
+def _show_rows(shown: "Console", replayed: "Replayed", tokenizer: "Tokenizer", count: int) -> None:
     from llm_jax.rerun import row_pieces
 
     losses = replayed.row_losses()
-    console.print(Text.assemble("\nbatch by loss in nats: ", *legend()))
+    shown.print(Text.assemble("\nbatch by loss in nats: ", *legend()))
     for row in sorted(range(len(losses)), key=lambda row: (not math.isnan(losses[row]), -losses[row]))[
         :count
     ]:
         pieces = row_pieces(replayed, tokenizer, row)
-        shown = [(piece.replace("\n", "\u21b5"), shade(nats)) for piece, nats in pieces]
-        console.print(Text.assemble((f"row {row}, mean {losses[row]:.3f}: ", "bold"), *shown))
+        pieces_shown = [(piece.replace("\n", "\u21b5"), shade(nats)) for piece, nats in pieces]
+        shown.print(Text.assemble((f"row {row}, mean {losses[row]:.3f}: ", "bold"), *pieces_shown))
 
 
-def _show_targets(console: Console, targets: "list[Target]") -> None:
+def _show_targets(shown: "Console", targets: "list[Target]") -> None:
     table = Table("row", "position", "context", "target", "nats", "probability", title="hardest targets")
     for row, position, context, target, nats, probability in targets:
         texts = (Text(repr(context)[1:-1]), Text(repr(target)[1:-1], shade(nats)))
         table.add_row(str(row), str(position), *texts, f"{nats:.2f}", f"{probability:.1e}")
-    console.print(table)
+    shown.print(table)
 
 
-def _show_norms(console: Console, replayed: "Replayed") -> None:
+def _show_norms(shown: "Console", replayed: "Replayed") -> None:
     from llm_jax.rerun import beside_median
 
     kinds = {name: beside_median(replayed, name) for name in ("grad_norms", "update_norms")}
@@ -118,10 +115,10 @@ def _show_norms(console: Console, replayed: "Replayed") -> None:
             cells += [f"{norm:.3g}", f"{median:.3g}" if median is not None else "-"]
             cells.append(Text(f"{times:.2f}" if times is not None else "-", style))
         table.add_row(path, *cells)
-    console.print(table)
+    shown.print(table)
 
 
-def _show_summary(console: Console, replayed: "Replayed", compared: "Comparison") -> None:
+def _show_summary(shown: "Console", replayed: "Replayed", compared: "Comparison") -> None:
     verdict = {
         True: "equal to the bit",
         False: "NOT equal (another machine or version?)",
@@ -140,7 +137,7 @@ def _show_summary(console: Console, replayed: "Replayed", compared: "Comparison"
     table.add_row("update norm", f"{metrics['update_norm']:.4g}")
     table.add_row("learning rate", f"{metrics['learning_rate']:.4g}")
     table.add_row("skipped as not finite", "yes" if metrics["skipped"] else "no")
-    console.print(table)
+    shown.print(table)
 
 
 if __name__ == "__main__":

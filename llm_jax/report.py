@@ -1,6 +1,5 @@
 """Door: `python -m llm_jax.report RUN [RUN ...]`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ from cyclopts import Parameter
 from llm_jax import command
 from llm_jax.config import MovedConfig
 from llm_jax.errors import UserError
+from llm_jax.terminal import say, say_json
 
 
 def report(
@@ -45,27 +45,27 @@ def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig) -> None:
     from llm_jax.reporting import open_run, write_report
     from llm_jax.walkthrough.report import last_score, run_cards
 
-    facts = write_report(run, open_run(run, print, moved), out, png)
+    facts = write_report(run, open_run(run, say, moved), out, png)
     for card in run_cards(facts):
-        print(f"{card.label}: {card.number}" + (f" ({card.note})" if card.note else ""))
+        say(f"{card.label}: {card.number}" + (f" ({card.note})" if card.note else ""))
     for line in facts.missing:
-        print(f"left out: {line}")
+        say(f"left out: {line}")
     damaged = [step for step, _, fault in facts.checkpoints if fault]
-    print(f"page: {out}")
+    say(f"page: {out}")
     summary = {"page": str(out), "run": str(run), **last_score(facts.entries)}
-    print(json.dumps(summary | {"damaged_checkpoints": damaged}))
+    say_json(summary | {"damaged_checkpoints": damaged})
 
 
 def _compare(runs: tuple[Path, ...], out: Path, png: Path | None, moved: MovedConfig) -> None:
     from llm_jax.comparing import short_names, write_comparison
     from llm_jax.walkthrough.comparison import Refused, verdict
 
-    pairs, first = write_comparison(runs, out, png, print, moved), short_names(runs)[0]
+    pairs, first = write_comparison(runs, out, png, say, moved), short_names(runs)[0]
     for pair in pairs:
         refused = isinstance(pair, Refused)
-        print(f"{pair.name} is not compared: {pair.reason}" if refused else verdict(pair, first))
-    print(f"page: {out}")
-    print(json.dumps({"page": str(out), "first": first, "pairs": [pair._asdict() for pair in pairs]}))
+        say(f"{pair.name} is not compared: {pair.reason}" if refused else verdict(pair, first))
+    say(f"page: {out}")
+    say_json({"page": str(out), "first": first, "pairs": [pair._asdict() for pair in pairs]})
 
 
 if __name__ == "__main__":

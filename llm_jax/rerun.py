@@ -18,8 +18,9 @@ from llm_jax.errors import CheckpointError, UserError
 from llm_jax.materials import Materials, checkpoint_directory, gather_again
 from llm_jax.origin import first_state
 from llm_jax.settings import config_from_dict
+from llm_jax.strict_json import finite
 from llm_jax.training.checkpoint import read_about, read_before
-from llm_jax.training.record import finite, mean_loss, read_lines, scalars
+from llm_jax.training.record import mean_loss, read_lines, scalars
 from llm_jax.training.step import abstract_state, step_nats, train_step
 
 _CONTEXT = 12  # tokens shown before a target

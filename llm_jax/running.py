@@ -1,6 +1,5 @@
 """A whole run, wired: data, state, steps, record, sample and report."""
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ from llm_jax.materials import Materials
 from llm_jax.origin import first_state
 from llm_jax.process import seconds_since_start
 from llm_jax.settings import to_dict
+from llm_jax.terminal import say, say_json
 from llm_jax.trained import Trained
 from llm_jax.training import loop, record, starts
 from llm_jax.training.checkpoint import Checkpoints, read_about
@@ -38,8 +38,8 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
         DataError: the text cannot be used.
         CheckpointError: the directory cannot be written, or holds a run on other data or nothing undamaged.
     """
-    print(f"data: {config.data.corpus} -> {config.data.prepared}", flush=True)
-    material = materials.gather(config, report=print)
+    say(f"data: {config.data.corpus} -> {config.data.prepared}")
+    material = materials.gather(config, report=say)
     config = material.config
     about: dict[str, Any] = {
         "config": to_dict(config),
@@ -74,9 +74,9 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
             summary = _train(material, checkpoints, state, run_record, compiling)
     if wanted_seconds is not None:
         took = round(seconds_since_start(), 1)
-        print(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
+        say(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
         summary["time"] = {"wanted": wanted_seconds, "took": took}
-    print(json.dumps(summary))
+    say_json(summary)
 
 
 def _with_history(material: Materials, counters: Tree) -> Materials:

@@ -18,6 +18,7 @@ from cyclopts.config import Dict
 from llm_jax.config import Config
 from llm_jax.effects import settle
 from llm_jax.errors import UserError
+from llm_jax.terminal import say
 from llm_jax.tree import flatten
 
 Layer = Callable[[App, tuple[str, ...], ArgumentCollection], None]
@@ -51,7 +52,7 @@ def read_config(files: Sequence[Path], overrides: Sequence[str] = (), below: Lay
     """
     given: dict[str, int] = {}
     config = _parse([*file_layers(files, given), *([below] if below else [])], overrides)
-    return settle(config, given, {}, report=print)[0]
+    return settle(config, given, {}, report=say)[0]
 
 
 def file_layers(files: Sequence[Path], given: dict[str, int]) -> list[Layer]:

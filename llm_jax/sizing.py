@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from llm_jax import materials
 from llm_jax.config import Config
 from llm_jax.model.decoder import abstract_params
+from llm_jax.terminal import console
 from llm_jax.training.depth import Derived, derive_model, derive_run, with_derived
 from llm_jax.training.throughput import flops_per_token
 from llm_jax.tree import count_parameters
@@ -36,7 +36,7 @@ def sized_config(
     parameters = count_parameters(abstract_params(model))
     rows += derive_run(sized, given, parameters, text, timed=timed)
     sized = with_derived(config, rows)
-    Console(width=150).print(_table(depth, rows))
+    console(width=150).print(_table(depth, rows))
     if not timed:
         tokens = sized.train.steps * sized.train.batch_size * model.context_length
         report(

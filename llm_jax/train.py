@@ -8,6 +8,7 @@ from llm_jax import command
 from llm_jax.config import Config
 from llm_jax.effects import settle
 from llm_jax.rules import Whole
+from llm_jax.terminal import say
 from llm_jax.training.budget import parse_time, with_fall
 from llm_jax.training.depth import derive_model, with_derived
 
@@ -59,14 +60,14 @@ def train(
     config = with_derived(config, derived)
     if seconds is not None:
         config = with_fall(config, given)
-    config, given = settle(config, given, {"time": time}, report=print)
+    config, given = settle(config, given, {"time": time}, report=say)
     from llm_jax import running, sizing, timing
 
     if depth is not None:
-        config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=print)
+        config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=say)
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
-        config = timing.planned_config(config, seconds, report=print, given=chosen)
+        config = timing.planned_config(config, seconds, report=say, given=chosen)
     running.run(config, seconds, agreed=continue_with_changes)
 
 

@@ -12,6 +12,7 @@ from llm_jax import command
 from llm_jax.config import Config, MovedConfig
 from llm_jax.errors import UserError
 from llm_jax.settings import config_from_dict, read_config
+from llm_jax.terminal import say, say_json
 
 verify = App(name="verify", help="Proofs as commands: numerical parity with torch, exact resume, and muP.")
 
@@ -77,12 +78,12 @@ def resume(
             kill_after=steps * 5 // 8,
         )
     differing = len(found["differing_leaves"]) + len(found["differing_losses"])
-    print(
+    say(
         f"killed after step {found['killed_after']}, resumed at {found['resumed_at']}: "
         f"{len(found['differing_leaves'])} of {found['leaves']} leaves and "
         f"{len(found['differing_losses'])} of {found['losses']} losses differ"
     )
-    print(json.dumps({"holds": not differing, **found}))
+    say_json({"holds": not differing, **found})
     if differing:
         sys.exit(1)
 

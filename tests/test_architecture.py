@@ -13,6 +13,7 @@ from llm_jax.model_config import RotaryConfig
 
 PACKAGE = Path(__file__).parents[1] / "llm_jax"
 WORDS = {"errors", "batch", "tree", "rules", "config", "model_config", "effects", "settings", "changes"}
+WORDS |= {"terminal", "strict_json"}
 SCHEMAS = ("config.py", "model_config.py")
 FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
@@ -28,7 +29,7 @@ HOMES = {
     "tokenizers": ("data/",),
     "urllib": ("data/download.py",),
     "matplotlib": ("walkthrough/",),
-    "jinja2": ("walkthrough/page.py", "data/chat_template.py"),
+    "jinja2": ("walkthrough/page.py", "data/template_sandbox.py"),
     "latex2mathml": ("walkthrough/",),
     "pickle": ("interop/pickle_reader.py",),
     "safetensors": ("interop/",),
@@ -45,6 +46,7 @@ HOMES = {
         *(
             f"{name}.py"
             for name in (
+                "checked_programs",
                 "compilation",
                 "inside",
                 "trained",
@@ -105,6 +107,10 @@ def faults(path: str, source: str) -> Iterator[str]:
             and node.func.id in ("eval", "exec")
         ):
             yield f"{path} calls {node.func.id}"
+        if isinstance(node, ast.Name) and node.id == "print" and path != "terminal.py":
+            yield f"{path} prints past terminal.py"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Console":
+            yield f"{path} has a console past terminal.py"
     for word in ("TODO", "FIXME", "NotImplementedError"):
         if word in source:
             yield f"{path} has {word}"
@@ -133,6 +139,9 @@ BROKEN = {
     "long file": ("data/x.py", "x = 1\n" * 301),
     "long function": ("data/x.py", "def f():\n" + "    x = 1\n" * 72),
     "eval": ("data/x.py", "eval('1')"),
+    "print": ("prepare.py", "print('a')"),
+    "print as a report": ("prepare.py", "f(report=print)"),
+    "console": ("prepare.py", "Console()"),
     "unfinished": ("data/x.py", "x = 1  # TODO"),
 }
 

@@ -91,3 +91,39 @@ def test_a_home_that_cannot_be_written_to_is_no_error(
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     keep_compiled_programs()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_what_is_below_a_folder_counts_and_what_cannot_be_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "xla_gpu_per_fusion_autotune_cache_dir"
+    below.mkdir()
+    (below / "old").write_bytes(bytes(100))
+    os.utime(below / "old", (1, 1))
+    (tmp_path / "new-cache").write_bytes(bytes(100))
+    (tmp_path / "link").symlink_to("nowhere")
+    make_room(tmp_path, 150)
+    assert (below.is_dir(), (below / "old").exists(), (tmp_path / "new-cache").exists()) == (
+        True,
+        False,
+        True,
+    )
+
+    def refused(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    make_room(tmp_path, 0)
+    make_room(tmp_path / "nowhere", 0)
+    assert (tmp_path / "new-cache").exists()
+
+
+def test_a_user_without_a_home_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ

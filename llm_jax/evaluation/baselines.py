@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from llm_jax import strict_json
+
 NAMES = ("uniform", "unigram", "bigram", "trigram")
 
 
@@ -94,7 +96,7 @@ def cached_floors(path: Path, train: np.ndarray, validation: np.ndarray, vocab_s
     floors = ngram_floors(train, validation, vocab_size)
     try:
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps({"of": key, "nats_per_token": floors}, indent=2) + "\n")
+        temporary.write_text(strict_json.dumps({"of": key, "nats_per_token": floors}, indent=2) + "\n")
         temporary.replace(path)
     except OSError:
         pass

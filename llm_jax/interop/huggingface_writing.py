@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from llm_jax.interop.huggingface import export_tensors, parts
+from llm_jax.interop.state_dict import write_tensors
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
@@ -34,7 +34,7 @@ def write_directory(
     for number, names in enumerate(shards, start=1):
         of_many = f"-{number:05}-of-{len(shards):05}" if len(shards) > 1 else ""
         file = f"model{of_many}.safetensors"
-        save_file(dict(next(tensors) for _ in names), folder / file, metadata={"format": "pt"})
+        write_tensors(dict(next(tensors) for _ in names), folder / file)
         # The library makes files that only their owner may read.
         (folder / file).chmod(folder.stat().st_mode & 0o666)
         weight_map |= dict.fromkeys(names, file)

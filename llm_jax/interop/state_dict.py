@@ -1,14 +1,16 @@
 """A state dict of numpy arrays in a file: .safetensors, or torch's own .pt, which is only read."""
 
+import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from llm_jax.errors import CheckpointError, UserError
+from llm_jax.errors import CheckpointError, writing
 from llm_jax.interop.other_kinds import why_not_the_tutorials
 from llm_jax.interop.pickle_reader import read_state_dict
 
@@ -55,8 +57,21 @@ def write_state_dict_file(state_dict: StateDict, out: Path, check: Callable[[Pat
     """
     part = out.with_name(out.name + ".part")
     try:
-        save_file(state_dict, part, metadata={"format": "pt"})
-        check(part)
-        part.replace(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from None
+        with writing(out):
+            write_tensors(state_dict, part)
+            check(part)
+            part.replace(out)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_tensors(tensors: StateDict, path: Path) -> None:
+    """Writes a .safetensors file; OSError where the system does not let it, as from any other write."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if code := re.search(r"os error (\d+)", str(error)):
+            number = int(code[1])
+            raise OSError(number, os.strerror(number), str(path)) from None
+        raise

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from llm_jax.errors import CheckpointError
+from llm_jax.terminal import say
 from llm_jax.training.lock import DirectoryLock
 from llm_jax.training.step_folder import (
     TEMPORARY,
@@ -58,7 +59,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: Path, *, keep: int, about: Mapping[str, Any], report: Callable[[str], None] = print
+        self, directory: Path, *, keep: int, about: Mapping[str, Any], report: Callable[[str], None] = say
     ):
         self._directory, self._keep = directory.resolve(), keep
         self._about, self._report = dict(about), report

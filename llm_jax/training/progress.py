@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from llm_jax import terminal
 
 
 class LiveLine:
@@ -24,7 +25,7 @@ class LiveLine:
     def __init__(
         self, *, steps: int, start: int, tokens_per_step: int, flops_per_token: int, peak_flops: float
     ):
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = terminal.console()
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
         self._peak_flops = peak_flops
@@ -75,7 +76,7 @@ class LiveLine:
 
     def say(self, text: str) -> None:
         """Prints a line above the live one."""
-        self.console.print(text, markup=False)
+        self.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         self._progress.stop()

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import jax
 
+from llm_jax import strict_json
 from llm_jax.training.starts import surroundings
 
 PACKAGES = (
@@ -76,7 +77,7 @@ class RunRecord:
 
     def __init__(self, run: Path, config: dict[str, Any], step: int):
         self._run = run
-        (run / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        (run / "config.json").write_text(strict_json.dumps(config, indent=2) + "\n")
         self._metrics, self._samples = (
             _open_lines(run / name, step) for name in ("metrics.jsonl", "samples.jsonl")
         )
@@ -87,7 +88,7 @@ class RunRecord:
         """One line of metrics.jsonl: numbers, and nested lists and dicts of them; one that is not finite is
         written as null.
         """
-        self._metrics.write(json.dumps({"step": step, **finite(values)}) + "\n")
+        self._metrics.write(strict_json.dumps({"step": step, **values}) + "\n")
         self._metrics.flush()
         if self._tensorboard is not None:
             for name, value in scalars(values):
@@ -107,7 +108,7 @@ class RunRecord:
 
     def write_sample(self, step: int, text: str) -> None:
         """One line of samples.jsonl: the step and the text, its prompt included."""
-        self._samples.write(json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")
+        self._samples.write(strict_json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")
         self._samples.flush()
 
     def __enter__(self) -> "RunRecord":
@@ -152,15 +153,6 @@ def _open_lines(path: Path, step: int) -> TextIO:
         temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         temporary.replace(path)
     return path.open("a", encoding="utf-8")
-
-
-def finite(value: Any) -> Any:
-    """Nested values as JSON can hold them: a number that is not finite becomes None."""
-    if isinstance(value, dict):
-        return {name: finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def scalars(values: dict[str, Any] | list[Any], prefix: str = "") -> Iterator[tuple[str, float]]:

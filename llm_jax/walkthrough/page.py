@@ -1,12 +1,13 @@
 """Pages that need nothing beside them: templates filled by jinja2, with style and script inside the file."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from llm_jax.errors import UserError
+from llm_jax.errors import writing
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -34,7 +35,9 @@ def write_page(path: Path, html: str) -> None:
     """
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(html, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"the page {path} cannot be written: {error}") from None
+        with writing(path):
+            part.write_text(html, encoding="utf-8")
+            part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
