@@ -18,6 +18,7 @@ from llm_jax.compilation import keep_compiled_programs
 from llm_jax.effects import find_idle, values_of
 from llm_jax.errors import UserError
 from llm_jax.settings import file_layers, inherited_layer
+from llm_jax.training.interrupt import Stopped, ended_by_signals
 
 
 def _inherited(init_from: str, run: Path) -> Mapping[str, Any]:
@@ -35,8 +36,8 @@ INHERITED = inherited_layer(_inherited)
 def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False) -> None:
     """Parses `words` (default: the process's own) into the arguments of `door`, runs it and exits.
 
-    Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 130 for Ctrl-C where nothing was to
-    be saved.
+    Exit status: 0, or the error's own (see `errors`), or 2 for usage; where nothing was to be saved 130 for
+    Ctrl-C, and 128 and the signal's number for others that ask a process to end.
 
     Args:
         door: a function with cyclopts parameters, whose docstring is the help text; or an App with a command
@@ -70,12 +71,15 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
         noted = {"given": given} if "given" in unparsed else {}
         if not noted:
             find_idle(_option_values(bound), given)
-        call(*bound.args, **(bound.kwargs | noted))
+        with ended_by_signals():
+            call(*bound.args, **(bound.kwargs | noted))
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         _stop(" ".join(str(error).split()) + f" See: {name} --help", 2)
     except UserError as error:
         _stop(" ".join(str(error).split()), error.exit_status)
+    except Stopped as stopped:
+        _stop(f"stopped by {stopped.name}", stopped.exit_status)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     except BrokenPipeError:  # The reader left, as `head` does: not our failure, and nobody to tell.

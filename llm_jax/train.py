@@ -1,5 +1,6 @@
 """Door: `python -m llm_jax.train [CONFIG.toml ...] [--section.field VALUE ...]`."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -7,9 +8,12 @@ from cyclopts import Parameter
 from llm_jax import command
 from llm_jax.config import Config
 from llm_jax.effects import settle
+from llm_jax.errors import InterruptedAndSaved
 from llm_jax.rules import Whole
 from llm_jax.training.budget import parse_time, with_fall
 from llm_jax.training.depth import derive_model, with_derived
+from llm_jax.training.interrupt import Stopped
+from llm_jax.training.observers import Output
 
 
 def train(
@@ -25,7 +29,8 @@ def train(
     Values come from the TOML files, the last one first, then from the options. The defaults are
     configs/tutorial.toml. A value that has no effect beside the others is refused; where a later file or an
     option made it so, it is left out, and a line says so. A run directory that already holds a run of the
-    same configuration is continued; Ctrl-C and SIGTERM save first (exit status 75).
+    same configuration is continued. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first (exit status 75); a second
+    Ctrl-C ends at once. What is shown or recorded never ends a run: it may be closed, full or gone.
 
     Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
 
@@ -46,20 +51,32 @@ def train(
         num_layers, num_heads, d_ff, context_length and batch_size is given. A run that exists goes on with
         the plan that it was begun with, and what is given beside it must agree.
     """
+    output = Output()
+    try:
+        _train(depth, time, config, given, output)
+    except Stopped as stopped:
+        raise InterruptedAndSaved(
+            f"stopped by {stopped.name} before the first step: the same command begins it"
+        ) from None
+
+
+def _train(
+    depth: int | None, time: str | None, config: Config, given: Mapping[str, int], output: Output
+) -> None:
     seconds = None if time is None else parse_time(time)
     derived = [] if depth is None else derive_model(depth, config, given)
     config = with_derived(config, derived)
     if seconds is not None:
         config = with_fall(config, given)
-    config, given = settle(config, given, {"time": time}, report=print)
+    config, given = settle(config, given, {"time": time}, report=output.say)
     from llm_jax import running, sizing, timing
 
     if depth is not None:
-        config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=print)
+        config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=output.say)
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
-        config = timing.planned_config(config, seconds, report=print, given=chosen)
-    running.run(config, seconds)
+        config = timing.planned_config(config, seconds, report=output.say, given=chosen)
+    running.run(config, output, seconds)
 
 
 if __name__ == "__main__":
