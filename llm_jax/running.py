@@ -97,7 +97,10 @@ def check_prompt(material: Materials) -> None:
         raise UserError(
             "train.prompt must not be empty; set train.sample_tokens = 0 for a run without samples"
         )
-    ids = material.store.tokenizer.encode(config.train.prompt)
+    try:
+        ids = material.store.tokenizer.encode(config.train.prompt)
+    except ValueError as error:
+        raise UserError(f"train.prompt ({config.train.prompt!r}) must be encodable: {error}") from None
     if not len(ids):
         raise UserError(f"train.prompt ({config.train.prompt!r}) must have a token of this tokenizer")
     if max(ids) >= config.model.vocab_size:
