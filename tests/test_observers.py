@@ -200,15 +200,15 @@ def test_a_save_is_due_by_time_too(tmp_path: Path, no_steps: None, monkeypatch: 
     now = [0]
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    def on_steps(*_: Any) -> None:
-        now[0] += 25  # A step takes so many seconds, and is reported with the next one or before a save.
+    def batch_at(index: int) -> int:
+        now[0] += 25  # seconds that a step takes
+        return index
 
     options = {"steps": 12, "eval_interval": 12, "keep": 12}
-    run_loop(tmp_path / "off", {"on_steps": on_steps}, save_minutes=0, **options)
+    run_loop(tmp_path / "off", {"batch_at": batch_at}, save_minutes=0, **options)
     assert saved_steps(tmp_path / "off") == [12]
-    run_loop(tmp_path / "on", {"on_steps": on_steps}, save_minutes=1, **options)
-    # 60 seconds have passed after the third step.
-    assert sorted(saved_steps(tmp_path / "on")) == [4, 7, 10, 12]
+    run_loop(tmp_path / "on", {"batch_at": batch_at}, save_minutes=1, **options)
+    assert sorted(saved_steps(tmp_path / "on")) == [3, 6, 9, 12]
 
 
 def test_a_signal_in_an_evaluation_ends_the_run_before_another_step(tmp_path: Path, no_steps: None) -> None:
