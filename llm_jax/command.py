@@ -19,6 +19,7 @@ from llm_jax.compilation import keep_compiled_programs
 from llm_jax.effects import find_idle, values_of
 from llm_jax.errors import INPUT_OUTPUT, UserError, reason
 from llm_jax.settings import file_layers, inherited_layer
+from llm_jax.training.interrupt import Stopped, ended_by_signals
 
 
 def _inherited(init_from: str, run: Path) -> Mapping[str, Any]:
@@ -37,8 +38,9 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
     """Parses `words` (default: the process's own) into the arguments of `door`, runs it and exits.
 
     Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 74 where the system did not let a
-    file or standard output be read or written, or 130 for Ctrl-C where nothing was to be saved. A reader of
-    standard output that leaves, as `head` does, is no error.
+    file or standard output be read or written; where nothing was to be saved 130 for Ctrl-C, and 128 and the
+    signal's number for others that ask a process to end. A reader of standard output that leaves, as `head`
+    does, is no error.
 
     Args:
         door: a function with cyclopts parameters, whose docstring is the help text; or an App with a command
@@ -74,11 +76,14 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
         noted = {"given": given} if "given" in unparsed else {}
         if not noted:
             find_idle(_option_values(bound), given)
-        call(*bound.args, **(bound.kwargs | noted))
+        with ended_by_signals():
+            call(*bound.args, **(bound.kwargs | noted))
     except cyclopts.CycloptsError as error:
         _stop(" ".join(str(error).split()) + f" See: {name} --help", 2)
     except UserError as error:
         _stop(" ".join(str(error).split()), error.exit_status)
+    except Stopped as stopped:
+        _stop(f"stopped by {stopped.name}", stopped.exit_status)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     except terminal.OutputGone:

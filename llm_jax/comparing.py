@@ -9,7 +9,7 @@ from llm_jax.evaluation.compare import Scored, compare
 from llm_jax.model.decoder import abstract_params
 from llm_jax.reporting import open_run, samples, write_pictures
 from llm_jax.settings import to_dict
-from llm_jax.training.record import read_lines
+from llm_jax.training.run_files import read_lines
 from llm_jax.tree import count_parameters, flatten
 from llm_jax.walkthrough.comparison import Pair, Refused, Side, comparison_page, comparison_pictures
 from llm_jax.walkthrough.page import write_page
@@ -37,8 +37,8 @@ def write_comparison(
         Side(
             name,
             count_parameters(abstract_params(one.config.model)),
-            read_lines(run / "metrics.jsonl"),
-            (samples(run) or [(0, "")])[-1][1],
+            read_lines(run / "metrics.jsonl", report=report),
+            (samples(run, report) or [(0, "")])[-1][1],
         )
         for name, run, one in zip(names, runs, opened, strict=True)
     ]

@@ -128,6 +128,8 @@ class TrainConfig:
     """Tokens between windows of the evaluation; the rest of each is context. 0: side by side."""
     save_interval: Whole = 500
     """Steps between checkpoints."""
+    save_minutes: float = 10.0
+    """Minutes after which a checkpoint is due whatever save_interval says; 0: checkpoints by steps alone."""
     keep: Whole = 2
     """Latest checkpoints that are kept; the one with the best validation loss always is."""
     log_interval: Whole = 20
@@ -142,7 +144,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         size, parts = self.batch_size, max(1, self.accumulation_steps)
         require(
-            at_least(self, 0, "seed", "sample_tokens", "eval_stride")
+            at_least(self, 0, "seed", "sample_tokens", "eval_stride", "save_minutes")
             | at_least(
                 self,
                 1,

@@ -99,15 +99,8 @@ def write_history(run: Path, history: History) -> None:
 
 
 def told(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
-    """(the last step before it, what changed) of each line of a run's changes.jsonl that can be read."""
-    found = []
-    for line in history:
-        changes = line.get("changes")
-        pairs = changes.items() if isinstance(changes, dict) else ()
-        sound = {name: pair for name, pair in pairs if isinstance(pair, list) and len(pair) == 2}
-        if sound:
-            found.append((line["step"], said(sound)))
-    return found
+    """(the last step before it, what changed) of each line of a run's changes.jsonl."""
+    return [(line["step"], said(line["changes"])) for line in history]
 
 
 def _rates(before: Config, after: Config, step: int) -> list[str]:

@@ -1,10 +1,9 @@
 """The report of a run: gathered from its directory, its model and its text, and written as a page."""
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from llm_jax import continuing, materials
 from llm_jax.config import Config, MovedConfig
@@ -17,7 +16,7 @@ from llm_jax.model.decoder import abstract_params
 from llm_jax.settings import config_from_dict, differences
 from llm_jax.trained import Trained, load
 from llm_jax.training.checkpoint import verify_steps
-from llm_jax.training.record import read_lines
+from llm_jax.training.run_files import read_history, read_lines, read_object
 from llm_jax.tree import Tree, count_parameters
 from llm_jax.walkthrough.curves import Picture
 from llm_jax.walkthrough.figures import write_png
@@ -28,6 +27,10 @@ from llm_jax.walkthrough.report import RunFacts, run_page, run_pictures
 PASSAGE_TOKENS = 200
 # Training tokens up to which a report looks for verbatim overlaps: beyond, the index takes too long.
 INDEXED_TOKENS = 2_000_000
+
+
+class _GivenUp(Exception):
+    """A signal came, and the rest of a report is not wanted."""
 
 
 class Opened(NamedTuple):
@@ -65,70 +68,100 @@ def open_run(run: Path, report: Callable[[str], None], moved: MovedConfig = Move
 
 
 def _recorded_config(run: Path, error: CheckpointError) -> Config:
-    try:
-        return config_from_dict(json.loads((run / "config.json").read_text()), str(run / "config.json"))
-    except (OSError, ValueError):
+    recorded = read_object(run / "config.json")
+    if not recorded:
         raise CheckpointError(
-            f"{run} must be a run directory: config.json is not there, and {error}"
+            f"{run} must be a run directory: config.json is not there or damaged, and {error}"
         ) from None
+    return config_from_dict(recorded, str(run / "config.json"))
 
 
-def gather_facts(run: Path, opened: Opened) -> RunFacts:
-    """The facts of a run's report; every checkpoint is read back and verified."""
-    config, model, material, missing = opened
-    recorded = _environment(run)
+def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: None) -> RunFacts:
+    """The facts of a run's report; every checkpoint is read back and verified. For `go_on` see
+    `write_report`.
+    """
+    config, model, material = opened[:3]
+    missing = list(opened.missing)
+    recorded, texts = read_object(run / "environment.json"), samples(run, missing.append)
     default = Config() if model is None else materials.with_vocabulary(Config(), model.tokenizer)
+    go_on()
+    checkpoints = verify_steps(materials.checkpoint_directory(run))
+    go_on()
+    passage = _passage(model, material) if model and material else []
+    go_on()
     return RunFacts(
         name=str(run),
         steps=config.train.steps,
         parameters=count_parameters(abstract_params(config.model)),
-        entries=read_lines(run / "metrics.jsonl"),
-        samples=samples(run),
+        entries=read_lines(run / "metrics.jsonl", report=missing.append),
+        samples=texts,
         floors=material.floors() if material else {},
-        passage=_passage(model, material) if model and material else [],
+        passage=passage,
         tokenizer=_tokenizer_facts(model.tokenizer, config.train.prompt) if model else [],
         data=_data_facts(material) if material else [],
         machine=_machine_facts(recorded),
-        versions=list(recorded.get("versions", {}).items()),
-        command=_command(recorded.get("command", [])),
+        versions=_version_facts(recorded),
+        command=_command(recorded.get("command")),
         changes=[line for line in differences(default, config) if not line.startswith("train.run:")],
-        history=continuing.told(read_lines(run / continuing.CHANGES)),
-        checkpoints=verify_steps(materials.checkpoint_directory(run)),
+        history=continuing.told(read_history(run / continuing.CHANGES)),
+        checkpoints=checkpoints,
         missing=missing,
-        memorisation=_memorisation(material, samples(run)) if material else [],
+        memorisation=_memorisation(material, texts) if material else [],
     )
 
 
-def write_report(run: Path, opened: Opened, out: Path, png: Path | None = None) -> RunFacts:
+def write_report(
+    run: Path,
+    opened: Opened,
+    out: Path,
+    png: Path | None = None,
+    go_on: Callable[[], None] = lambda: None,
+) -> RunFacts:
     """Writes a run's page, and its pictures into the folder `png`; gives what they say.
+
+    Args:
+        run: its directory.
+        opened: what there is of it.
+        out: the page.
+        png: a folder, which is made; no pictures without one.
+        go_on: asked between the parts, and may raise where the rest is not wanted.
 
     Raises:
         UserError: a file cannot be written.
     """
-    facts = gather_facts(run, opened)
+    facts = gather_facts(run, opened, go_on)
+    go_on()
     pictures = run_pictures(facts)
+    go_on()
     write_page(out, run_page(facts, pictures))
     write_pictures(pictures, png)
     return facts
 
 
-def leave_report(material: Materials, params: Tree, warn: Callable[[str], None]) -> str | None:
-    """The report of a run that has just ended, with what is loaded already; gives the page's path. One that
-    cannot be made is a warning: the run itself is well.
+def leave_report(material: Materials, params: Tree, stop_requested: Callable[[], str]) -> str | None:
+    """The report of a run that has just ended, with what is loaded already; gives the page's path, None where
+    a signal came before it was made.
+
+    Raises whatever keeps it from being made: the run itself is well.
     """
     run = material.config.train.run
     model = Trained(material.config.model, params, material.store.tokenizer, {})
+
+    def go_on() -> None:
+        if stop_requested():
+            raise _GivenUp
+
     try:
-        write_report(run, Opened(material.config, model, material, []), run / "report.html")
-    except Exception as error:  # noqa: BLE001 - nothing that a page can do may fail a finished run
-        warn(f"the report could not be written: {' '.join(str(error).split())[:300]}")
+        write_report(run, Opened(material.config, model, material, []), run / "report.html", go_on=go_on)
+    except _GivenUp:
         return None
     return str(run / "report.html")
 
 
-def samples(run: Path) -> list[tuple[int, str]]:
-    """(step, text) of each of a run's samples."""
-    return [(line["step"], line["text"]) for line in read_lines(run / "samples.jsonl")]
+def samples(run: Path, report: Callable[[str], None]) -> list[tuple[int, str]]:
+    """(step, text) of each of a run's samples; `report` gets a line where there are damaged ones."""
+    lines = read_lines(run / "samples.jsonl", needs="text", report=report)
+    return [(line["step"], line["text"]) for line in lines]
 
 
 def write_pictures(pictures: Sequence[Picture], folder: Path | None) -> None:
@@ -192,16 +225,9 @@ def _data_facts(material: Materials) -> list[tuple[str, str]]:
     ]
 
 
-def _environment(run: Path) -> dict[str, Any]:
-    try:
-        return json.loads((run / "environment.json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _command(words: Sequence[str]) -> str:
+def _command(words: Any) -> str:
     """The command line of a process, our own doors as `python -m llm_jax.DOOR`; empty for none."""
-    if not words:
+    if not _are_texts(words) or not words:
         return ""
     program = Path(words[0])
     if program.parent.name == "llm_jax":
@@ -209,13 +235,24 @@ def _command(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
+def _version_facts(recorded: Mapping[str, Any]) -> list[tuple[str, str]]:
+    versions = recorded.get("versions")
+    return [(name, str(version)) for name, version in versions.items()] if isinstance(versions, dict) else []
+
+
 def _machine_facts(recorded: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a record of the environment says of the machine, as far as it is one."""
     rows = [(name, str(recorded[name])) for name in ("platform", "processors") if recorded.get(name)]
-    if devices := recorded.get("devices"):
+    if _are_texts(devices := recorded.get("devices")) and devices:
         rows.append(
             ("devices", ", ".join(f"{devices.count(kind)} x {kind}" for kind in sorted(set(devices))))
         )
-    if git := recorded.get("git"):
-        changed = len(git["modified"])
-        rows.append(("git commit", git["commit"][:12] + (f", {changed} files modified" if changed else "")))
+    git = recorded.get("git")
+    if isinstance(git, dict) and isinstance(commit := git.get("commit"), str):
+        changed = len(modified) if _are_texts(modified := git.get("modified")) else 0
+        rows.append(("git commit", commit[:12] + (f", {changed} files modified" if changed else "")))
     return rows
+
+
+def _are_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -20,7 +20,8 @@ from llm_jax.origin import first_state
 from llm_jax.settings import config_from_dict
 from llm_jax.strict_json import finite
 from llm_jax.training.checkpoint import read_about, read_before
-from llm_jax.training.record import mean_loss, read_lines, scalars
+from llm_jax.training.record import mean_loss
+from llm_jax.training.run_files import read_lines, scalars
 from llm_jax.training.step import abstract_state, step_nats, train_step
 
 _CONTEXT = 12  # tokens shown before a target
@@ -149,13 +150,14 @@ def compare(replayed: Replayed, run: Path) -> Comparison:
     if line is None:
         return Comparison(None, None, None, None, None)
     count, steps = line.get("averaged_steps"), [*replayed.earlier, replayed.metrics]
-    mean = _mean(steps[-count:]) if count is not None and count <= len(steps) else None
+    mean = _mean(steps[-count:]) if isinstance(count, int) and 0 < count <= len(steps) else None
+    norm = line.get("grad_norm")
     return Comparison(
         line["train_loss"],
         count,
         None if mean is None else _same(mean, line["train_loss"]),
-        line["grad_norm"],
-        _same(replayed.metrics["grad_norm"], line["grad_norm"]),
+        norm,
+        _same(replayed.metrics["grad_norm"], norm) if "grad_norm" in line else None,
     )
 
 

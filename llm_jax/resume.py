@@ -3,7 +3,6 @@ bit.
 """
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 from llm_jax.config import Config
 from llm_jax.effects import unmet, values_of
 from llm_jax.errors import CheckpointError
+from llm_jax.training.run_files import read_lines
 
 
 def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any]:
@@ -50,16 +50,7 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
 
 def last_logged_step(run: Path) -> int:
     """The last step in a run's metrics.jsonl; -1 without one."""
-    try:
-        lines = (run / "metrics.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return -1
-    for line in reversed(lines):
-        try:
-            return json.loads(line)["step"]
-        except (ValueError, KeyError):
-            continue  # cut off in the middle of a write
-    return -1
+    return next((entry["step"] for entry in reversed(read_lines(run / "metrics.jsonl"))), -1)
 
 
 def short_run(config: Config, steps: int, accumulation_steps: int | None) -> Config:
@@ -131,5 +122,5 @@ def differences(straight: Config, killed: Config) -> dict[str, Any]:
 
 
 def _losses(run: Path) -> dict[int, float]:
-    entries = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    entries = read_lines(run / "metrics.jsonl")
     return {entry["step"]: entry["train_loss"] for entry in entries if "train_loss" in entry}

@@ -14,6 +14,8 @@ def _whole_number(_: type, tokens: Sequence[cyclopts.Token]) -> int:
     text = tokens[0].value
     if not text.strip().lstrip("+-").replace("_", "").isdigit():
         raise ValueError(f'must be a whole number, got "{text}"')
+    if len(text) > 19:  # Arrays hold no such number, and Python does not read all of them.
+        raise ValueError(f"must be a number of at most 19 digits, got {len(text)}")
     return int(text)
 
 
@@ -30,7 +32,7 @@ def require(rules: Mapping[str, bool]) -> None:
 def at_least(section: Any, least: float, *names: str) -> dict[str, bool]:
     """The rules that these fields are finite numbers of at least `least`."""
     values = {name: getattr(section, name) for name in names}
-    return {f"{n} ({v}) must be at least {least}": v >= least and math.isfinite(v) for n, v in values.items()}
+    return {f"{n} ({v}) must be at least {least}": least <= v < math.inf for n, v in values.items()}
 
 
 def fractions(section: Any, *names: str) -> dict[str, bool]:

@@ -1,14 +1,15 @@
 """A whole run, wired: data, state, steps, record, sample and report."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
 from llm_jax import continuing, materials
-from llm_jax.changes import History
 from llm_jax.compilation import CompileTime, compile_time
 from llm_jax.config import Config, SamplingConfig
+from llm_jax.errors import UserError
 from llm_jax.materials import Materials
 from llm_jax.origin import first_state
 from llm_jax.process import seconds_since_start
@@ -17,12 +18,15 @@ from llm_jax.terminal import say, say_json
 from llm_jax.trained import Trained
 from llm_jax.training import loop, record, starts
 from llm_jax.training.checkpoint import Checkpoints, read_about
+from llm_jax.training.interrupt import leave, stop_requests
+from llm_jax.training.observers import Guard, warn
 from llm_jax.training.progress import LiveLine
 from llm_jax.training.step import lower_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 from llm_jax.tree import Tree, count_parameters
 
 _BITS = "validation_bits_per_byte"
+_GLANCE = 0.05  # seconds between looks for a signal
 
 
 def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = False) -> None:
@@ -34,13 +38,16 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
         agreed: whether a run that goes on may have other settings for the steps to come.
 
     Raises:
-        UserError: the directory is in use, or holds a run of another configuration.
+        UserError: the directory is in use, or holds a run of another configuration; or the prompt is none.
         DataError: the text cannot be used.
         CheckpointError: the directory cannot be written, or holds a run on other data or nothing undamaged.
+        InterruptedAndSaved: a signal came before the last step.
     """
     say(f"data: {config.data.corpus} -> {config.data.prepared}")
     material = materials.gather(config, report=say)
     config = material.config
+    check_prompt(material)
+    loop.claim_device(say)
     about: dict[str, Any] = {
         "config": to_dict(config),
         "tokenizer": material.store.tokenizer.to_dict(),
@@ -50,7 +57,8 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
     } | (material.origin.about() if material.origin else {})
     directory = materials.checkpoint_directory(config.train.run)
     with (
-        Checkpoints(directory, keep=config.train.keep, about=about) as checkpoints,
+        stop_requests() as stop_requested,
+        Checkpoints(directory, keep=config.train.keep, about=about, report=say) as checkpoints,
         compile_time() as compiling,
         ThreadPoolExecutor(1) as worker,
     ):
@@ -61,17 +69,23 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
         # Beside the making and saving of the first state; nothing else is refused from here on.
         ready = worker.submit(lambda: lower_steps(config).compile()) if latest != config.train.steps else None
         state = loop.start_state(config, checkpoints, partial(first_state, origin=material.origin))
+        step, guard = int(state["counters"]["step"]), Guard(warn)
         if latest is not None:
             material = _with_history(material, state["counters"])
             about["changes"] += material.history
-        _write_history(config, material.history)
-        _note_start(config, int(state["counters"]["step"]))
-        with record.RunRecord(
-            config.train.run, to_dict(config), int(state["counters"]["step"])
-        ) as run_record:
-            if ready:
-                ready.result()
-            summary = _train(material, checkpoints, state, run_record, compiling)
+        with guard(continuing.CHANGES):
+            continuing.write_history(config.train.run, material.history)
+        if step < config.train.steps:
+            with guard(starts.FILE):
+                _note_start(config, step)
+        run_record = record.RunRecord(config.train.run, to_dict(config), step, warn)
+        if ready:
+            while not (wait([ready], _GLANCE).done or stop_requested()):
+                pass
+            if name := stop_requested():
+                leave(f"stopped by {name} before the first step: the same command begins it", name)
+            ready.result()
+        summary = _train(material, checkpoints, state, run_record, compiling, stop_requested)
     if wanted_seconds is not None:
         took = round(seconds_since_start(), 1)
         say(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
@@ -85,32 +99,46 @@ def _with_history(material: Materials, counters: Tree) -> Materials:
     about = read_about(materials.checkpoint_directory(run), step)
     material, lines = continuing.went_on(material, about, int(counters["batch"]))
     for line in lines:
-        print(line, flush=True)
+        say(line)
     return material
 
 
-def _write_history(config: Config, history: History) -> None:
-    try:
-        continuing.write_history(config.train.run, history)
-    except OSError as error:
-        print(f"warning: {continuing.CHANGES} cannot be written: {error}", flush=True)
-
-
 def _note_start(config: Config, step: int) -> None:
-    """Writes down what this start runs on, where it has steps to do, and says what is not as at the last."""
-    if step == config.train.steps:
-        return
+    """Writes down what this start runs on, and says what is not as at the last."""
     run, now = config.train.run, record.environment()
     if step and (found := starts.deviations(starts.read_start(run), now)):
-        print(
-            f"warning: not as at the last start: {'; '.join(found)}. Equal bits are promised for the same "
-            "versions, kind of device and number of threads",
-            flush=True,
+        warn(
+            f"not as at the last start: {'; '.join(found)}. Equal bits are promised for the same versions, "
+            "kind of device and number of threads"
+        )
+    starts.add_start(run, step, now)
+
+
+def check_prompt(material: Materials) -> None:
+    """Refuses, before the first step, a prompt that no sample could begin with.
+
+    Raises:
+        UserError: it is empty, or has a token that the model has not.
+        DataError: it cannot be encoded.
+    """
+    config = material.config
+    if not config.train.sample_tokens:
+        return
+    if not config.train.prompt:
+        raise UserError(
+            "train.prompt must not be empty; set train.sample_tokens = 0 for a run without samples"
         )
     try:
-        starts.add_start(run, step, now)
-    except OSError as error:
-        print(f"warning: {starts.FILE} cannot be written: {error}", flush=True)
+        ids = material.store.tokenizer.encode(config.train.prompt)
+    except ValueError as error:
+        raise UserError(f"train.prompt ({config.train.prompt!r}) must be encodable: {error}") from None
+    if not len(ids):
+        raise UserError(f"train.prompt ({config.train.prompt!r}) must have a token of this tokenizer")
+    if max(ids) >= config.model.vocab_size:
+        raise UserError(
+            f"train.prompt ({config.train.prompt!r}) must have tokens below model.vocab_size "
+            f"({config.model.vocab_size}), got {max(ids)}"
+        )
 
 
 def _train(
@@ -119,16 +147,20 @@ def _train(
     state: dict[str, Any],
     run_record: record.RunRecord,
     compiling: CompileTime,
+    stop_requested: Callable[[], str],
 ) -> dict[str, Any]:
     """Trains to the end and leaves sample and report; gives what the run's last line says."""
     config, began, start = material.config, time.perf_counter(), int(state["counters"]["step"])
-    settings, floors = config.train, material.floors()
+    settings, guard, floors = config.train, Guard(warn), {}
+    with guard("the counting of floors"):
+        floors = material.floors()
     live = LiveLine(
         steps=settings.steps,
         start=start,
         tokens_per_step=settings.batch_size * config.model.context_length,
         flops_per_token=flops_per_token(config.model),
         peak_flops=measure_peak_flops(config.model.dtype),
+        guard=guard,
     )
     live.say(
         f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
@@ -139,44 +171,64 @@ def _train(
     elif material.origin:
         live.say(f"starting from {settings.init_from}, step {material.origin.step}")
     times: dict[str, float] = {}
-    around = _surroundings(material, live, run_record, times)
+    around = _surroundings(material, floors, live, run_record, guard, times, stop_requested)
     try:
         state, score = loop.train(config, checkpoints, state, around)
     finally:
         live.close()
-    if settings.sample_tokens:
-        text = settings.prompt + _sample(
-            material, loop.evaluated_params(config.model, state), settings.sample_tokens
-        )
-        live.say(f"\n{text}\n")
-        if start < settings.steps:
-            run_record.write_sample(settings.steps, text)
+    params = loop.evaluated_params(config.model, state)
+    if settings.sample_tokens and not stop_requested():
+        with guard("the sample"):
+            text = settings.prompt + _sample(material, params, settings.sample_tokens)
+            live.say(f"\n{text}\n")
+            if start < settings.steps:
+                run_record.write_sample(settings.steps, text)
     times["seconds"] = round(time.perf_counter() - began, 1)
     times["compile_seconds"] = round(compiling.seconds, 1)
     if start == 0:  # Of a run that was stopped, nobody knows the times as a whole.
         run_record.write(settings.steps, **times)
-    from llm_jax.reporting import leave_report  # Half a second that the first step need not wait for.
-
-    page = leave_report(
-        material, loop.evaluated_params(config.model, state), lambda text: live.say(f"warning: {text}")
-    )
+    page = _leave_report(material, params, guard, stop_requested)
     if page:
         live.say(f"report: {page}")
+    elif name := stop_requested():
+        warn(
+            f"stopped by {name} after the last step: all is saved, the report is left out; "
+            f"python -m llm_jax.report {settings.run} makes it"
+        )
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
-    if before := record.score_before(settings.run):
+    if before := record.score_before(settings.run, list(score)):
         live.say(
             f"bits per byte: {before[_BITS]:.4f} before the first step, {score[_BITS]:.4f} after the last"
         )
-        summary["before"] = {name: before[name] for name in score}
+        summary["before"] = before
     return summary | times | {"report": page}
 
 
+def _leave_report(
+    material: Materials, params: Tree, guard: Guard, stop_requested: Callable[[], str]
+) -> str | None:
+    """The run's report; gives the page's path, None where it could not be made or was given up."""
+    with guard("the report"):
+        if stop_requested():
+            return None
+        from llm_jax.reporting import leave_report  # Half a second that the first step need not wait for.
+
+        return leave_report(material, params, stop_requested)
+    return None
+
+
 def _surroundings(
-    material: Materials, live: LiveLine, run_record: record.RunRecord, times: dict[str, float]
+    material: Materials,
+    floors: dict[str, float],
+    live: LiveLine,
+    run_record: record.RunRecord,
+    guard: Guard,
+    times: dict[str, float],
+    stop_requested: Callable[[], str],
 ) -> loop.Surroundings:
     """What the loop calls; notes "seconds_to_first_step" in `times`."""
-    settings, floors = material.config.train, material.floors()
+    settings = material.config.train
 
     def on_steps(steps: range, metrics: list[dict[str, Any]]) -> None:
         if not times:
@@ -200,18 +252,14 @@ def _surroundings(
             f"{score['validation_bits_per_byte']:.3f} bits per byte; "
             f"beats {beaten[-1] if beaten else 'no floor'}"
         )
-        if step < settings.steps and settings.sample_tokens:
-            text = _sample(material, params, min(settings.sample_tokens, 24))
-            live.say(f"    {settings.prompt}{text}".replace("\n", " "))
-            run_record.write_sample(step, settings.prompt + text)
+        if step < settings.steps and settings.sample_tokens and not stop_requested():
+            with guard("the sample"):
+                text = settings.prompt + _sample(material, params, min(settings.sample_tokens, 24))
+                live.say(f"    {text}".replace("\n", " "))
+                run_record.write_sample(step, text)
 
     return loop.Surroundings(
-        material.batch_at,
-        evaluate,
-        on_steps,
-        on_evaluation,
-        lambda text: live.say(f"warning: {text}"),
-        live.aside,
+        material.batch_at, evaluate, on_steps, on_evaluation, warn, live.aside, stop_requested
     )
 
 

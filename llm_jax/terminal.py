@@ -24,6 +24,8 @@ from rich.text import Text
 from llm_jax import strict_json
 from llm_jax.errors import INPUT_OUTPUT
 
+_PATIENCE = 2000  # milliseconds that a reader may keep a run waiting before what it does not read is dropped
+_AT_ONCE = 512  # bytes that a pipe takes without waiting when it says that it takes any
 _LEAST_COLUMNS = 40  # of a terminal that says it has fewer, or none
 # C0 but tab and line feed, DEL, C1, and what turns the direction of a line around.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -42,21 +44,31 @@ class _Descriptor(io.RawIOBase):
     def __init__(self, raw: Any):
         self._raw = raw
         self.failure: OSError | None = None
+        self.only_shows = False
         self._is_device = stat.S_ISCHR(os.fstat(raw.fileno()).st_mode)
 
     def write(self, data: Any, /) -> int:
+        piece = memoryview(data).cast("B")
         try:
-            while (count := self._raw.write(data)) is None:  # A pipe that is full and does not wait.
-                select.select([], [self._raw.fileno()], [])
+            if self.only_shows:
+                piece = piece[:_AT_ONCE]
+                if not _takes(self.fileno(), _PATIENCE):
+                    raise OSError(errno.EAGAIN, "nobody reads it")
+            while (count := self._raw.write(piece)) is None:  # A pipe that is full and does not wait.
+                select.select([], [self.fileno()], [])
         except OSError as error:
             self.failure = self.failure or error
             _to_nowhere(self.fileno())  # so that libraries that have the descriptor do not fail either
+            if self.only_shows and self.fileno() == 1:
+                remark(
+                    f"warning: standard output cannot be written: {error.strerror}; the run goes on", "yellow"
+                )
             return memoryview(data).nbytes
         return count
 
     def lost(self) -> str | None:
         """Why a reader did not get everything; None where all was written, or the reader had left."""
-        if self.failure is None or self.failure.errno in _NOBODY_READS:
+        if self.failure is None or self.only_shows or self.failure.errno in _NOBODY_READS:
             return None
         gone = self.failure.errno == errno.EIO and self._is_device  # a terminal that hung up
         return None if gone else self.failure.strerror
@@ -82,6 +94,15 @@ def open_output() -> None:
         sys.stderr = _stream(sys.stderr, 2)
 
 
+def only_show() -> None:
+    """From here on what is said is shown to whoever looks, and is no part of what the command makes: losing
+    it is one warning and no failure, and a reader that reads nothing keeps nobody waiting.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if descriptor := _descriptor(stream):
+            descriptor.only_shows = True
+
+
 def close_output(status: int) -> int:
     """The exit status of a process that would end with `status`; says so where its output was lost.
 
@@ -91,7 +112,7 @@ def close_output(status: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    descriptor = _descriptor()
+    descriptor = _descriptor(sys.stdout)
     if descriptor is None or (reason := descriptor.lost()) is None:
         return status
     remark(f"error: standard output could not be written: {reason}", style="bold red")
@@ -129,7 +150,7 @@ def write(text: str) -> None:
     """
     sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
-    descriptor = _descriptor()
+    descriptor = _descriptor(sys.stdout)
     if descriptor and descriptor.failure:
         raise OutputGone
 
@@ -137,6 +158,13 @@ def write(text: str) -> None:
 def remark(text: str, style: str = "dim") -> None:
     """Prints a line on standard error, beside what a command makes."""
     console(stderr=True).print(Text(visible(text), style), soft_wrap=True)
+
+
+def tell_at_once(text: str) -> None:
+    """Writes to standard error past all that may hold a lock on it, and without waiting for its reader."""
+    with suppress(OSError):
+        if _takes(2, 0):
+            os.write(2, text.encode("utf-8", "backslashreplace"))
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> Console:
@@ -187,9 +215,16 @@ def _stream(given: TextIO | None, number: int) -> TextIO:
     )
 
 
-def _descriptor() -> _Descriptor | None:
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+def _descriptor(stream: Any) -> _Descriptor | None:
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw if isinstance(raw, _Descriptor) else None
+
+
+def _takes(number: int, patience: int) -> bool:
+    """Whether a descriptor takes what is written, within so many milliseconds."""
+    ready = select.poll()
+    ready.register(number, select.POLLOUT)
+    return bool(ready.poll(patience))
 
 
 def _to_nowhere(number: int) -> None:

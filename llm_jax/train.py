@@ -1,5 +1,6 @@
 """Door: `python -m llm_jax.train [CONFIG.toml ...] [--section.field VALUE ...]`."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -7,10 +8,12 @@ from cyclopts import Parameter
 from llm_jax import command
 from llm_jax.config import Config
 from llm_jax.effects import settle
+from llm_jax.errors import InterruptedAndSaved
 from llm_jax.rules import Whole
-from llm_jax.terminal import say
+from llm_jax.terminal import only_show, say
 from llm_jax.training.budget import parse_time, with_fall
 from llm_jax.training.depth import derive_model, with_derived
+from llm_jax.training.interrupt import Stopped
 
 
 def train(
@@ -26,7 +29,9 @@ def train(
 
     Values come from the TOML files, the last one first, then from the options. The defaults are
     configs/tutorial.toml. A value that has no effect beside the others is refused; where a later file or an
-    option made it so, it is left out, and a line says so. Ctrl-C and SIGTERM save first (exit status 75).
+    option made it so, it is left out, and a line says so. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first
+    (exit status 75); a second Ctrl-C ends at once. What is shown or recorded never ends a run: it may be
+    closed, full or gone.
 
     A run directory that already holds a run is continued: bit for bit with the same versions, kind of device
     and number of threads. Where things lie and what is measured, shown and kept may be given anew (paths, the
@@ -55,6 +60,18 @@ def train(
         Go on with a run though steps, rates, schedule, batch or another setting of the steps to come differ;
         what changed after which step is kept in the run, so that `replay` does each step as it was.
     """
+    only_show()
+    try:
+        _train(depth, time, config, given, agreed=continue_with_changes)
+    except Stopped as stopped:
+        raise InterruptedAndSaved(
+            f"stopped by {stopped.name} before the first step: the same command begins it"
+        ) from None
+
+
+def _train(
+    depth: int | None, time: str | None, config: Config, given: Mapping[str, int], *, agreed: bool
+) -> None:
     seconds = None if time is None else parse_time(time)
     derived = [] if depth is None else derive_model(depth, config, given)
     config = with_derived(config, derived)
@@ -68,7 +85,7 @@ def train(
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
         config = timing.planned_config(config, seconds, report=say, given=chosen)
-    running.run(config, seconds, agreed=continue_with_changes)
+    running.run(config, seconds, agreed=agreed)
 
 
 if __name__ == "__main__":

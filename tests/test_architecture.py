@@ -36,7 +36,7 @@ HOMES = {
     "gguf": ("interop/gguf_types.py",),
     "llguidance": ("inference/grammar.py",),
     "lm_eval": ("harness_model.py",),
-    "tensorboardX": ("training/record.py",),
+    "tensorboardX": ("training/tensorboard.py",),
     "cyclopts": ("rules.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (
         "model/",

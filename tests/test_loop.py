@@ -1,6 +1,5 @@
-"""The training loop under faults: kills, second signals, steps that are not finite, saves that fail."""
+"""The training loop under faults: kills, steps that are not finite, saves that fail, observers that fail."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from llm_jax.model_config import ModelConfig
 from llm_jax.resume import compare_runs, short_run
 from llm_jax.training import loop
 from llm_jax.training.checkpoint import Checkpoints, read_state
-from llm_jax.training.interrupt import stop_requests
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
@@ -32,20 +30,6 @@ def test_a_killed_run_resumed_is_bitwise_the_straight_run(
     assert found["leaves"] > 40
     assert found["losses"] == 24
     assert 12 <= found["resumed_at"] < 24
-
-
-def test_a_second_ctrl_c_acts_at_once_and_the_handlers_come_back() -> None:
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C
-    try:
-        with stop_requests() as requested:
-            assert not requested()
-            signal.raise_signal(signal.SIGINT)
-            assert requested()
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, inherited)
 
 
 def a_loop(

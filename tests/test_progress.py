@@ -11,6 +11,7 @@ import pytest
 from llm_jax import running
 from llm_jax.config import Config, TrainConfig
 from llm_jax.training import loop, progress
+from llm_jax.training.observers import Guard
 
 TOKENS = 64  # of a step
 
@@ -39,7 +40,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def a_line(steps: int) -> progress.LiveLine:
-    return progress.LiveLine(steps=steps, start=0, tokens_per_step=TOKENS, flops_per_token=6, peak_flops=1e4)
+    return progress.LiveLine(
+        steps=steps,
+        start=0,
+        tokens_per_step=TOKENS,
+        flops_per_token=6,
+        peak_flops=1e4,
+        guard=Guard(pytest.fail),
+    )
 
 
 def test_the_speed_is_that_of_whole_calls_and_what_is_aside_does_not_count(clock: Clock) -> None:
@@ -110,7 +118,8 @@ def test_a_runs_speed_leaves_out_its_saves_and_evaluations(
     )
     checkpoints: Any = SimpleNamespace(save=clock.takes(100), require_saved=lambda: None)
     live = a_line(train.steps)
-    around = running._surroundings(material, live, record, {"seconds_to_first_step": 0.0})
+    times = {"seconds_to_first_step": 0.0}
+    around = running._surroundings(material, {}, live, record, Guard(pytest.fail), times, str)
     state = {"counters": {"step": 0, "batch": 0}, "params": {}}
     loop.train(config, checkpoints, state, around)
     live.close()

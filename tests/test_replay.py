@@ -20,7 +20,8 @@ from llm_jax.replay import replay
 from llm_jax.settings import config_from_dict
 from llm_jax.train import train
 from llm_jax.training.checkpoint import Checkpoints, read_about, read_before
-from llm_jax.training.record import mean_loss, read_lines
+from llm_jax.training.record import mean_loss
+from llm_jax.training.run_files import read_lines
 from llm_jax.training.step import abstract_state
 from tests.test_runs import run_door, words_for
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import llm_jax
-from llm_jax import materials, reporting
+from llm_jax import materials, reporting, running
 from llm_jax.evaluate import evaluate
 from llm_jax.report import report
 from llm_jax.train import train
+from llm_jax.training.observers import Guard, warn
 from llm_jax.walkthrough.comparison import Pair, verdict
 from llm_jax.walkthrough.curves import GRADIENT, curve, loss_picture, norms_by_layer, series, smooth
 from llm_jax.walkthrough.report import RunFacts, duration, run_page, run_pictures
@@ -102,16 +103,18 @@ def test_train_leaves_its_report_and_names_it(trained: Path, finished: tuple[str
     assert page.count("<svg") == len(PICTURES)
 
 
-def test_a_report_that_cannot_be_written_is_a_warning(trained: Path) -> None:
-    model, warnings = llm_jax.load(trained), []
+def test_a_report_that_cannot_be_written_is_a_warning(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = llm_jax.load(trained)
     material = materials.gather_again(model.about, "it", print)
     obstacle = trained / "report.html.part"
     obstacle.mkdir()
     try:
-        assert reporting.leave_report(material, model.params, warnings.append) is None
+        assert running._leave_report(material, model.params, Guard(warn), str) is None
     finally:
         obstacle.rmdir()
-    assert "the report could not be written: the page" in warnings[0]
+    assert "warning: the report failed: the page" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("compared", [False, True])

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
 
@@ -335,35 +334,6 @@ def test_a_signal_saves_and_ends_with_75_and_the_same_command_goes_on(
     assert "Traceback" not in errors
     steps = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdecimal()]
     assert max(steps) == last_logged_step(tmp_path / "run") >= 5
-
-
-def test_metrics_also_go_to_tensorboard_where_it_is_installed(
-    tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[tuple[str, float, int]] = []
-
-    class SummaryWriter:
-        def __init__(self, directory: str):
-            assert directory == str(tmp_path / "run" / "tensorboard")
-
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            written.append((name, value, step))
-
-        def close(self) -> None:
-            written.append(("closed", 0, 0))
-
-    module = types.ModuleType("tensorboardX")
-    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    run_door(train, words_for(tmp_path, prose), takes_files=True)
-    entries = {(name, step): value for name, value, step in written}
-    for entry in metrics_of(tmp_path / "run"):
-        step = entry.pop("step")
-        scalars = {name: value for name, value in entry.items() if isinstance(value, float)}
-        assert all(entries[name, step] == value for name, value in scalars.items())
-        if "grad_norms" in entry:
-            assert entries["grad_norms/blocks/1", step] == entry["grad_norms"]["blocks"][1]
-    assert written[-1][0] == "closed"
 
 
 def test_a_run_without_tensorboard_or_git_still_runs(

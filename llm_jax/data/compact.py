@@ -83,7 +83,7 @@ class CompactTokenizer:
         return self._spell(left) + self._spell(right)
 
     def token_bytes(self, token: int) -> bytes:
-        return self._base.token_bytes(int(self._base_ids[token]))
+        return self._base.token_bytes(int(self._base_ids[token])) if token < self.vocab_size else b""
 
     def to_dict(self) -> dict[str, Any]:
         kept = self._kept.tolist()

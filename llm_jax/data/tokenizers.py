@@ -43,7 +43,9 @@ class Tokenizer(Protocol):
         ...
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 bytes of one id, possibly a part of a character; empty for special and unused ids."""
+        """The UTF-8 bytes of one id, possibly a part of a character; empty for special and unused ids, those
+        beyond the vocabulary included, which a padded model draws.
+        """
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class ByteTokenizer:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
     def token_bytes(self, token: int) -> bytes:
-        return bytes([token])
+        return bytes([token]) if token < self.vocab_size else b""
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "bytes"}
@@ -109,7 +111,7 @@ class CharacterTokenizer:
     def token_bytes(self, token: int) -> bytes:
         if token < len(self._characters):
             return self._characters[token].encode()
-        return bytes([token - len(self._characters)])
+        return bytes([token - len(self._characters)]) if token < self.vocab_size else b""
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "characters", "characters": self._characters}

@@ -1,9 +1,12 @@
 """The only training loop: steps, evaluations, samples, saves, faults and signals.
 
 It knows neither text nor tokenizers nor files of metrics: batches, evaluation, sampling and reporting are
-functions that the door passes in.
+functions that the door passes in. What is worth keeping is saved before anything of it is shown, and what
+shows or records it may fail: the run goes on.
 """
 
+import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -12,24 +15,27 @@ import jax
 
 from llm_jax.batch import Batch
 from llm_jax.config import Config, TrainConfig
-from llm_jax.errors import DivergedError, InterruptedAndSaved
+from llm_jax.errors import DivergedError, InterruptedAndSaved, UserError
 from llm_jax.training.checkpoint import Checkpoints
-from llm_jax.training.interrupt import stop_requests
+from llm_jax.training.observers import Guard
 from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, run_steps
 from llm_jax.tree import Tree
 
 
 class Surroundings(NamedTuple):
-    """What the loop calls; all of it may write, none of it changes the state."""
+    """What the loop calls; all of it may write, none of it changes the state, and all but `batch_at` may
+    fail.
+    """
 
     batch_at: Callable[[int], Batch]  # index of a batch -> [B, T]
     evaluate: Callable[[Tree], dict[str, float]]  # must give "validation_loss" (nats per token)
     on_steps: Callable[
         [range, list[dict[str, Any]]], None
     ]  # after each compiled call: its steps, and metrics of `train_steps` of each as numbers
-    on_evaluation: Callable[[int, Tree, dict[str, float]], None]
+    on_evaluation: Callable[[int, Tree, dict[str, float]], None]  # once the step is saved with that score
     warn: Callable[[str], None]
     aside: Callable[[], AbstractContextManager[None]] = nullcontext  # around what is no training step
+    stop_requested: Callable[[], str] = str  # the signal that asked the run to stop; "" while none did
 
 
 def train(
@@ -50,45 +56,56 @@ def train(
         InterruptedAndSaved: a signal came; the state after the step in hand is saved.
         DivergedError: non-finite steps went on after one roll-back.
     """
-    settings = config.train
+    settings, guard = config.train, Guard(around.warn)
     score: dict[str, float] = {}
     pending: list[tuple[range, dict[str, Any]]] = []
     step, batch_index = int(state["counters"]["step"]), int(state["counters"]["batch"])
-    with stop_requests() as stop_requested:
-        if settings.init_from and not step:
-            # What the model was worth before: the run is judged by what it adds.
-            score = around.evaluate(evaluated_params(config.model, state))
-            around.on_evaluation(0, evaluated_params(config.model, state), score)
-        while step < settings.steps:
-            steps = range(step + 1, _next_pause(settings, step) + 1)
-            batches = [around.batch_at(batch_index + number) for number in range(len(steps))]
-            state, metrics = run_steps(config, state, batches, [is_logged(settings, n) for n in steps])
-            step, batch_index = steps[-1], batch_index + len(steps)
-            stopping = stop_requested()
-            evaluating = step == settings.steps or not step % settings.eval_interval
-            saving = evaluating or stopping or not step % settings.save_interval
-            pending.append((steps, metrics))
-            # Reading the steps before these keeps the device busy while the host looks; a save needs these,
-            # too.
-            if _report(pending, 0 if saving else 1, around) > settings.max_skipped:
-                state = _roll_back(config, checkpoints, batch_index, around)
-                step = int(state["counters"]["step"])
-                pending.clear()
-                continue
-            if saving:
-                with around.aside():
-                    if evaluating:
-                        score = around.evaluate(evaluated_params(config.model, state))
-                        around.on_evaluation(step, evaluated_params(config.model, state), score)
-                    loss = score["validation_loss"] if evaluating else None
-                    checkpoints.save(step, state, metrics=score if evaluating else {}, score=loss)
-            if stopping and step < settings.steps:
-                checkpoints.require_saved()
-                raise InterruptedAndSaved(
-                    f"stopped by a signal; step {step} is saved: the same command goes on from there"
-                )
+    saved_at = time.monotonic()
+    if settings.init_from and not step:
+        # What the model was worth before: the run is judged by what it adds.
+        score = _evaluate(config, state, around, guard, 0)
+        _show(config, state, score, around, guard, 0)
+    while step < settings.steps:
+        steps = range(step + 1, _next_pause(settings, step) + 1)
+        batches = [around.batch_at(batch_index + number) for number in range(len(steps))]
+        state, metrics = run_steps(config, state, batches, [is_logged(settings, n) for n in steps])
+        step, batch_index = steps[-1], batch_index + len(steps)
+        evaluating = step == settings.steps or not step % settings.eval_interval
+        due = time.monotonic() - saved_at >= 60 * (settings.save_minutes or math.inf)
+        saving = evaluating or due or bool(around.stop_requested()) or not step % settings.save_interval
+        pending.append((steps, metrics))
+        # Reading the steps before these keeps the device busy while the host looks; a save needs these, too.
+        if _report(pending, 0 if saving else 1, around, guard) > settings.max_skipped:
+            state = _roll_back(config, checkpoints, batch_index, around)
+            step = int(state["counters"]["step"])
+            pending.clear()
+            continue
+        if saving:
+            with around.aside():
+                score = _evaluate(config, state, around, guard, step) if evaluating else {}
+                checkpoints.save(step, state, metrics=score, score=score.get("validation_loss"))
+                _show(config, state, score, around, guard, step)
+            saved_at = time.monotonic()
+        if saving and step < settings.steps and (name := around.stop_requested()):
+            checkpoints.require_saved()
+            raise InterruptedAndSaved(
+                f"stopped by {name}; step {step} is saved: the same command goes on from there"
+            )
     checkpoints.require_saved()
     return state, score or around.evaluate(evaluated_params(config.model, state))
+
+
+def claim_device(report: Callable[[str], None]) -> None:
+    """Says which device trains, where there are several. UserError in one of several processes: each would
+    train the whole model by itself.
+    """
+    if jax.process_count() > 1:
+        raise UserError(
+            f"train must be one process, and JAX was started with {jax.process_count()}; start it alone"
+        )
+    first, *idle = jax.devices()
+    if idle:
+        report(f"{len(idle)} of {1 + len(idle)} devices stay idle: the model trains on {first} alone")
 
 
 def start_state(
@@ -118,7 +135,26 @@ def _next_pause(settings: TrainConfig, step: int) -> int:
     return min(settings.steps, *(step + interval - step % interval for interval in intervals))
 
 
-def _report(pending: list[tuple[range, dict[str, Any]]], keep: int, around: Surroundings) -> int:
+def _evaluate(
+    config: Config, state: State, around: Surroundings, guard: Guard, step: int
+) -> dict[str, float]:
+    """The state's score; empty, with a warning, where it could not be had: the step is saved without one."""
+    with guard(f"the evaluation of step {step}"):
+        return around.evaluate(evaluated_params(config.model, state))
+    return {}
+
+
+def _show(
+    config: Config, state: State, score: dict[str, float], around: Surroundings, guard: Guard, step: int
+) -> None:
+    if score:
+        with guard("what is shown of an evaluation"):
+            around.on_evaluation(step, evaluated_params(config.model, state), score)
+
+
+def _report(
+    pending: list[tuple[range, dict[str, Any]]], keep: int, around: Surroundings, guard: Guard
+) -> int:
     """Hands over the metrics of all but the last `keep` calls; gives the most non-finite steps in a row among
     them.
     """
@@ -129,7 +165,8 @@ def _report(pending: list[tuple[range, dict[str, Any]]], keep: int, around: Surr
         metrics = [
             jax.tree.map(lambda x_K, index=index: x_K[index].tolist(), lists) for index in range(len(steps))
         ]
-        around.on_steps(steps, metrics)
+        with guard("what is shown of steps"):
+            around.on_steps(steps, metrics)
         most_skipped = max(most_skipped, *(each["skipped"] for each in metrics))
     return most_skipped
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from llm_jax import terminal
+from llm_jax.training.observers import Guard
 
 
 class LiveLine:
@@ -20,12 +21,21 @@ class LiveLine:
         tokens_per_step: tokens that one step trains on.
         flops_per_token: work of a token, forward and backward.
         peak_flops: what the device does in a second at its best.
+        guard: contains what showing it may raise.
     """
 
     def __init__(
-        self, *, steps: int, start: int, tokens_per_step: int, flops_per_token: int, peak_flops: float
+        self,
+        *,
+        steps: int,
+        start: int,
+        tokens_per_step: int,
+        flops_per_token: int,
+        peak_flops: float,
+        guard: Guard,
     ):
         self.console = terminal.console()
+        self._guard = guard
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
         self._peak_flops = peak_flops
@@ -51,7 +61,8 @@ class LiveLine:
         self._task = self._progress.add_task(
             "train", total=steps, completed=start, loss=float("nan"), speed=0.0, mfu=0.0
         )
-        self._progress.start()
+        with self._guard("the live line"):
+            self._progress.start()
 
     def reach(self, step: int, loss: float) -> dict[str, float]:
         """Notes the last step of a compiled call that has just ended; gives the "tokens_per_second" and
@@ -62,7 +73,8 @@ class LiveLine:
         self._times.append((step, time.perf_counter() - self._seconds_aside))
         speed = self._speed()
         mfu = speed * self._flops_per_token / self._peak_flops
-        self._progress.update(self._task, completed=step, loss=loss, speed=speed, mfu=mfu)
+        with self._guard("the live line"):
+            self._progress.update(self._task, completed=step, loss=loss, speed=speed, mfu=mfu)
         return {"tokens_per_second": speed, "mfu": mfu}
 
     @contextmanager
@@ -76,10 +88,12 @@ class LiveLine:
 
     def say(self, text: str) -> None:
         """Prints a line above the live one."""
-        self.console.print(text, soft_wrap=True)
+        with self._guard("the live line"):
+            self.console.print(text, soft_wrap=True)
 
     def close(self) -> None:
-        self._progress.stop()
+        with self._guard("the live line"):
+            self._progress.stop()
 
     def _speed(self) -> float:
         if len(self._times) < 2:

@@ -5,20 +5,22 @@ installed). What it ran on is written by `starts`.
 """
 
 import importlib.metadata
-import json
 import math
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 
 from llm_jax import strict_json
+from llm_jax.training.observers import Guard
+from llm_jax.training.run_files import entry_of, left_out, read_lines, scalars, split_lines
 from llm_jax.training.starts import surroundings
+from llm_jax.training.tensorboard import open_tensorboard
 
 PACKAGES = (
     "llm-jax",
@@ -52,7 +54,8 @@ def environment() -> dict[str, Any]:
         "versions": versions(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
-        "devices": [device.device_kind for device in jax.devices()],
+        "devices": [jax.devices()[0].device_kind],  # the one that trains
+        "idle_devices": len(jax.devices()) - 1,
         "command": sys.argv,
         "git": _git_state(),
     }
@@ -72,27 +75,32 @@ def _git_state() -> dict[str, Any] | None:
 
 class RunRecord:
     """Appends to a run's files; opened at a step, it forgets what was written there after that step, and
-    all at step 0, since the run begins anew.
+    all at step 0, since the run begins anew. What cannot be written is a warning, once for each file.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any], step: int):
-        self._run = run
-        (run / "config.json").write_text(strict_json.dumps(config, indent=2) + "\n")
-        self._metrics, self._samples = (
-            _open_lines(run / name, step) for name in ("metrics.jsonl", "samples.jsonl")
-        )
-        self._tensorboard = _tensorboard_writer(run / "tensorboard")
+    def __init__(self, run: Path, config: dict[str, Any], step: int, warn: Callable[[str], None]):
+        self._guard = Guard(warn)
         self._since_line: list[tuple[float, float]] = []
+        self._metrics, self._samples = (run / name for name in ("metrics.jsonl", "samples.jsonl"))
+        self._cut_off: set[Path] = set()  # files whose last line may lack its end
+        with self._guard("config.json"):
+            (run / "config.json").write_text(strict_json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for path in (self._metrics, self._samples):
+            with self._guard(path.name):
+                forget_after(path, step, warn)
+        self._tensorboard = None
+        with self._guard("tensorboard"):
+            self._tensorboard = open_tensorboard(run / "tensorboard", step)
 
     def write(self, step: int, **values: Any) -> None:
         """One line of metrics.jsonl: numbers, and nested lists and dicts of them; one that is not finite is
-        written as null.
+        written as null, and left out of TensorBoard.
         """
-        self._metrics.write(strict_json.dumps({"step": step, **values}) + "\n")
-        self._metrics.flush()
+        values = strict_json.finite(values)
+        self._append(self._metrics, {"step": step, **values})
         if self._tensorboard is not None:
-            for name, value in scalars(values):
-                self._tensorboard.add_scalar(name, value, step)
+            with self._guard("tensorboard"):
+                self._tensorboard.write(step, scalars(values))
 
     def add_step(self, step: int, metrics: dict[str, Any], speed: dict[str, float] | None) -> None:
         """Takes in a step's metrics; with a speed, writes a line with the mean loss since the last one
@@ -103,22 +111,24 @@ class RunRecord:
             return
         others = {name: value for name, value in metrics.items() if name not in ("loss_sum", "weight")}
         mean = {"train_loss": mean_loss(self._since_line), "averaged_steps": len(self._since_line)}
-        self.write(step, **mean, **others, **speed)
         self._since_line.clear()
+        self.write(step, **mean, **others, **speed)
 
     def write_sample(self, step: int, text: str) -> None:
         """One line of samples.jsonl: the step and the text, its prompt included."""
-        self._samples.write(strict_json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")
-        self._samples.flush()
+        self._append(self._samples, {"step": step, "text": text})
 
-    def __enter__(self) -> "RunRecord":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._metrics.close()
-        self._samples.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+    def _append(self, path: Path, entry: dict[str, Any]) -> None:
+        """Adds a line in one write, opened anew each time: so a file that was full or gone is written again
+        once it can be.
+        """
+        line = strict_json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        with self._guard(path.name), path.open("ab", buffering=0) as file:
+            whole = b"\n" + line if path in self._cut_off else line
+            self._cut_off.add(path)
+            if file.write(whole) != len(whole):
+                raise OSError("No space left on device")
+            self._cut_off.discard(path)
 
 
 def mean_loss(steps: Sequence[tuple[float, float]]) -> float:
@@ -127,53 +137,29 @@ def mean_loss(steps: Sequence[tuple[float, float]]) -> float:
     return loss_sum / weight if weight else math.nan
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The entries of a run's file of JSON lines, in its order; none where there is no file."""
+def score_before(run: Path, names: Collection[str]) -> dict[str, float] | None:
+    """These numbers of the evaluation before a run's first step, where there was one and they were finite."""
+    first: dict[str, Any] = next(iter(read_lines(run / "metrics.jsonl")), {"step": None})
+    found = {name: first[name] for name in names if first.get(name) is not None}
+    return found if first["step"] == 0 and found.keys() == set(names) else None
+
+
+def forget_after(path: Path, step: int, report: Callable[[str], None]) -> None:
+    """Takes the lines of later steps, and damaged ones, out of a file of JSON lines; at step 0 all of them.
+
+    Args:
+        path: the file, which need not be there.
+        step: the last one to be kept.
+        report: gets one line where damaged ones were taken out.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = split_lines(path.read_bytes())
     except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if _step_of(line) < math.inf]
-
-
-def score_before(run: Path) -> dict[str, Any] | None:
-    """The evaluation before a run's first step, where there was one and its numbers were finite."""
-    first = next(iter(read_lines(run / "metrics.jsonl")), None)
-    if first is None or first["step"] != 0 or None in first.values():
-        return None
-    return first
-
-
-def _open_lines(path: Path, step: int) -> TextIO:
-    """A file of JSON lines, open at its end, without its lines of later steps; at step 0 without any."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if step and _step_of(line) <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
-    return path.open("a", encoding="utf-8")
-
-
-def scalars(values: dict[str, Any] | list[Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in nested values under its path, as 'grad_norms/blocks/0'."""
-    for name, value in values.items() if isinstance(values, dict) else enumerate(values):
-        if isinstance(value, dict | list):
-            yield from scalars(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # A line cut off by a kill belongs to no step and is dropped.
-
-
-def _tensorboard_writer(directory: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports] - optional
-    except ImportError:
-        return None
-    return SummaryWriter(str(directory))
+        return
+    steps = [None if (entry := entry_of(line)) is None else entry["step"] for line in lines] if step else []
+    if damaged := steps.count(None):
+        report(f"{left_out(damaged)} of {path}")
+    kept = [line for line, of in zip(lines, steps, strict=False) if of is not None and of <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+    temporary.replace(path)

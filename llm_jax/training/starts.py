@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llm_jax.training.run_files import read_object
+
 FILE = "environment.json"
 # What numbers depend on, beside versions: those of an environment as `record.environment` gives them.
 DECIDING = ("devices", "processor", "threads", "variables")
@@ -31,11 +33,7 @@ def surroundings() -> dict[str, Any]:
 
 def read_start(run: Path) -> dict[str, Any]:
     """The entry of a run's last start; empty where there is none that can be read."""
-    try:
-        found = json.loads((run / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_object(run / FILE)
 
 
 def add_start(run: Path, step: int, environment: Mapping[str, Any]) -> None:

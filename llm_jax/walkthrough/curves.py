@@ -175,7 +175,7 @@ def norms_by_layer(entries: Entries, key: str, title: str) -> Picture | None:
     if not lines:
         return None
     rows = _rows(lines, key)
-    sheet = np.array(list(rows.values()), float)
+    sheet = np.array([[np.nan if value is None else value for value in row] for row in rows.values()], float)
     sheet[~(sheet > 0)] = np.nan
     if np.isnan(sheet).all():
         return None
@@ -202,19 +202,23 @@ def norms_by_layer(entries: Entries, key: str, title: str) -> Picture | None:
     return Picture(key, title, "", figure)
 
 
-def _rows(lines: Entries, key: str) -> dict[str, list[float]]:
-    """Values over the lines by part, in the order of the forward pass."""
+def _rows(lines: Entries, key: str) -> dict[str, list[float | None]]:
+    """Values over the lines by part, in the order of the forward pass; None where a line has none."""
     order = ["token_embedding", "position_embedding", "blocks", "final_norm", "head"]
-    names = sorted(lines[0][key], key=lambda name: order.index(name) if name in order else len(order))
-    rows: dict[str, list[float]] = {}
-    for name in names:
-        column = [line[key].get(name) for line in lines]
-        if isinstance(column[0], list):
-            for layer in range(len(column[0])):
-                rows[f"block {layer + 1}"] = [values[layer] for values in column]
-        else:
-            rows[name.replace("_", " ")] = column
-    return rows
+    parts: list[dict[tuple[str, int], float | None]] = []
+    for line in lines:
+        listed = {name: part if isinstance(part, list) else [part] for name, part in line[key].items()}
+        parts.append({(name, at): value for name, part in listed.items() for at, value in enumerate(part)})
+    names = sorted(
+        dict.fromkeys(name for part in parts for name in part),
+        key=lambda name: order.index(name[0]) if name[0] in order else len(order),
+    )
+    return {
+        f"block {at + 1}" if name == "blocks" else _elide(name.replace("_", " ")): [
+            part.get((name, at)) for part in parts
+        ]
+        for name, at in names
+    }
 
 
 def differences_picture(pairs: Mapping[str, tuple[float, float]], against: str) -> Picture | None:
@@ -243,8 +247,8 @@ def differences_picture(pairs: Mapping[str, tuple[float, float]], against: str) 
 
 
 def _elide(name: str, most: int = 26) -> str:
-    """The name's end, as much as has room in a picture."""
-    return name if len(name) <= most else "..." + name[-most:]
+    """The name's end, as much as has room in a picture; its dollars begin no formula."""
+    return (name if len(name) <= most else "..." + name[-most:]).replace("$", r"\$")
 
 
 def _log_axis(axes: Axes) -> None:
