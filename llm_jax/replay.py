@@ -1,7 +1,6 @@
 """Door: `python -m llm_jax.replay RUN --step N`."""
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,10 +64,6 @@ def replay(directory: Path, /, *, step: int, before: int = 20, rows: int = 4, ha
     _show_norms(shown, replayed)
     _show_summary(shown, replayed, compared)
     say_json({"run": str(directory), **rerun.summary(replayed, compared, targets)})
-
-
-def _tracked(steps: range) -> Iterable[int]:
-    return tracked(steps, "recomputing")
 
 
 def _show_rows(shown: "Console", replayed: "Replayed", tokenizer: "Tokenizer", count: int) -> None:

@@ -42,7 +42,9 @@ class _Descriptor(io.RawIOBase):
     def __init__(self, raw: Any):
         self._raw = raw
         self.failure: OSError | None = None
-        self._is_device = stat.S_ISCHR(os.fstat(raw.fileno()).st_mode)
+        self._is_device = False
+        with suppress(OSError):
+            self._is_device = stat.S_ISCHR(os.fstat(raw.fileno()).st_mode)
 
     def write(self, data: Any, /) -> int:
         try:
