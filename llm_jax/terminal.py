@@ -45,7 +45,9 @@ class _Descriptor(io.RawIOBase):
         self._raw = raw
         self.failure: OSError | None = None
         self.only_shows = False
-        self._is_device = stat.S_ISCHR(os.fstat(raw.fileno()).st_mode)
+        self._is_device = False
+        with suppress(OSError):
+            self._is_device = stat.S_ISCHR(os.fstat(raw.fileno()).st_mode)
 
     def write(self, data: Any, /) -> int:
         piece = memoryview(data).cast("B")
