@@ -271,15 +271,16 @@ def test_an_old_or_bare_run_gives_a_page_without_what_it_lacks(trained: Path, tm
     assert sections((run / "report.html").read_text()) == SECTIONS - missing - {"memorisation"}
 
 
-def test_a_run_whose_text_is_gone_gives_a_page_without_it(
-    trained: Path, prose: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_whose_text_and_tokens_are_gone_gives_a_page_without_them(
+    trained: Path, folder: Path, prose: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = prose.read_text()
+    text, stores = prose.read_text(), (folder / "prepared").rename(folder / "elsewhere")
     prose.unlink()
     try:
         run_door(report, [str(trained), "--out", str(tmp_path / "page.html")])
     finally:
         prose.write_text(text)
+        stores.rename(folder / "prepared")
     assert "left out: what needs the text" in capsys.readouterr().out
     assert sections((tmp_path / "page.html").read_text()) == SECTIONS - {"surprisal", "memorisation"}
 
