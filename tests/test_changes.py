@@ -15,7 +15,7 @@ from llm_jax.effects import values_of
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import config_from_dict, to_dict
 from llm_jax.training import record, starts
-from llm_jax.training.record import read_lines
+from llm_jax.training.run_files import read_history
 from llm_jax.training.step import abstract_state
 
 _form = cache(abstract_state)
@@ -67,7 +67,7 @@ def test_a_change_that_nothing_was_saved_under_leaves_no_trace(tmp_path: Path) -
         material, _ = continuing.went_on(material, about, 7)
         continuing.write_history(tmp_path, material.history)
         histories.append([line["changes"] for line in material.history])
-        assert read_lines(tmp_path / "changes.jsonl") == material.history
+        assert read_history(tmp_path / "changes.jsonl") == material.history
     assert histories == [[{"optim.learning_rate": [0.1, rate]}] for rate in (0.2, 0.3)] + [[]]
     assert list(tmp_path.iterdir()) == []
 
@@ -119,7 +119,9 @@ def test_a_damaged_record_of_starts_is_no_obstacle(tmp_path: Path, content: str)
     assert starts.read_start(tmp_path)["step"] == 3
 
 
-def test_lines_of_changes_that_are_none_are_left_out() -> None:
+def test_lines_of_changes_that_are_none_are_left_out(tmp_path: Path) -> None:
     sound = {"step": 3, "changes": {"train.steps": [1, 2]}}
     odd: list[Any] = [{"step": 1}, {"step": 1, "changes": 3}, {"step": 1, "changes": {"a": 1}}]
-    assert continuing.told([*odd, sound]) == [(3, "train.steps: 1 -> 2")]
+    lines = [*map(json.dumps, [*odd, sound]), "{", "3"]
+    (tmp_path / "changes.jsonl").write_text("\n".join(lines))
+    assert continuing.told(read_history(tmp_path / "changes.jsonl")) == [(3, "train.steps: 1 -> 2")]
