@@ -48,7 +48,6 @@ def run(config: Config, output: Output, wanted_seconds: float | None = None) -> 
     material = materials.gather(config, report=output.say)
     config = material.config
     check_prompt(material)
-    loop.claim_device(output.say)
     about = {
         "config": to_dict(config),
         "tokenizer": material.store.tokenizer.to_dict(),
