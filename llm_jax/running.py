@@ -47,7 +47,6 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
     material = materials.gather(config, report=say)
     config = material.config
     check_prompt(material)
-    loop.claim_device(say)
     about: dict[str, Any] = {
         "config": to_dict(config),
         "tokenizer": material.store.tokenizer.to_dict(),

@@ -79,7 +79,9 @@ def _train(
         config = with_fall(config, given)
     config, given = settle(config, given, {"time": time}, report=say)
     from llm_jax import running, sizing, timing
+    from llm_jax.training.loop import claim_device
 
+    claim_device(output.say)
     if depth is not None:
         config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=say)
     if seconds is not None:

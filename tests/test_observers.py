@@ -15,6 +15,7 @@ from llm_jax import running
 from llm_jax.config import Config, TrainConfig
 from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, decode
 from llm_jax.errors import InterruptedAndSaved, UserError
+from llm_jax.inference.decode import row_keys
 from llm_jax.model_config import ModelConfig
 from llm_jax.trained import Trained
 from llm_jax.training import loop
@@ -22,6 +23,7 @@ from llm_jax.training.checkpoint import Checkpoints, read_about, saved_steps
 from llm_jax.training.observers import Guard
 from llm_jax.training.record import RunRecord
 from llm_jax.training.run_files import read_lines
+from llm_jax.training.step import _key
 
 SAY = """
 import os, sys
@@ -260,6 +262,17 @@ def test_idle_devices_are_named_and_several_processes_refused(monkeypatch: pytes
     lines: list[str] = []
     loop.claim_device(lines.append)
     assert lines == [f"7 of 8 devices stay idle: the model trains on {jax.devices()[0]} alone"]
+    with jax.debug_nans(True), pytest.raises(UserError, match="must be unset"):
+        loop.claim_device(lines.append)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(UserError, match="must be one process"):
         loop.claim_device(lines.append)
+
+
+def test_keys_are_of_one_kind_whatever_the_environment_says(tiny: ModelConfig) -> None:
+    config = Config(model=tiny)
+    keys = [np.asarray(jax.random.key_data(_key(config, 1)))]
+    with jax.default_prng_impl("rbg"):
+        keys += [np.asarray(jax.random.key_data(_key(config, 1)))]
+        assert row_keys(0, [[1]]).dtype == jax.random.key(0, impl="threefry2x32").dtype
+    np.testing.assert_array_equal(*keys)

@@ -27,6 +27,7 @@ from llm_jax.resume import last_logged_step
 from llm_jax.steering import Speculation
 from llm_jax.train import train
 from llm_jax.training.checkpoint import read_state
+from llm_jax.training.run_files import read_lines
 
 MODEL = ["--model.d_model=16", "--model.num_layers=2", "--model.num_heads=2", "--model.context_length=8"]
 QUICK = ["--train.steps=12", "--train.eval_interval=6", "--train.save_interval=4", "--train.log_interval=1"]
@@ -62,6 +63,7 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
 def test_a_run_directory_records_itself(trained: Path) -> None:
     entries = metrics_of(trained)
     assert [entry["step"] for entry in entries if "train_loss" in entry] == list(range(1, 13))
+    assert read_lines(trained / "metrics.jsonl", report=pytest.fail) == entries
     evaluations = [entry for entry in entries if "validation_loss" in entry]
     assert [entry["step"] for entry in evaluations] == [6, 12]
     assert evaluations[0]["validation_standard_error"] > 0
@@ -316,7 +318,7 @@ def test_resuming_without_the_optimizer_state_would_be_noticed(trained: Path) ->
     assert {"params", "opt_state", "counters"} <= state.keys()
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_saves_and_ends_with_75_and_the_same_command_goes_on(
     tmp_path: Path, prose: Path, name: str
 ) -> None:

@@ -24,6 +24,7 @@ from llm_jax.inference.sampling import log_probs, sample
 from llm_jax.model.cache import KVCache, fill_cache
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import hidden_states, logits, unstack_blocks
+from llm_jax.model.dropout import KEY_KIND
 from llm_jax.model_config import ModelConfig
 from llm_jax.tree import Tree
 
@@ -222,7 +223,7 @@ def row_keys(seed: int, prompts: Sequence[Sequence[int]]) -> jax.Array:
     for row, prompt in enumerate(map(tuple, prompts)):
         number_B[row] = counts.get(prompt, 0)
         counts[prompt] = number_B[row] + 1
-    return _folded(jax.random.key(seed), number_B)
+    return _folded(jax.random.key(seed, impl=KEY_KIND), number_B)
 
 
 @jax.jit

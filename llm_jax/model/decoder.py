@@ -16,7 +16,7 @@ import numpy as np
 from llm_jax.model.attention import Sight, cap, sight
 from llm_jax.model.cache import KVCache
 from llm_jax.model.checks import check_precision
-from llm_jax.model.dropout import dropout
+from llm_jax.model.dropout import KEY_KIND, dropout
 from llm_jax.model.layers import Block, Head, apply, embedding_init, head_scores
 from llm_jax.model.norms import norm, wide
 from llm_jax.model.positions import sinusoidal_table
@@ -50,7 +50,7 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
 
 def abstract_params(config: ModelConfig) -> Tree:
     """Shapes and types of `init_params`, without computing anything."""
-    return jax.eval_shape(lambda: init_params(jax.random.key(0), config))
+    return jax.eval_shape(lambda: init_params(jax.random.key(0, impl=KEY_KIND), config))
 
 
 def unstack_blocks(tree: Any) -> Any:

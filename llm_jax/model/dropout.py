@@ -5,6 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+# The kind of all keys, whatever JAX_DEFAULT_PRNG_IMPL says: a run's numbers follow from its seed alone.
+KEY_KIND = "threefry2x32"
+
 
 @jax.named_scope("dropout")
 def dropout(

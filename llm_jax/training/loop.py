@@ -96,12 +96,20 @@ def train(
 
 
 def claim_device(report: Callable[[str], None]) -> None:
-    """Says which device trains, where there are several. UserError in one of several processes: each would
-    train the whole model by itself.
+    """Says which device trains, where there are several.
+
+    Raises:
+        UserError: this is one of several processes, of which each would train the whole model; or JAX shall
+            stop at numbers that are not finite, which training makes on purpose and handles itself.
     """
     if jax.process_count() > 1:
         raise UserError(
             f"train must be one process, and JAX was started with {jax.process_count()}; start it alone"
+        )
+    if jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+        raise UserError(
+            "JAX_DEBUG_NANS and JAX_DEBUG_INFS must be unset: NaN marks what was not measured, and steps "
+            "that are not finite are left out"
         )
     first, *idle = jax.devices()
     if idle:

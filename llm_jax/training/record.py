@@ -93,8 +93,8 @@ class RunRecord:
             self._tensorboard = open_tensorboard(run / "tensorboard", step)
 
     def write(self, step: int, **values: Any) -> None:
-        """One line of metrics.jsonl: numbers, and nested lists and dicts of them; one that is not finite is
-        written as null, and left out of TensorBoard.
+        """One line of metrics.jsonl: numbers, and under names that end in "_norms" dicts of numbers and of
+        lists of them; one that is not finite is written as null, and left out of TensorBoard.
         """
         values = strict_json.finite(values)
         self._append(self._metrics, {"step": step, **values})

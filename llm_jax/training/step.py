@@ -18,6 +18,7 @@ import optax
 from llm_jax.batch import Batch
 from llm_jax.config import Config
 from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
+from llm_jax.model.dropout import KEY_KIND
 from llm_jax.model.moe import Use
 from llm_jax.model.norms import wide
 from llm_jax.model_config import ModelConfig
@@ -30,7 +31,8 @@ State = dict[str, Any]
 
 
 def _key(config: Config, purpose: int, step: jax.Array | int = 0) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), purpose), step)
+    key = jax.random.key(config.train.seed, impl=KEY_KIND)
+    return jax.random.fold_in(jax.random.fold_in(key, purpose), step)
 
 
 def _horizon(config: Config) -> Horizon:
