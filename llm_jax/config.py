@@ -37,6 +37,11 @@ class DataConfig:
     prepared: Path = Path("prepared")
     """Folder of token stores and downloads."""
 
+    @property
+    def downloads(self) -> Path:
+        """Folder of downloaded corpora."""
+        return self.prepared / "downloads"
+
     def __post_init__(self) -> None:
         share, own = self.validation_fraction, self.tokenizer != "inherited"
         fixed = ("bpe_vocab_size", "compact_min_count", "rare_ids")

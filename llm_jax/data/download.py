@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from rich.progress import Progress
 
+from llm_jax.data.unfinished import held_file, remove_left
 from llm_jax.errors import DataError
 
 CHUNK = 1 << 16
@@ -39,29 +40,35 @@ def download(
         open_url: as `urllib.request.urlopen`.
 
     Raises:
-        DataError: no network, or another content than the pinned one.
+        DataError: no network, another content than the pinned one, or a folder that cannot be written.
     """
-    if target.exists():
-        if _digest(target) != source.sha256:
+    part = target.with_name(target.name + ".part")
+    try:
+        if target.exists():
+            remove_left(target.parent, part.name)
+            if _digest(target) == source.sha256:
+                return target
             raise DataError(
                 f"{target} must be the file with SHA-256 {source.sha256}; delete it to download it again"
             )
-        return target
-    part = target.with_name(target.name + ".part")
+    except OSError as error:
+        raise DataError(f"{target} cannot be read: {error.strerror}") from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        report(f"downloading {source.url}")
-        _fetch(source.url, part, open_url)
+        with held_file(part) as own:
+            report(f"downloading {source.url}")
+            _fetch(source.url, own, open_url)
+            if (got := _digest(own)) != source.sha256:
+                own.unlink()
+                raise DataError(f"{source.url} must have SHA-256 {source.sha256}, got {got}; it was not kept")
+            os.replace(own, target)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(
             f"{source.url} could not be downloaded ({reason}); try again (it resumes), "
             "or give the path of a local text file"
         ) from None
-    if (got := _digest(part)) != source.sha256:
-        part.unlink()
-        raise DataError(f"{source.url} must have SHA-256 {source.sha256}, got {got}; it was not kept")
-    os.replace(part, target)
+    remove_left(target.parent, part.name)
     return target
 
 

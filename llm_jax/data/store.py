@@ -8,8 +8,6 @@ settings and of the text, so other settings never meet; what is damaged is refus
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,10 +30,12 @@ from llm_jax.data.tokenizers import (
     tokenizer_from_dict,
     utf8,
 )
+from llm_jax.data.unfinished import new_folder, remove_left
 from llm_jax.errors import DataError, UserError
 
 VERSION = 2
 SPLITS = ("train", "validation")
+_UNFINISHED = ".preparing-"
 
 
 class Store(NamedTuple):
@@ -84,9 +84,7 @@ def prepare_store(
     if inherited is None and config.tokenizer == "inherited":
         raise UserError("tokenizer = inherited needs a model that brings one: train --train.init_from DIR")
     assert inherited is None or config.tokenizer == "inherited"
-    corpus = read_corpus(
-        config.corpus, downloads=config.prepared / "downloads", errors=config.errors, report=report
-    )
+    corpus = read_corpus(config.corpus, downloads=config.downloads, errors=config.errors, report=report)
     settings = {
         "version": VERSION,
         "tokenizer": config.tokenizer if inherited is None else fingerprint(inherited),
@@ -97,7 +95,8 @@ def prepare_store(
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = config.prepared / f"{corpus.name}-{config.tokenizer}-{digest[:12]}"
-    if not path.exists():
+    remove_left(config.prepared, _UNFINISHED)
+    if not os.path.lexists(path):
         _write_store(path, config, corpus, settings, inherited)
         report(f"prepared {path}")
     return open_store(path)
@@ -134,6 +133,7 @@ def open_store(path: Path) -> Store:
 
 
 _MEND = "delete the folder to prepare it again"
+_ELSEWHERE = "let this user read it, or give another folder with --prepared (train: --data.prepared)"
 
 
 def _require(path: Path, holds: bool, fault: str) -> None:
@@ -143,13 +143,24 @@ def _require(path: Path, holds: bool, fault: str) -> None:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = json.loads(_read(path / "manifest.json"))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"store {path} is damaged: manifest.json cannot be read ({error}); {_MEND}") from None
     _require(path, isinstance(manifest, dict), "manifest.json must hold an object")
     if manifest.get("version") != VERSION:
         raise DataError(f"store {path} must have version {VERSION}, got {manifest.get('version')}; {_MEND}")
     return manifest
+
+
+def _read(file: Path) -> bytes:
+    """A file's bytes; what is not there is damage, but not what only cannot be read now or by this user."""
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        fault = f"store {file.parent} is damaged: {file.name} cannot be read (it is not there); {_MEND}"
+    except OSError as error:
+        fault = f"store {file.parent} cannot be read: {file.name}: {error.strerror}; {_ELSEWHERE}"
+    raise DataError(fault)
 
 
 def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: int) -> np.ndarray:
@@ -164,12 +175,7 @@ def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: in
 def _open_numbers(file: Path, facts: Mapping[str, Any]) -> np.ndarray:
     path = file.parent
     _require(path, facts["dtype"] in ("<u2", "<u4"), f"{file.name} has dtype {facts['dtype']}")
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"store {path} is damaged: {file.name} cannot be read ({error.strerror}); {_MEND}"
-        ) from None
+    raw = _read(file)
     wanted = facts["tokens"] * np.dtype(facts["dtype"]).itemsize
     _require(path, len(raw) == wanted, f"{file.name} must have {wanted} bytes, got {len(raw)}")
     _require(
@@ -204,8 +210,7 @@ def _write_store(
     facts = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(dir=path.parent, prefix=".preparing-"))
-        try:
+        with new_folder(path.parent, _UNFINISHED) as working:
             for split, (tokens, sizes) in splits.items():
                 facts[split] = _write_numbers(working / f"{split}.bin", tokens, tokenizer.vocab_size)
                 facts[split]["bytes"] = int(sizes.sum())
@@ -224,8 +229,6 @@ def _write_store(
             }
             _write_durably(working / "manifest.json", json.dumps(manifest).encode())
             _move_into_place(working, path)
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
     except OSError as error:
         raise DataError(f"store {path} cannot be written: {error}") from None
 
