@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.progress import Progress
-
+from llm_jax.data.libraries import shown
 from llm_jax.data.unfinished import held_file, remove_left
 from llm_jax.errors import DataError
 
@@ -81,17 +80,13 @@ def _fetch(url: str, part: Path, open_url: Callable[..., Any]) -> None:
         if error.code == 416:  # Nothing is left to send: the part is whole, or wrong, which its digest tells.
             return
         raise
-    with (
-        answer,
-        part.open("ab" if have and answer.status == 206 else "wb") as file,
-        Progress(transient=True) as bar,
-    ):
-        expected = int(answer.headers.get("Content-Length") or 0)
-        task, received = bar.add_task(part.stem, total=expected or None), 0
+    expected, received = int(answer.headers.get("Content-Length") or 0), 0
+    mode = "ab" if have and answer.status == 206 else "wb"
+    with answer, part.open(mode) as file, shown(part.stem, expected or None) as told:
         while chunk := answer.read(CHUNK):
             file.write(chunk)
             received += len(chunk)
-            bar.update(task, advance=len(chunk))
+            told(len(chunk))
         if received < expected:
             raise OSError(f"the connection ended after {received} of {expected} bytes")
 
