@@ -67,7 +67,8 @@ class FileTokenizer:
         self._names = names
         self._runner = call_library("load it", _runner, content, names)
         for token in self._added:
-            given = self._runner.token_to_id(names.get(token["content"], token["content"]))
+            content_here: str = token["content"]
+            given = self._runner.token_to_id(names.get(content_here, content_here))
             if given != token["id"]:
                 name = f"{token['content']!r:.80}"
                 raise DataError(

@@ -15,27 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_jax.config import DataConfig
-from llm_jax.data.bpe import train_bpe
-from llm_jax.data.compact import compact
 from llm_jax.data.corpora import Corpus, read_corpus, text_digest
-from llm_jax.data.text_bytes import Encoded, encode_sized, own_sizes
-from llm_jax.data.tokenizers import (
-    ByteTokenizer,
-    CharacterTokenizer,
-    RankTokenizer,
-    Tokenizer,
-    decode_bytes,
-    fingerprint,
-    named_tokenizer,
-    tokenizer_from_dict,
-    utf8,
-)
+from llm_jax.data.overlap import verbatim_share
+from llm_jax.data.splits import SPLITS, tokenize
+from llm_jax.data.tokenizers import Tokenizer, decode_bytes, fingerprint, tokenizer_from_dict, utf8
 from llm_jax.data.unfinished import new_folder, remove_left
 from llm_jax.errors import DataError, UserError
 
-VERSION = 2
-SPLITS = ("train", "validation")
+VERSION = 3
 _UNFINISHED = ".preparing-"
+_MUCH = 0.05  # of a validation text that stands in the training text: less comes in honest collections
 
 
 class Store(NamedTuple):
@@ -99,7 +88,13 @@ def prepare_store(
     if not os.path.lexists(path):
         _write_store(path, config, corpus, settings, inherited)
         report(f"prepared {path}")
-    return open_store(path)
+    store = open_store(path)
+    if (share := store.manifest["validation_in_training"]) >= _MUCH:
+        report(
+            f"warning: {share:.0%} of the validation text also stands in the training text, word for word, "
+            "so scores on it say little of new text; leave out files and passages that come twice"
+        )
+    return store
 
 
 def open_store(path: Path) -> Store:
@@ -127,6 +122,8 @@ def open_store(path: Path) -> Store:
             path, (len(sizes), int(np.sum(sizes))) == tuple(wanted), "validation_sizes.bin does not add up"
         )
         _require(path, type(manifest["alters_text"]) is bool, "alters_text must be true or false")
+        is_share = 0 <= manifest["validation_in_training"] <= 1
+        _require(path, is_share, "validation_in_training must be from 0 to 1")
     except (KeyError, TypeError) as error:
         raise DataError(f"store {path} is damaged: manifest.json lacks or garbles {error}; {_MEND}") from None
     return Store(path, manifest, tokenizer, shards, sizes)
@@ -197,16 +194,14 @@ def _write_numbers(file: Path, numbers: np.ndarray, limit: int) -> dict[str, Any
 def _write_store(
     path: Path, config: DataConfig, corpus: Corpus, settings: dict[str, Any], inherited: Tokenizer | None
 ) -> None:
-    tokenizer, base_facts, splits = _tokenize(corpus.text, config, inherited)
+    tokenizer, base_facts, splits = tokenize(corpus.text, config, inherited)
     for split, (tokens, _) in splits.items():
         if len(tokens) < 2:
             raise DataError(
                 f"the {split} split of {config.corpus} must have at least 2 tokens, got {len(tokens)}"
             )
     held_out = splits["validation"]
-    given_back = (
-        decode_bytes(tokenizer, held_out.ids) == utf8(corpus.text)[int(splits["train"].sizes.sum()) :]
-    )
+    raw, cut = utf8(corpus.text), int(splits["train"].sizes.sum())
     facts = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +217,8 @@ def _write_store(
                 "base": base_facts,
                 "splits": facts,
                 "sizes": _write_numbers(working / "validation_sizes.bin", held_out.sizes, largest + 1),
-                "alters_text": not given_back,
+                "alters_text": decode_bytes(tokenizer, held_out.ids) != raw[cut:],
+                "validation_in_training": verbatim_share(raw[:cut], raw[cut:]),
                 "vocab_size": tokenizer.vocab_size,
                 "tokenizer_sha256": fingerprint(tokenizer),
                 "tokenizer": tokenizer.to_dict(),
@@ -231,53 +227,6 @@ def _write_store(
             _move_into_place(working, path)
     except OSError as error:
         raise DataError(f"store {path} cannot be written: {error}") from None
-
-
-def _tokenize(
-    text: str, config: DataConfig, inherited: Tokenizer | None
-) -> tuple[Tokenizer, dict[str, float], dict[str, Encoded]]:
-    """The tokenizer, facts of its ids before compaction, and both splits.
-
-    A ready-made tokenizer's ids are split by position; one that is trained here sees the training text alone,
-    so the text is split.
-    """
-    share = 1 - config.validation_fraction
-    if config.tokenizer in ("bpe", "characters", "bytes"):
-        cut = int(len(text) * share)
-        parts = (text[:cut], text[cut:])
-        trained: dict[str, Callable[[], Tokenizer]] = {
-            "bpe": lambda: train_bpe(parts[0], config.bpe_vocab_size),
-            "characters": lambda: CharacterTokenizer(parts[0]),
-            "bytes": ByteTokenizer,
-        }
-        tokenizer = trained[config.tokenizer]()
-        splits = [encode_sized(tokenizer, part) for part in parts]
-        return tokenizer, _id_facts(*(ids for ids, _ in splits)), dict(zip(SPLITS, splits, strict=True))
-    base = inherited or named_tokenizer(config.tokenizer)
-    ids, sizes = encode_sized(base, text)
-    cut = int(len(ids) * share)
-    facts = _id_facts(ids[:cut], ids[cut:])
-    if not config.compact_vocab:
-        splits = [Encoded(ids[:cut], sizes[:cut]), Encoded(ids[cut:], sizes[cut:])]
-        return base, facts, dict(zip(SPLITS, splits, strict=True))
-    assert isinstance(base, RankTokenizer)  # The configuration does not cut down an inherited one.
-    tokenizer = compact(base, ids[:cut], config.compact_min_count, config.rare_ids)
-    spelt = [tokenizer.from_base(part) for part in (ids[:cut], ids[cut:])]
-    splits = [Encoded(part, own_sizes(tokenizer, part)) for part in spelt]
-    return tokenizer, facts, dict(zip(SPLITS, splits, strict=True))
-
-
-def _id_facts(train: np.ndarray, validation: np.ndarray) -> dict[str, float]:
-    """Counts of a text's ids, and the share of validation ids that training lacks."""
-    ids = np.concatenate([train, validation])
-    return {
-        "tokens": len(ids),
-        "distinct_tokens": len(np.unique(ids)),
-        "largest_id": int(ids.max(initial=-1)),
-        "validation_tokens_never_seen": float(np.mean(~np.isin(validation, train)))
-        if len(validation)
-        else 0.0,
-    }
 
 
 def _write_durably(path: Path, content: bytes) -> None:
