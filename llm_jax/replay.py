@@ -13,6 +13,7 @@ from rich.text import Text
 
 from llm_jax import command
 from llm_jax.errors import UserError
+from llm_jax.rules import Whole
 from llm_jax.walkthrough.shades import legend, shade
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 _STANDS_OUT = 3.0  # times the median
 
 
-def replay(directory: Path, /, *, step: int, before: int = 20, rows: int = 4, hardest: int = 10) -> None:
+def replay(
+    directory: Path, /, *, step: Whole, before: Whole = 20, rows: Whole = 4, hardest: Whole = 10
+) -> None:
     """Does one training step again and shows what was in it: why the loss jumped there.
 
     Batch and dropout follow from the seed and the step, so nothing needs to have been logged: the run is

@@ -10,6 +10,7 @@ from cyclopts import App
 from llm_jax import command
 from llm_jax.config import Config
 from llm_jax.errors import UserError
+from llm_jax.rules import Whole
 from llm_jax.settings import config_from_dict, read_config
 
 verify = App(name="verify", help="Proofs as commands: numerical parity with torch, exact resume, and muP.")
@@ -33,7 +34,9 @@ def parity(golden: Path, /) -> None:
 
 
 @verify.command
-def resume(source: Path | None = None, /, *, steps: int = 40, accumulation_steps: int | None = None) -> None:
+def resume(
+    source: Path | None = None, /, *, steps: Whole = 40, accumulation_steps: Whole | None = None
+) -> None:
     """Trains straight and with a SIGKILL in the middle, and compares every bit of the state and every loss;
     exit status 1 if any differs.
 
@@ -81,9 +84,9 @@ def width(
     source: Path | None = None,
     /,
     *,
-    smallest: int = 64,
-    largest: int = 1024,
-    steps: int = 6,
+    smallest: Whole = 64,
+    largest: Whole = 1024,
+    steps: Whole = 6,
     png: Path | None = None,
 ) -> None:
     """Does a few steps of a small decoder at several widths and says how sizes inside grow with the width, in
