@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from llm_jax import command
 from llm_jax.config import SamplingConfig
 from llm_jax.errors import UserError
-from llm_jax.rules import require
+from llm_jax.rules import Seed, Whole, require
 from llm_jax.terminal import remark
 
 
@@ -20,8 +20,8 @@ def chat(
     *,
     system: str = "",
     template: Path | None = None,
-    max_new_tokens: int = 512,
-    seed: int = 0,
+    max_new_tokens: Whole = 512,
+    seed: Seed = 0,
     stop: tuple[str, ...] = (),
     sampling: Annotated[SamplingConfig, Parameter(name="*")] = SamplingConfig(),
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm_jax.model_config import ModelConfig
-from llm_jax.rules import Whole, at_least, fractions, require
+from llm_jax.rules import Seed, Whole, at_least, fractions, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,11 @@ class DataConfig:
     prepared: Path = Path("prepared")
     """Folder of token stores and downloads."""
 
+    @property
+    def downloads(self) -> Path:
+        """Folder of downloaded corpora."""
+        return self.prepared / "downloads"
+
     def __post_init__(self) -> None:
         share, own = self.validation_fraction, self.tokenizer != "inherited"
         fixed = ("bpe_vocab_size", "compact_min_count", "rare_ids")
@@ -52,6 +57,7 @@ class DataConfig:
                 "compact_vocab must be false where the tokenizer is inherited": own or not self.compact_vocab,
                 f"validation_fraction ({share}) must be above 0 and below 1": 0 < share < 1,
                 "corpus must not be empty": bool(self.corpus.strip()),
+                "corpus and prepared must not have a zero byte": "\0" not in f"{self.corpus}{self.prepared}",
             }
         )
 
@@ -108,7 +114,7 @@ class TrainConfig:
     """Run directory: checkpoints, metrics, configuration, samples."""
     init_from: str = ""
     """Directory of a model to start from, a run's or `convert import`'s; it brings [model] and tokenizer."""
-    seed: Whole = 1337
+    seed: Seed = 1337
     """Origin of all randomness: initial weights, data order, dropout, samples."""
     steps: Whole = 5000
     """Optimizer steps."""

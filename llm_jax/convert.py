@@ -7,6 +7,7 @@ from cyclopts import App
 
 from llm_jax import command
 from llm_jax.errors import UserError
+from llm_jax.rules import Whole
 from llm_jax.terminal import say
 
 _NAMES = ("cl100k_base", "gpt2", "o200k_base", "bytes")
@@ -29,7 +30,7 @@ def import_(
     adapter: Path | None = None,
     ignore_field: tuple[str, ...] = (),
     add_bos_token: bool | None = None,
-    context_length: int | None = None,
+    context_length: Whole | None = None,
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 

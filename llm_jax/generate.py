@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from llm_jax import command
 from llm_jax.config import SamplingConfig, SteeringConfig
 from llm_jax.errors import DataError
-from llm_jax.rules import require
+from llm_jax.rules import Seed, Whole, require
 from llm_jax.terminal import remark, say_json, write
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def generate(
     *,
     prompt: tuple[str, ...] = (),
     prompt_file: Path | None = None,
-    max_new_tokens: int = 100,
-    samples: int = 1,
-    seed: int = 0,
+    max_new_tokens: Whole = 100,
+    samples: Whole = 1,
+    seed: Seed = 0,
     stop: tuple[str, ...] = (),
     logprobs: bool = False,
     steering: Annotated[SteeringConfig, Parameter(name="*")] = SteeringConfig(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from llm_jax import command, strict_json
 from llm_jax.errors import UserError, writing
+from llm_jax.rules import Whole
 from llm_jax.terminal import console, say_json
 
 
@@ -15,11 +16,11 @@ def harness(
     *,
     tasks: str,
     include_path: Path | None = None,
-    num_fewshot: int | None = None,
-    limit: int | None = None,
+    num_fewshot: Whole | None = None,
+    limit: Whole | None = None,
     prefix: str | None = None,
-    max_length: int | None = None,
-    batch_tokens: int = 4096,
+    max_length: Whole | None = None,
+    batch_tokens: Whole = 4096,
     cache: Path | None = None,
     out: Path | None = None,
 ) -> None:

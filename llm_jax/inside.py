@@ -205,7 +205,7 @@ def _imported(
     """Weights from elsewhere bring no text and no optimizer: the default corpus and a fresh one serve."""
     params, _ = read_params(directory, abstract_state(config)["params"])
     corpus = read_corpus(
-        config.data.corpus, downloads=config.data.prepared, errors=config.data.errors, report=report
+        config.data.corpus, downloads=config.data.downloads, errors=config.data.errors, report=report
     )
     tokenizer = tokenizer_from_dict(about["tokenizer"])
     tokens = tokenizer.encode(corpus.text)

@@ -228,6 +228,6 @@ def score_text(model: Trained, path: Path) -> Score:
         DataError: it cannot be read, or has an id that the model has not.
     """
     config = config_from_dict(model.about["config"], "the checkpoint")
-    corpus = read_corpus(str(path), downloads=config.data.prepared, errors=config.data.errors, report=say)
+    corpus = read_corpus(str(path), downloads=config.data.downloads, errors=config.data.errors, report=say)
     found = model.score(corpus.text)
     return summarise(-found.log_probs, found.bytes)

@@ -11,6 +11,7 @@ from rich.text import Text
 from llm_jax import command
 from llm_jax.config import MovedConfig
 from llm_jax.errors import UserError
+from llm_jax.rules import Whole
 from llm_jax.terminal import console, say, say_json, tracked
 from llm_jax.walkthrough.shades import legend, shade
 
@@ -27,10 +28,10 @@ def replay(
     directory: Path,
     /,
     *,
-    step: int,
-    before: int = 20,
-    rows: int = 4,
-    hardest: int = 10,
+    step: Whole,
+    before: Whole = 20,
+    rows: Whole = 4,
+    hardest: Whole = 10,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
     """Does one training step again and shows what was in it: why the loss jumped there.

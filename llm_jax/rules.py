@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import cyclopts
@@ -10,16 +11,18 @@ from cyclopts import Parameter
 from llm_jax.errors import UserError
 
 
-def _whole_number(_: type, tokens: Sequence[cyclopts.Token]) -> int:
+def _whole_number(_: type, tokens: Sequence[cyclopts.Token], bits: int = 31) -> int:
     text = tokens[0].value
-    if not text.strip().lstrip("+-").replace("_", "").isdigit():
-        raise ValueError(f'must be a whole number, got "{text}"')
-    if len(text) > 19:  # Arrays hold no such number, and Python does not read all of them.
-        raise ValueError(f"must be a number of at most 19 digits, got {len(text)}")
+    digits = text.strip().lstrip("+-").replace("_", "")
+    if not digits.isdigit():
+        raise ValueError(f'must be a whole number, got "{text:.40}"')
+    if len(digits) > 40 or int(digits) >= 1 << bits:
+        raise ValueError(f"must be below 2**{bits}, got {text:.40}")
     return int(text)
 
 
 Whole = Annotated[int, Parameter(converter=_whole_number)]
+Seed = Annotated[int, Parameter(converter=partial(_whole_number, bits=63))]
 
 
 def require(rules: Mapping[str, bool]) -> None:

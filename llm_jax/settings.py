@@ -4,6 +4,7 @@ This is the only reader. What is wrong is said in one line with the file, the ke
 settings were given, and where, is noted on the way, since a given one must have an effect (`effects`).
 """
 
+import codecs
 import dataclasses
 import difflib
 import tomllib
@@ -120,12 +121,19 @@ def _given(arguments: ArgumentCollection, name: str) -> str | None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+            raise UserError(
+                f"configuration file {path} must be UTF-8, got UTF-16 or UTF-32; save it as UTF-8"
+            )
+        return tomllib.loads(raw.decode("utf-8-sig"))
     except FileNotFoundError:
         near = difflib.get_close_matches(str(path), [str(p) for p in path.parent.glob("*.toml")], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"configuration file {path} does not exist{hint}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"configuration file {path} cannot be read: too many brackets in brackets") from None
+    except (OSError, ValueError) as error:  # no UTF-8, no TOML, a number of 5,000 digits: all are ValueErrors
         raise UserError(f"configuration file {path} cannot be read: {error}") from None
 
 
@@ -137,6 +145,9 @@ def _layer(values: Mapping[str, Any], source: str) -> Dict:
             raise UserError(f"{section} in {source} must stand in a section: {', '.join(_SECTIONS)}{hint}")
         if not isinstance(values[section], Mapping):
             raise UserError(f"[{section}] in {source} must be a table of settings, got {values[section]!r}")
+        for name, value in flatten(values[section]):
+            if isinstance(value, int) and abs(value) >= 1 << 64:  # cyclopts writes numbers out
+                raise UserError(f"{section}.{name.replace('/', '.')} in {source} must be below 2**64")
     return Dict(dict(values), source=source, allow_unknown=False)
 
 

@@ -81,7 +81,7 @@ def _train(
     from llm_jax import running, sizing, timing
     from llm_jax.training.loop import claim_device
 
-    claim_device(output.say)
+    claim_device(say)
     if depth is not None:
         config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=say)
     if seconds is not None:

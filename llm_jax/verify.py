@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from llm_jax import command
 from llm_jax.config import Config, MovedConfig
 from llm_jax.errors import UserError
+from llm_jax.rules import Whole
 from llm_jax.settings import config_from_dict, read_config
 from llm_jax.terminal import say, say_json
 
@@ -39,8 +40,8 @@ def resume(
     source: Path | None = None,
     /,
     *,
-    steps: int = 40,
-    accumulation_steps: int | None = None,
+    steps: Whole = 40,
+    accumulation_steps: Whole | None = None,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
     """Trains straight and with a SIGKILL in the middle, and compares every bit of the state and every loss;
@@ -93,9 +94,9 @@ def width(
     source: Path | None = None,
     /,
     *,
-    smallest: int = 64,
-    largest: int = 1024,
-    steps: int = 6,
+    smallest: Whole = 64,
+    largest: Whole = 1024,
+    steps: Whole = 6,
     png: Path | None = None,
 ) -> None:
     """Does a few steps of a small decoder at several widths and says how sizes inside grow with the width, in

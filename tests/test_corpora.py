@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from llm_jax import materials
+from llm_jax.config import Config, DataConfig
+from llm_jax.data import store
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.download import Source, download
+from llm_jax.data.tokenizers import ByteTokenizer
 from llm_jax.errors import DataError
+from llm_jax.settings import to_dict
+from llm_jax.trained import Trained
 
 
 class _Files(BaseHTTPRequestHandler):
@@ -87,3 +93,21 @@ def test_bytes_that_are_not_utf8_can_be_replaced_and_are_counted(tmp_path: Path)
     corpus = read_corpus(str(tmp_path / "x.txt"), downloads=tmp_path, errors="replace", report=remarks.append)
     assert corpus.text == "caf\ufffd and na\ufffdve"
     assert "2 stretches" in remarks[0]
+
+
+def test_evaluating_a_named_corpus_looks_for_it_where_training_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Path] = []
+
+    def reading(corpus: str, *, downloads: Path, **_: object) -> None:
+        looked.append(downloads)
+        raise DataError(corpus)
+
+    monkeypatch.setattr(materials, "read_corpus", reading)
+    monkeypatch.setattr(store, "read_corpus", reading)
+    config = Config(data=DataConfig(prepared=Path("p")))
+    model = Trained(config.model, {}, ByteTokenizer(), {"config": to_dict(config)})
+    with pytest.raises(DataError):
+        materials.score_text(model, Path("the_verdict"))
+    with pytest.raises(DataError):
+        store.prepare_store(config.data, print)
+    assert looked == [Path("p/downloads")] * 2

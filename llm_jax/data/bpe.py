@@ -2,6 +2,7 @@
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from llm_jax.data.libraries import call_on_text, shown
 from llm_jax.data.tokenizers import RankTokenizer, trained_tokenizer, utf8
 from llm_jax.errors import DataError
 
@@ -9,20 +10,27 @@ from llm_jax.errors import DataError
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
+_LONGEST_PIECE = 1000  # characters; training, quadratic in them, cuts what is longer, as a line of DNA may be
+
+
 def train_reference(text: str, vocab_size: int) -> Tokenizer:
     """The vocabulary as the `tokenizers` library trains and runs it."""
+    split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    bound = pre_tokenizers.Split(Regex(f"(?m:.{{1,{_LONGEST_PIECE}}})"), behavior="isolated")
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bound, letters])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+
+    def train(text: str) -> None:
+        tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+
+    with shown(f"training {vocab_size:,} pieces"):
+        call_on_text("train on", train, text)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, letters])
     return tokenizer
 
 

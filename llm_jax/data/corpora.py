@@ -1,14 +1,14 @@
-"""Text by name or by path: the embedded handbook, pinned downloads, files and folders (gzip too)."""
+"""Text by name or by path: the embedded handbook, pinned downloads, files and folders (see `text_files`)."""
 
 import difflib
-import gzip
 import hashlib
-import zlib
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from llm_jax.data.download import Source, download
+from llm_jax.data.text_files import read_file, read_folder
 from llm_jax.errors import DataError
 
 EMBEDDED = "sales_handbook"
@@ -27,7 +27,7 @@ DOWNLOADS = {
     ),
 }
 NAMES = (EMBEDDED, *DOWNLOADS)
-SUFFIXES = (".txt", ".md", ".text", ".rst", ".gz")
+_LONGEST_NAME = 120  # bytes: a file name has 255, and a store adds to this one
 
 
 class Corpus(NamedTuple):
@@ -43,12 +43,12 @@ def read_corpus(corpus: str, *, downloads: Path, errors: str, report: Callable[[
     Args:
         corpus: one of NAMES, or a path.
         downloads: folder in which downloaded corpora are kept.
-        errors: "strict" refuses bytes that are not UTF-8; "replace" puts U+FFFD in their place and reports
-            how many.
+        errors: "strict" refuses bytes that are not UTF-8, or not what a mark says; "replace" puts U+FFFD in
+            their place and reports how many.
         report: gets one line a remark.
 
     Raises:
-        DataError: it does not exist, cannot be read, is empty, or is not UTF-8.
+        DataError: it does not exist, cannot be read, is empty, or is no text.
     """
     if corpus in NAMES:
         path = (
@@ -58,15 +58,27 @@ def read_corpus(corpus: str, *, downloads: Path, errors: str, report: Callable[[
         )
     else:
         path = Path(corpus)
-    if not path.exists():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         near = difflib.get_close_matches(corpus, [*NAMES, *map(str, _siblings(path))], n=1)
         hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(NAMES)}"
-        raise DataError(f"corpus {corpus} must be a name or the path of a file or folder that exists; {hint}")
-    files = _text_files(path) if path.is_dir() else [path]
-    text = "\n".join(_read_text(file, errors, report) for file in files)
+        raise DataError(
+            f"corpus {corpus} must be a name or the path of a file or folder that exists; {hint}"
+        ) from None
+    except OSError as error:
+        raise DataError(f"corpus {corpus} cannot be read: {error.strerror}") from None
+    text = (read_folder if is_folder else read_file)(path, errors, report)
     if not text.strip():
         raise DataError(f"corpus {path} must hold text, got {'nothing' if not text else 'only white space'}")
-    return Corpus(path.stem.removesuffix(".txt") or "corpus", text)
+    return Corpus(_short_name(path), text)
+
+
+def _short_name(path: Path) -> str:
+    """The name without its end, as a part of file names: no longer than they may be, and none that hides."""
+    name = path.stem.removesuffix(".txt").lstrip(".")
+    name = "".join(letter if letter.isprintable() else "_" for letter in name)
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "corpus"
 
 
 def _embedded_path() -> Path:
@@ -83,36 +95,6 @@ def _siblings(path: Path) -> list[Path]:
         return list(path.parent.iterdir())
     except OSError:
         return []
-
-
-def _text_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    if not files:
-        raise DataError(f"folder {folder} must hold text files ({', '.join(SUFFIXES)}), found none")
-    return files
-
-
-def _read_text(path: Path, errors: str, report: Callable[[str], None]) -> str:
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:  # gzip's own errors are OSErrors
-        raise DataError(f"{path} cannot be read: {error}") from None
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if errors == "strict":
-            raise DataError(
-                f"{path} must be UTF-8 text, but byte {error.start} (0x{raw[error.start]:02x}) is not; "
-                "convert it, or allow U+FFFD in its place with errors = replace"
-            ) from None
-    text = raw.decode("utf-8", errors="replace")
-    already = raw.count("\ufffd".encode())
-    replaced = text.count("\ufffd") - already
-    report(f"{path}: {replaced} stretches of bytes were not UTF-8 and became U+FFFD")
-    return text
 
 
 def text_digest(text: str) -> str:

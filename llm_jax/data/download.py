@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.progress import Progress
-
+from llm_jax.data.libraries import shown
+from llm_jax.data.unfinished import held_file, remove_left
 from llm_jax.errors import DataError
 
 CHUNK = 1 << 16
@@ -39,29 +39,35 @@ def download(
         open_url: as `urllib.request.urlopen`.
 
     Raises:
-        DataError: no network, or another content than the pinned one.
+        DataError: no network, another content than the pinned one, or a folder that cannot be written.
     """
-    if target.exists():
-        if _digest(target) != source.sha256:
+    part = target.with_name(target.name + ".part")
+    try:
+        if target.exists():
+            remove_left(target.parent, part.name)
+            if _digest(target) == source.sha256:
+                return target
             raise DataError(
                 f"{target} must be the file with SHA-256 {source.sha256}; delete it to download it again"
             )
-        return target
-    part = target.with_name(target.name + ".part")
+    except OSError as error:
+        raise DataError(f"{target} cannot be read: {error.strerror}") from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        report(f"downloading {source.url}")
-        _fetch(source.url, part, open_url)
+        with held_file(part) as own:
+            report(f"downloading {source.url}")
+            _fetch(source.url, own, open_url)
+            if (got := _digest(own)) != source.sha256:
+                own.unlink()
+                raise DataError(f"{source.url} must have SHA-256 {source.sha256}, got {got}; it was not kept")
+            os.replace(own, target)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(
             f"{source.url} could not be downloaded ({reason}); try again (it resumes), "
             "or give the path of a local text file"
         ) from None
-    if (got := _digest(part)) != source.sha256:
-        part.unlink()
-        raise DataError(f"{source.url} must have SHA-256 {source.sha256}, got {got}; it was not kept")
-    os.replace(part, target)
+    remove_left(target.parent, part.name)
     return target
 
 
@@ -74,17 +80,13 @@ def _fetch(url: str, part: Path, open_url: Callable[..., Any]) -> None:
         if error.code == 416:  # Nothing is left to send: the part is whole, or wrong, which its digest tells.
             return
         raise
-    with (
-        answer,
-        part.open("ab" if have and answer.status == 206 else "wb") as file,
-        Progress(transient=True) as bar,
-    ):
-        expected = int(answer.headers.get("Content-Length") or 0)
-        task, received = bar.add_task(part.stem, total=expected or None), 0
+    expected, received = int(answer.headers.get("Content-Length") or 0), 0
+    mode = "ab" if have and answer.status == 206 else "wb"
+    with answer, part.open(mode) as file, shown(part.stem, expected or None) as told:
         while chunk := answer.read(CHUNK):
             file.write(chunk)
             received += len(chunk)
-            bar.update(task, advance=len(chunk))
+            told(len(chunk))
         if received < expected:
             raise OSError(f"the connection ended after {received} of {expected} bytes")
 

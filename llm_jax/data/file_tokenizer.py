@@ -16,6 +16,7 @@ import numpy as np
 import tokenizers
 
 from llm_jax.data.bpe import bytes_of_letters
+from llm_jax.data.libraries import LONG, call_library, call_on_text, one_line
 from llm_jax.data.start_tokens import tokens_around
 from llm_jax.data.tokenizers import utf8
 from llm_jax.errors import DataError
@@ -58,15 +59,16 @@ class FileTokenizer:
         if not ids or min(ids) < 0 or max(ids) >= 2**31:
             raise DataError("the tokenizer's ids must be from 0 to 2**31 - 1, and there must be some")
         self._vocab_size = max(ids) + 1
-        start = _library("run the post_processor of", tokens_around, content).start
+        start = call_library("run its post_processor", tokens_around, content).start
         self.start_ids = tuple(token.id for token in start)
         if strange := [token for token in start if not 0 <= token.id < self._vocab_size]:
             raise DataError(f"the tokenizer puts {strange[0]} before every text, which it does not have")
         names = {token["content"]: f"\0 {token['id']} \0" for token in self._added if _is_marker(token)}
         self._names = names
-        self._runner = _library("load", _runner, content, names)
+        self._runner = call_library("load it", _runner, content, names)
         for token in self._added:
-            given = self._runner.token_to_id(names.get(token["content"], token["content"]))
+            content_here: str = token["content"]
+            given = self._runner.token_to_id(names.get(content_here, content_here))
             if given != token["id"]:
                 name = f"{token['content']!r:.80}"
                 raise DataError(
@@ -83,7 +85,7 @@ class FileTokenizer:
 
     def places(self, text: str) -> np.ndarray:
         """The characters that each token of a text stands for, [N, 2]: from and up to; they may overlap."""
-        found = _library("encode", self._runner.encode, utf8(text).decode(), add_special_tokens=False)
+        found = _encoding(self._runner, text)
         return np.fromiter(map(found.token_to_chars, range(len(found))), np.dtype((np.int64, 2)))
 
     def markers(self) -> list[dict[str, Any]]:
@@ -119,7 +121,7 @@ class FileTokenizer:
         after = _without_first_space(before)
         if after == before:
             return self._runner
-        return _library("load", _runner, {**self._content, "pre_tokenizer": after}, self._names)
+        return call_library("load it", _runner, {**self._content, "pre_tokenizer": after}, self._names)
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
@@ -142,25 +144,11 @@ def read_tokenizer_file(path: Path) -> FileTokenizer:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); a tokenizer.json must be there") from None
     except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are a ValueError, too
-        raise DataError(f"{path} must be a tokenizer.json, but is no JSON: {_line(error)}") from None
+        raise DataError(f"{path} must be a tokenizer.json, but is no JSON: {one_line(error)}") from None
     try:
         return FileTokenizer(content)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _library(verb: str, function: Any, *arguments: Any, **options: Any) -> Any:
-    """A call of the library, whose panics are no `Exception`, and whose exceptions are of no other class."""
-    try:
-        return function(*arguments, **options)
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:
-        raise DataError(f"the tokenizer's library could not {verb} it: {_line(error)}") from error
 
 
 def _vocabulary(content: Any) -> dict[str, int]:
@@ -267,8 +255,20 @@ def _runner(content: Mapping[str, Any], names: Mapping[str, str]) -> tokenizers.
 
 
 def _ids(runner: tokenizers.Tokenizer, text: str) -> list[int]:
-    clean = utf8(text).decode()
-    return _library("encode", runner.encode, clean, add_special_tokens=False).ids
+    return _encoding(runner, text, fast=True).ids
+
+
+def _encoding(runner: tokenizers.Tokenizer, text: str, fast: bool = False) -> tokenizers.Encoding:
+    """A text's ids, and where they stand unless that is not asked for."""
+
+    def encode(clean: str) -> tokenizers.Encoding:
+        if len(clean) <= LONG:
+            return runner.encode(clean, add_special_tokens=False)
+        # Only what encodes several texts lets other threads run.
+        encode_batch = runner.encode_batch_fast if fast else runner.encode_batch
+        return encode_batch([clean], add_special_tokens=False)[0]
+
+    return call_on_text("encode", encode, utf8(text).decode())
 
 
 def _without_first_space(pre_tokenizer: Any) -> Any:

@@ -8,8 +8,6 @@ settings and of the text, so other settings never meet; what is damaged is refus
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,25 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_jax.config import DataConfig
-from llm_jax.data.bpe import train_bpe
-from llm_jax.data.compact import compact
 from llm_jax.data.corpora import Corpus, read_corpus, text_digest
-from llm_jax.data.text_bytes import Encoded, encode_sized, own_sizes
-from llm_jax.data.tokenizers import (
-    ByteTokenizer,
-    CharacterTokenizer,
-    RankTokenizer,
-    Tokenizer,
-    decode_bytes,
-    fingerprint,
-    named_tokenizer,
-    tokenizer_from_dict,
-    utf8,
-)
+from llm_jax.data.overlap import verbatim_share
+from llm_jax.data.splits import SPLITS, tokenize
+from llm_jax.data.tokenizers import Tokenizer, decode_bytes, fingerprint, tokenizer_from_dict, utf8
+from llm_jax.data.unfinished import new_folder, remove_left
 from llm_jax.errors import DataError, UserError
 
-VERSION = 2
-SPLITS = ("train", "validation")
+VERSION = 3
+_UNFINISHED = ".preparing-"
+_MUCH = 0.05  # of a validation text that stands in the training text: less comes in honest collections
 
 
 class Store(NamedTuple):
@@ -89,9 +78,7 @@ def prepare_store(
     if inherited is None and config.tokenizer == "inherited":
         raise UserError("tokenizer = inherited needs a model that brings one: train --train.init_from DIR")
     assert inherited is None or config.tokenizer == "inherited"
-    corpus = read_corpus(
-        config.corpus, downloads=config.prepared / "downloads", errors=config.errors, report=report
-    )
+    corpus = read_corpus(config.corpus, downloads=config.downloads, errors=config.errors, report=report)
     settings = {
         "version": VERSION,
         "tokenizer": config.tokenizer if inherited is None else fingerprint(inherited),
@@ -102,10 +89,17 @@ def prepare_store(
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = config.prepared / f"{corpus.name}-{config.tokenizer}-{digest[:12]}"
-    if not path.exists():
+    remove_left(config.prepared, _UNFINISHED)
+    if not os.path.lexists(path):
         _write_store(path, config, corpus, settings, inherited)
         report(f"prepared {path}")
-    return open_store(path)
+    store = open_store(path)
+    if (share := store.manifest["validation_in_training"]) >= _MUCH:
+        report(
+            f"warning: {share:.0%} of the validation text also stands in the training text, word for word, "
+            "so scores on it say little of new text; leave out files and passages that come twice"
+        )
+    return store
 
 
 def open_store(path: Path) -> Store:
@@ -133,12 +127,15 @@ def open_store(path: Path) -> Store:
             path, (len(sizes), int(np.sum(sizes))) == tuple(wanted), "validation_sizes.bin does not add up"
         )
         _require(path, type(manifest["alters_text"]) is bool, "alters_text must be true or false")
+        is_share = 0 <= manifest["validation_in_training"] <= 1
+        _require(path, is_share, "validation_in_training must be from 0 to 1")
     except (KeyError, TypeError) as error:
         raise DataError(f"store {path} is damaged: manifest.json lacks or garbles {error}; {_MEND}") from None
     return Store(path, manifest, tokenizer, shards, sizes)
 
 
 _MEND = "delete the folder to prepare it again"
+_ELSEWHERE = "let this user read it, or give another folder with --prepared (train: --data.prepared)"
 
 
 def _require(path: Path, holds: bool, fault: str) -> None:
@@ -148,13 +145,24 @@ def _require(path: Path, holds: bool, fault: str) -> None:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = json.loads(_read(path / "manifest.json"))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"store {path} is damaged: manifest.json cannot be read ({error}); {_MEND}") from None
     _require(path, isinstance(manifest, dict), "manifest.json must hold an object")
     if manifest.get("version") != VERSION:
         raise DataError(f"store {path} must have version {VERSION}, got {manifest.get('version')}; {_MEND}")
     return manifest
+
+
+def _read(file: Path) -> bytes:
+    """A file's bytes; what is not there is damage, but not what only cannot be read now or by this user."""
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        fault = f"store {file.parent} is damaged: {file.name} cannot be read (it is not there); {_MEND}"
+    except OSError as error:
+        fault = f"store {file.parent} cannot be read: {file.name}: {error.strerror}; {_ELSEWHERE}"
+    raise DataError(fault)
 
 
 def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: int) -> np.ndarray:
@@ -169,12 +177,7 @@ def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: in
 def _open_numbers(file: Path, facts: Mapping[str, Any]) -> np.ndarray:
     path = file.parent
     _require(path, facts["dtype"] in ("<u2", "<u4"), f"{file.name} has dtype {facts['dtype']}")
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"store {path} is damaged: {file.name} cannot be read ({error.strerror}); {_MEND}"
-        ) from None
+    raw = _read(file)
     wanted = facts["tokens"] * np.dtype(facts["dtype"]).itemsize
     _require(path, len(raw) == wanted, f"{file.name} must have {wanted} bytes, got {len(raw)}")
     _require(
@@ -196,21 +199,18 @@ def _write_numbers(file: Path, numbers: np.ndarray, limit: int) -> dict[str, Any
 def _write_store(
     path: Path, config: DataConfig, corpus: Corpus, settings: dict[str, Any], inherited: Tokenizer | None
 ) -> None:
-    tokenizer, base_facts, splits = _tokenize(corpus.text, config, inherited)
+    tokenizer, base_facts, splits = tokenize(corpus.text, config, inherited)
     for split, (tokens, _) in splits.items():
         if len(tokens) < 2:
             raise DataError(
                 f"the {split} split of {config.corpus} must have at least 2 tokens, got {len(tokens)}"
             )
     held_out = splits["validation"]
-    given_back = (
-        decode_bytes(tokenizer, held_out.ids) == utf8(corpus.text)[int(splits["train"].sizes.sum()) :]
-    )
+    raw, cut = utf8(corpus.text), int(splits["train"].sizes.sum())
     facts = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(dir=path.parent, prefix=".preparing-"))
-        try:
+        with new_folder(path.parent, _UNFINISHED) as working:
             for split, (tokens, sizes) in splits.items():
                 facts[split] = _write_numbers(working / f"{split}.bin", tokens, tokenizer.vocab_size)
                 facts[split]["bytes"] = int(sizes.sum())
@@ -222,64 +222,16 @@ def _write_store(
                 "base": base_facts,
                 "splits": facts,
                 "sizes": _write_numbers(working / "validation_sizes.bin", held_out.sizes, largest + 1),
-                "alters_text": not given_back,
+                "alters_text": decode_bytes(tokenizer, held_out.ids) != raw[cut:],
+                "validation_in_training": verbatim_share(raw[:cut], raw[cut:]),
                 "vocab_size": tokenizer.vocab_size,
                 "tokenizer_sha256": fingerprint(tokenizer),
                 "tokenizer": tokenizer.to_dict(),
             }
             _write_durably(working / "manifest.json", json.dumps(manifest).encode())
             _move_into_place(working, path)
-        finally:
-            shutil.rmtree(working, ignore_errors=True)
     except OSError as error:
         raise DataError(f"store {path} cannot be written: {error}") from None
-
-
-def _tokenize(
-    text: str, config: DataConfig, inherited: Tokenizer | None
-) -> tuple[Tokenizer, dict[str, float], dict[str, Encoded]]:
-    """The tokenizer, facts of its ids before compaction, and both splits.
-
-    A ready-made tokenizer's ids are split by position; one that is trained here sees the training text alone,
-    so the text is split.
-    """
-    share = 1 - config.validation_fraction
-    if config.tokenizer in ("bpe", "characters", "bytes"):
-        cut = int(len(text) * share)
-        parts = (text[:cut], text[cut:])
-        trained: dict[str, Callable[[], Tokenizer]] = {
-            "bpe": lambda: train_bpe(parts[0], config.bpe_vocab_size),
-            "characters": lambda: CharacterTokenizer(parts[0]),
-            "bytes": ByteTokenizer,
-        }
-        tokenizer = trained[config.tokenizer]()
-        splits = [encode_sized(tokenizer, part) for part in parts]
-        return tokenizer, _id_facts(*(ids for ids, _ in splits)), dict(zip(SPLITS, splits, strict=True))
-    base = inherited or named_tokenizer(config.tokenizer)
-    ids, sizes = encode_sized(base, text)
-    cut = int(len(ids) * share)
-    facts = _id_facts(ids[:cut], ids[cut:])
-    if not config.compact_vocab:
-        splits = [Encoded(ids[:cut], sizes[:cut]), Encoded(ids[cut:], sizes[cut:])]
-        return base, facts, dict(zip(SPLITS, splits, strict=True))
-    assert isinstance(base, RankTokenizer)  # The configuration does not cut down an inherited one.
-    tokenizer = compact(base, ids[:cut], config.compact_min_count, config.rare_ids)
-    spelt = [tokenizer.from_base(part) for part in (ids[:cut], ids[cut:])]
-    splits = [Encoded(part, own_sizes(tokenizer, part)) for part in spelt]
-    return tokenizer, facts, dict(zip(SPLITS, splits, strict=True))
-
-
-def _id_facts(train: np.ndarray, validation: np.ndarray) -> dict[str, float]:
-    """Counts of a text's ids, and the share of validation ids that training lacks."""
-    ids = np.concatenate([train, validation])
-    return {
-        "tokens": len(ids),
-        "distinct_tokens": len(np.unique(ids)),
-        "largest_id": int(ids.max(initial=-1)),
-        "validation_tokens_never_seen": float(np.mean(~np.isin(validation, train)))
-        if len(validation)
-        else 0.0,
-    }
 
 
 def _write_durably(path: Path, content: bytes) -> None:

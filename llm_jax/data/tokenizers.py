@@ -9,7 +9,8 @@ import base64
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import tiktoken
 from tiktoken.load import check_hash
 
+from llm_jax.data.libraries import call_library, call_on_text, shown
 from llm_jax.errors import DataError, UserError
 
 CL100K_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
@@ -117,6 +119,25 @@ class CharacterTokenizer:
         return {"kind": "characters", "characters": self._characters}
 
 
+# Characters of a text that tiktoken gets at once: its regular expressions panic on a million spaces.
+_MOST = 1 << 18
+# Where every pattern cuts a text, whatever stands around: no piece goes on from a letter or digit to these.
+_BORDER = re.compile(r"[^\W_](?=[\s,.;:!?、。，！？；：])")
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text, cut where no piece crosses the cut; inside one only where it goes on for a hundred thousand
+    characters without such a place.
+    """
+    begin = 0
+    while len(text) - begin > _MOST:
+        border = _BORDER.search(text, begin + _MOST // 2, begin + _MOST)
+        end = border.end() if border else begin + _MOST
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
+
+
 class RankTokenizer:
     """A byte-pair vocabulary that tiktoken runs."""
 
@@ -135,7 +156,17 @@ class RankTokenizer:
         return self._encoding.n_vocab
 
     def encode(self, text: str) -> np.ndarray:
-        return np.array(self._encoding.encode_ordinary(text), np.int32)
+        if len(text) <= _MOST:
+            return self._encode_part(text)
+        parts = []
+        with shown("cutting the text into tokens", len(text)) as told:
+            for part in _parts(text):
+                parts.append(self._encode_part(part))
+                told(len(part))
+        return np.concatenate(parts)
+
+    def _encode_part(self, text: str) -> np.ndarray:
+        return np.array(call_on_text("encode", self._encoding.encode_ordinary, text), np.int32)
 
     def token_bytes(self, token: int) -> bytes:
         return self._bytes.get(token, b"")
@@ -210,8 +241,14 @@ def trained_tokenizer(ranks: Mapping[bytes, int], pattern: str) -> RankTokenizer
     """A byte-pair vocabulary trained here: every merged piece with its id, and the regular expression that
     cuts words.
     """
-    encoding = tiktoken.Encoding(
-        "bpe", pat_str=pattern, mergeable_ranks=dict(ranks), special_tokens={}, explicit_n_vocab=len(ranks)
+    encoding = call_library(
+        "load it",
+        tiktoken.Encoding,
+        "bpe",
+        pat_str=pattern,
+        mergeable_ranks=dict(ranks),
+        special_tokens={},
+        explicit_n_vocab=len(ranks),
     )
     pieces = [
         base64.b64encode(piece).decode() for piece, _ in sorted(ranks.items(), key=lambda item: item[1])

@@ -8,12 +8,13 @@ token; below the unigram stands the uniform 1/V.
 import hashlib
 import json
 import math
-import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from llm_jax import strict_json
+from llm_jax.data.unfinished import remove_left, write_whole
 
 NAMES = ("uniform", "unigram", "bigram", "trigram")
 
@@ -87,17 +88,17 @@ def cached_floors(path: Path, train: np.ndarray, validation: np.ndarray, vocab_s
     for tokens in (train, validation):
         digest.update(np.ascontiguousarray(tokens).tobytes())
     key = digest.hexdigest()
+    remove_left(path.parent, f"{path.name}.")
     try:
         known = json.loads(path.read_text())
         if isinstance(known, dict) and known.get("of") == key:
-            return {name: float(known["nats_per_token"][name]) for name in NAMES}
-    except (OSError, ValueError, KeyError, TypeError):
+            floors = {name: float(known["nats_per_token"][name]) for name in NAMES}
+            if all(map(math.isfinite, floors.values())):
+                return floors
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     floors = ngram_floors(train, validation, vocab_size)
-    try:
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_text(strict_json.dumps({"of": key, "nats_per_token": floors}, indent=2) + "\n")
-        temporary.replace(path)
-    except OSError:
-        pass
+    with suppress(OSError):
+        content = strict_json.dumps({"of": key, "nats_per_token": floors}, indent=2) + "\n"
+        write_whole(path, content.encode())
     return floors

@@ -1,0 +1,216 @@
+"""Files of text as they lie on a disk: which of a folder are taken, and bytes to text.
+
+Nothing is left out in silence: what a folder has beside its text is counted and named by its kind.
+"""
+
+import codecs
+import gzip
+import os
+import stat
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llm_jax.errors import DataError
+
+SUFFIXES = (".txt", ".md", ".text", ".rst", ".gz")
+_OTHER = f"not {' '.join(SUFFIXES)}"
+_HIDDEN, _AGAIN, _BINARY = "hidden", "the same again", "binary"
+_NOWHERE, _STRANGE = "links to nowhere", "neither file nor folder"
+# UTF-32's little-endian mark begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_BEGINNING = 8000  # bytes in which a zero tells that a file is no text
+_NAMED = 3  # names of a kind that a line has
+
+
+@dataclass
+class _Found:
+    """What a folder has."""
+
+    files: list[Path] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+    def leave_out(self, kind: str, name: str) -> None:
+        self.left_out.setdefault(kind, []).append(name)
+
+    def said_of_rest(self) -> str:
+        kinds = [f"{len(names):,} {kind} ({_some(names)})" for kind, names in self.left_out.items()]
+        return f"left out {', '.join(kinds) or 'nothing'}"
+
+
+def read_folder(folder: Path, errors: str, report: Callable[[str], None]) -> str:
+    """The texts of all text files of a folder in the order of their paths, joined by line ends.
+
+    Hidden files and folders are left out. Links are followed; what several names lead to is taken once. One
+    line reports what was taken and what was not.
+
+    Args:
+        folder: with folders in it, too.
+        errors: see `decode_text`.
+        report: gets one line a remark.
+
+    Raises:
+        DataError: a file or folder in it cannot be read or decoded, or no text file is there.
+    """
+    found, texts, size = _walk(folder), [], 0
+    for path in found.files:
+        name = str(path.relative_to(folder))
+        try:
+            raw = _read_bytes(path)
+        except OSError as error:
+            found.unreadable.append(f"{name} ({error.strerror or error})")
+            continue
+        if _is_binary(raw):
+            found.leave_out(_BINARY, name)
+            continue
+        texts.append(decode_text(raw, path, errors, report))
+        size += len(raw)
+    if found.unreadable:
+        raise DataError(
+            f"folder {folder} has what cannot be read: {_some(found.unreadable)}; "
+            "make it readable, or move it away"
+        )
+    if not texts:
+        raise DataError(
+            f"folder {folder} must hold text files ({', '.join(SUFFIXES)}), found none; "
+            f"{found.said_of_rest()}"
+        )
+    files = f"{len(texts):,} file{'s' * (len(texts) > 1)}"
+    report(f"folder {printable(str(folder))}: took {files}, {size:,} bytes; {found.said_of_rest()}")
+    return "\n".join(texts)
+
+
+def read_file(path: Path, errors: str, report: Callable[[str], None]) -> str:
+    """The text of a file, whatever its name.
+
+    Raises:
+        DataError: it cannot be read or decoded, or is binary.
+    """
+    try:
+        raw = _read_bytes(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    if _is_binary(raw):
+        raise DataError(
+            f"{path} must be text, but has zero bytes, as binary files have, and UTF-16 without its mark; "
+            "convert it to UTF-8"
+        )
+    return decode_text(raw, path, errors, report)
+
+
+def decode_text(raw: bytes, path: Path, errors: str, report: Callable[[str], None]) -> str:
+    """Bytes as text: UTF-16 and UTF-32 where a byte-order mark says so, else UTF-8.
+
+    Args:
+        raw: all of a file.
+        path: names it in messages.
+        errors: "strict" refuses bytes that are none; "replace" puts U+FFFD in their place and reports how
+            many.
+        report: gets one line a remark.
+
+    Raises:
+        DataError: the bytes are no such text.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
+    name = encoding.removesuffix("-sig").upper()
+    if name != "UTF-8":
+        report(f"{printable(str(path))}: read as {name}, which its mark says it is")
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        if errors == "strict":
+            raise DataError(
+                f"{path} must be {name} text, but byte {error.start} (0x{error.object[error.start]:02x}) is "
+                "not; convert it, or allow U+FFFD in its place with errors = replace"
+            ) from None
+    text, kept = raw.decode(encoding, "replace"), raw.decode(encoding, "ignore")
+    replaced = text.count("\ufffd") - kept.count("\ufffd")
+    report(f"{printable(str(path))}: {replaced} stretches of bytes were not {name} and became U+FFFD")
+    return text
+
+
+def printable(name: str) -> str:
+    """A name of one line, with nothing in it that a terminal obeys."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def _some(names: list[str]) -> str:
+    more = [f"and {len(names) - _NAMED:,} more"] if len(names) > _NAMED else []
+    return ", ".join([*map(printable, names[:_NAMED]), *more])
+
+
+def _walk(folder: Path) -> _Found:
+    """The text files below a folder, each once: by its own name, or else by that of a link to it."""
+    found, seen = _Found(), set()
+    own, linked = deque([folder]), deque()
+    files: tuple[list, list] = ([], [])
+    while own or linked:
+        directory = own.popleft() if own else linked.popleft()
+        try:
+            if _identity(directory) in seen:
+                found.leave_out(_AGAIN, f"{directory.relative_to(folder)}/")
+                continue
+            seen.add(_identity(directory))
+            names = sorted(os.listdir(directory))
+        except OSError as error:
+            found.unreadable.append(f"{directory.relative_to(folder)} ({error.strerror})")
+            continue
+        for path in (directory / name for name in names):
+            name, is_link = str(path.relative_to(folder)), path.is_symlink()
+            if path.name.startswith("."):
+                found.leave_out(_HIDDEN, name)
+                continue
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                if is_link and not isinstance(error, PermissionError):
+                    found.leave_out(_NOWHERE, name)
+                else:
+                    found.unreadable.append(f"{name} ({error.strerror})")
+                continue
+            if stat.S_ISDIR(mode):
+                (linked if is_link else own).append(path)
+            elif path.suffix.lower() not in SUFFIXES:
+                found.leave_out(_OTHER, name)
+            elif not stat.S_ISREG(mode):
+                found.leave_out(_STRANGE, name)
+            else:
+                files[is_link].append(path)
+    for path in (*sorted(files[0]), *sorted(files[1])):
+        if _identity(path) in seen:
+            found.leave_out(_AGAIN, str(path.relative_to(folder)))
+        else:
+            seen.add(_identity(path))
+            found.files.append(path)
+    found.files.sort()
+    return found
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _read_bytes(path: Path) -> bytes:
+    raw = path.read_bytes()
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, zlib.error) as error:  # gzip's own errors are OSErrors
+        raise OSError(str(error)) from None
+
+
+def _is_binary(raw: bytes) -> bool:
+    """Whether there are zero bytes, where no mark says that they belong to letters."""
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+    return not wide and b"\0" in raw[:_BEGINNING]
