@@ -17,6 +17,7 @@ from rich.console import Console
 from llm_jax.compilation import keep_compiled_programs
 from llm_jax.effects import find_idle, values_of
 from llm_jax.errors import UserError
+from llm_jax.process import leave
 from llm_jax.settings import file_layers, inherited_layer
 
 
@@ -29,6 +30,7 @@ def _inherited(init_from: str, run: Path) -> Mapping[str, Any]:
 # A door's parameter for what its files and options give: names, each with the number of its layer.
 Given = Annotated[Mapping[str, int], Parameter(parse=False)]
 NOTHING_GIVEN: Mapping[str, int] = MappingProxyType({})
+_LEAST_COLUMNS = 40  # In fewer, help texts wrap for minutes, or cannot be laid out.
 INHERITED = inherited_layer(_inherited)
 
 
@@ -58,6 +60,7 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
             usage=f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None,
             config=[*file_layers([Path(file) for file in files], given), INHERITED],
             version_flags=[],
+            console=Console(width=max(Console().width, _LEAST_COLUMNS)),
             default_parameter=Parameter(name_transform=str),
         )
         if isinstance(door, App):
@@ -80,8 +83,8 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
         _stop("interrupted", 130)
     except BrokenPipeError:  # The reader left, as `head` does: not our failure, and nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(0)
+        leave(0)
+    leave(0)
 
 
 def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -97,4 +100,4 @@ def _stop(message: str, status: int) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"error: {message}", style="bold red", markup=False
     )
-    sys.exit(status)
+    leave(status)

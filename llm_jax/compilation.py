@@ -19,12 +19,12 @@ def keep_compiled_programs() -> None:
     of processor has a folder of its own, should several machines share a home.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-        folder = home / "llm_jax" / f"compiled-{_processor()}"
         try:
+            home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+            folder = home / "llm_jax" / f"compiled-{_processor()}"
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = folder.stat()
-        except OSError:  # A home that cannot be written to: everything works, and compiles each time.
+        except (OSError, RuntimeError):  # No home, or not to write to: all works, and compiles each time.
             return
         if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
             return  # Somebody else could have put a program there.

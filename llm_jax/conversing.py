@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -135,7 +136,7 @@ def obey(conversation: Conversation, line: str) -> str:
     if name == "/save":
         if not argument:
             raise UserError("/save must have the name of a file: /save FILE")
-        return save(conversation.messages, Path(argument).expanduser())
+        return save(conversation.messages, Path(os.path.expanduser(argument)))
     raise UserError(f"{name} must be one of /reset, /system, /save, /help, /exit")
 
 
