@@ -18,6 +18,7 @@ from llm_jax import terminal
 from llm_jax.compilation import keep_compiled_programs
 from llm_jax.effects import find_idle, values_of
 from llm_jax.errors import INPUT_OUTPUT, UserError, reason
+from llm_jax.process import leave
 from llm_jax.settings import file_layers, inherited_layer
 from llm_jax.training.interrupt import Stopped, ended_by_signals
 
@@ -87,10 +88,10 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     except terminal.OutputGone:
-        sys.exit(terminal.close_output(0))
+        leave(terminal.close_output(0))
     except OSError as error:
         _stop(_told(error), INPUT_OUTPUT)
-    sys.exit(terminal.close_output(0))
+    leave(terminal.close_output(0))
 
 
 def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:
 
 def _stop(message: str, status: int) -> None:
     terminal.remark(f"error: {message}", style="bold red")
-    sys.exit(terminal.close_output(status))
+    leave(terminal.close_output(status))
 
 
 def _told(error: OSError) -> str:

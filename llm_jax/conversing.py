@@ -1,6 +1,7 @@
 """A conversation in the terminal: messages, answers that stream, and the commands that begin with a slash."""
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -128,7 +129,7 @@ def obey(conversation: Conversation, line: str) -> str:
     if name == "/save":
         if not argument:
             raise UserError("/save must have the name of a file: /save FILE")
-        return save(conversation.messages, Path(argument).expanduser())
+        return save(conversation.messages, Path(os.path.expanduser(argument)))
     raise UserError(f"{name} must be one of /reset, /system, /save, /help, /exit")
 
 

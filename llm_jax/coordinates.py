@@ -16,6 +16,7 @@ from rich.table import Table
 from llm_jax.batch import Batch
 from llm_jax.config import Config, OptimConfig
 from llm_jax.errors import UserError
+from llm_jax.model.checks import first_device
 from llm_jax.model_config import ModelConfig
 from llm_jax.settings import read_config
 from llm_jax.terminal import console, say, say_json
@@ -106,6 +107,7 @@ def measure(
         base_width: for all of them; 0 leaves start and rates as they are.
         report: gets a line for each width.
     """
+    first_device()
     batch, rows = a_batch(), []
     for width in widths:
         # At its base muP changes nothing, so that one program serves both.

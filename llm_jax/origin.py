@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from llm_jax.changes import sequences_before
 from llm_jax.config import Config
 from llm_jax.errors import CheckpointError, UserError
+from llm_jax.model.checks import first_device
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model_config import NOT_COMPUTED, ModelConfig
 from llm_jax.settings import config_from_dict, to_dict
-from llm_jax.training.checkpoint import read_about, read_digest, read_params, saved_steps
+from llm_jax.training.checkpoint import read_about, read_digest, read_params
 from llm_jax.training.precision import with_masters
 from llm_jax.training.step import State, abstract_state, init_state, state_from
+from llm_jax.training.step_files import saved_steps
 from llm_jax.tree import flatten
 
 # A run's own choice; all other settings of the model are what its weights mean.
@@ -140,8 +142,10 @@ def first_state(config: Config, origin: Origin | None) -> State:
     """The state before a run's first step, with fresh weights or with those that it starts from.
 
     Raises:
+        UserError: JAX has no device to make them on.
         CheckpointError: `train.init_from` does not hold them, or not any more, or they are damaged.
     """
+    first_device()
     if origin is None:
         return init_state(config)
     require_same_weights(config.train.init_from, origin)

@@ -1,8 +1,12 @@
-"""This process's own clock."""
+"""This process: its own clock, and its end."""
 
 import os
+import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 _IMPORTED = time.monotonic()
 
@@ -19,3 +23,15 @@ def seconds_since_start() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError, ValueError, IndexError):
         return time.monotonic() - _IMPORTED
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process with an exit status, also where a save that failed has left threads of orbax waiting
+    for each other: Python would wait for them, which can take twenty minutes.
+    """
+    if any(type(thread).__module__.startswith("orbax.") for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -13,6 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from llm_jax import materials
 from llm_jax.config import Config
 from llm_jax.errors import UserError
+from llm_jax.model.checks import first_device
 from llm_jax.training.loop import is_logged
 from llm_jax.training.program import module_name, read_program
 from llm_jax.training.step import init_state, lower_steps, step_arguments
@@ -88,7 +89,7 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
         raise UserError(f"--out {folder} must be a folder that can be written: {error.strerror}") from None
     material = materials.gather(config, report=report)
     config = material.config
-    device = jax.devices()[0]
+    device = first_device()
     ceiling = _ceiling(device, config.model.dtype)
     compiled, compile_seconds = _compile(config)
     each = min(steps, config.train.steps_per_dispatch)

@@ -1,16 +1,29 @@
-"""Names that files and folders may have, and that programs get wrong."""
+"""Names of folders that programs trip over: patterns, quotes, digits of other scripts, and plain length."""
 
-AWKWARD_NAMES = [
-    "a b",
-    "[x]*?",
-    "{a,b}",
-    'it\'s "so"',
-    "two\nlines",
-    "~",
-    "-dash",
-    "$HOME `x`;&|",
-    "#1%20",
-    "漢" * 66,  # 198 bytes
-    "[b]\x1b[31m",
-    ".hidden",
-]
+AWKWARD_NAMES = {
+    "brackets": "run[1]",
+    "brackets that match others": "[a-z]",
+    "an open bracket": "run[1",
+    "star": "a*b",
+    "two stars": "**",
+    "question mark": "a?b",
+    "spaces": " a  b ",
+    "quotes": 'it\'s "it" `x`',
+    "newline": "a\nb",
+    "200 bytes of Chinese": "漢字" * 33 + "漢",
+    "home": "~",
+    "somebody's home": "~root",
+    "leading dash": "-rf",
+    "backslash": "a\\b",
+    "percent": "a%20b%s",
+    "hash": "a#b",
+    "colon": "file:",
+    "dollar": "$HOME",
+    "braces": "{run}",
+    "markup": "[/b]a[red]",
+    "emoji code": "a[1:x:2] :x:",
+    "escape sequence": "a\x1b[31mb",
+    "bytes that are no text": "a\udcffb",
+    "line separator": "a\u2028b",
+    "composed accent": "cafe\u0301",
+}

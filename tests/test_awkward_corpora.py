@@ -15,7 +15,7 @@ from tests.awkward_paths import AWKWARD_NAMES
 TEXT = "The salesperson listens, and then asks. " * 20
 
 
-@pytest.mark.parametrize("name", AWKWARD_NAMES)
+@pytest.mark.parametrize("name", [*AWKWARD_NAMES.values(), ".hidden", "#1%20", "$HOME `x`;&|"])
 def test_a_corpus_and_its_store_may_have_any_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,8 +60,7 @@ def test_a_float64_model_is_refused_and_not_called_damaged(
         directory = a_model(tmp_path / "wide", model)
     with pytest.raises(UserError, match=_WAY_OUT):
         llm_jax.load(directory)
-    with pytest.raises(UserError, match=_WAY_OUT):
-        verify_steps(directory / "checkpoints")
+    assert [found.fault for found in verify_steps(directory / "checkpoints")] == [""]
     with pytest.raises(UserError, match=_WAY_OUT):  # also for who wants it in float32
         read_params(directory / "checkpoints", abstract_params(dataclasses.replace(tiny, vocab_size=257)))
     run_door(evaluate, [str(directory)], status=2)

@@ -4,25 +4,31 @@ A directory holds one folder a step (`step_folder`), named by its number.
 """
 
 import math
-import shutil
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from llm_jax.errors import CheckpointError
 from llm_jax.terminal import say
 from llm_jax.training.lock import DirectoryLock
+from llm_jax.training.step_files import (
+    Damaged,
+    open_manifest,
+    refuse_lost_run,
+    remove_all,
+    require_files,
+    saved_steps,
+    set_aside,
+    sound_steps,
+)
 from llm_jax.training.step_folder import (
     TEMPORARY,
-    Damaged,
     State,
     leaves_digest,
     load_everything,
     load_params,
     load_step,
-    open_manifest,
     write_step,
 )
 from llm_jax.tree import Tree
@@ -41,7 +47,7 @@ class Verified(NamedTuple):
 
     step: int
     score: float | None  # validation loss when it was saved; None where not evaluated, or unreadable
-    fault: str  # empty when every checksum agrees
+    fault: str  # empty when every file has its checksum
 
 
 class Checkpoints:
@@ -55,7 +61,7 @@ class Checkpoints:
 
     Raises:
         UserError: another process writes there.
-        CheckpointError: the directory cannot be written.
+        CheckpointError: the directory cannot be written, or a step there not be read.
     """
 
     def __init__(
@@ -63,11 +69,15 @@ class Checkpoints:
     ):
         self._directory, self._keep = directory.resolve(), keep
         self._about, self._report = dict(about), report
-        self._lock = DirectoryLock(self._directory)
-        for leftover in self._directory.glob(f"*{TEMPORARY}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        self._scores = {step: _score_of(self._path(step)) for step in saved_steps(self._directory)}
+        self._lock = DirectoryLock(self._directory, report)
+        remove_all(self._directory, f"*{TEMPORARY}*")
         self._failure: str | None = None
+        try:
+            # Of sound steps: no other is ever deleted.
+            self._scores = dict(sound_steps(self._directory))
+        except CheckpointError:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -76,8 +86,16 @@ class Checkpoints:
         self.close(raise_failure=error_type is None)
 
     def latest_step(self) -> int | None:
-        """The newest committed step, verified or not."""
-        return max(saved_steps(self._directory), default=None)
+        """The newest committed step, verified or not; None before a run's first save.
+
+        Raises:
+            CheckpointError: steps were saved or trained, and none is left. Such a run never begins anew by
+                itself.
+        """
+        steps = saved_steps(self._directory)
+        if not steps:
+            refuse_lost_run(self._directory)
+        return max(steps, default=None)
 
     def save(self, step: int, state: State, *, metrics: Mapping[str, float], score: float | None) -> None:
         """Saves, and returns when the step outlives a power cut: so a kill never costs more than the steps
@@ -91,21 +109,28 @@ class Checkpoints:
             state: arrays; each top-level entry can be read alone later.
             metrics: kept in `about`; a number that is not finite becomes null.
             score: lower is better; the best is kept. None, NaN and infinity never win.
+
+        Raises:
+            CheckpointError: another process has taken the directory over.
         """
+        self._lock.require_held()
         path = self._path(step)
-        if path.exists():
+        if os.path.lexists(path):
             return
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         score = score if score is not None and math.isfinite(score) else None
         about = self._about | {"step": step, "metrics": finite, "score": score}
         try:
-            _require_room(self._directory, state)
             write_step(path, state, about)
-            self._failure = None
-            self._scores[step] = score
-            self._prune()
         except Exception as error:  # noqa: BLE001 - orbax raises what the file system gives it, in many classes
             self._note_failure(step, error)
+            return
+        self._failure = None
+        self._scores[step] = score
+        try:
+            self._prune()
+        except OSError as error:
+            self._report(f"warning: older checkpoints in {self._directory} could not be removed: {error}")
 
     def require_saved(self) -> None:
         """CheckpointError when the last save failed."""
@@ -126,17 +151,16 @@ class Checkpoints:
             abstract_state: shape structs, with shardings where arrays shall not go to the default device.
 
         Raises:
-            CheckpointError: a sound step holds another model or optimizer, or steps exist and none verifies.
+            CheckpointError: a sound step holds another model or optimizer, one could not be read, or steps
+                were saved and none verifies.
         """
-        steps = sorted(saved_steps(self._directory), reverse=True)
-        for step in steps:
+        while (step := self.latest_step()) is not None:
             try:
                 return Restored(step, *load_step(self._path(step), abstract_state))
             except Damaged as damage:
-                aside = self._set_aside(step)
+                aside = set_aside(self._path(step))
+                self._scores.pop(step, None)
                 self._report(f"warning: checkpoint {step} is damaged ({damage}); set aside as {aside.name}")
-        if steps:
-            raise CheckpointError(f"{self._directory} has {len(steps)} checkpoints and none is undamaged")
         return None
 
     def _path(self, step: int) -> Path:
@@ -146,36 +170,29 @@ class Checkpoints:
         reason = " ".join(str(error).split())[:300]
         self._failure = f"checkpoint {step} could not be saved in {self._directory}: {reason}"
         self._report(f"warning: {self._failure}; training goes on, the next save will be tried")
-        for leftover in self._directory.glob(f"{step}{TEMPORARY}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_all(self._directory, f"{step}{TEMPORARY}*")
 
     def _prune(self) -> None:
-        steps = sorted(saved_steps(self._directory))
+        steps = sorted(self._scores)
         kept = set(steps[-self._keep :])
-        scored = {step: score for step in steps if (score := self._scores.get(step)) is not None}
+        scored = {step: score for step, score in self._scores.items() if score is not None}
         if scored:
             kept.add(min(scored, key=lambda step: scored[step]))
         for step in steps:
             if step not in kept:
                 # Renamed first: a kill in the middle of the deletion must not leave half a step under a
                 # step's name.
-                doomed = self._directory / f"{step}{TEMPORARY}-deleting"
-                self._path(step).rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
-
-    def _set_aside(self, step: int) -> Path:
-        number = sum(1 for _ in self._directory.glob(f"rejected-{step}-*"))
-        aside = self._directory / f"rejected-{step}-{number}"
-        self._path(step).rename(aside)
-        self._scores.pop(step, None)
-        return aside
+                doomed = f"{step}{TEMPORARY}-old"
+                self._path(step).rename(self._directory / doomed)
+                del self._scores[step]
+                remove_all(self._directory, doomed)
 
 
 def read_about(directory: Path, step: int | None = None) -> dict[str, Any]:
     """What the newest readable checkpoint says of itself; changes nothing on disk.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, it is damaged, or it could not be read.
     """
     return _newest(directory, step, open_manifest)["about"]
 
@@ -198,7 +215,7 @@ def read_params(
         step: a certain one instead of the newest.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it holds another model.
+        CheckpointError: there is none, it is damaged or could not be read, or it holds another model.
     """
     return _newest(directory, step, lambda path: load_params(path, name, abstract_params))
 
@@ -208,7 +225,8 @@ def read_restored(directory: Path, abstract_state: State) -> Restored:
     nothing on disk.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it holds another model or optimizer.
+        CheckpointError: there is none, it is damaged or could not be read, or it holds another model or
+            optimizer.
     """
     return _newest(directory, None, lambda path: Restored(int(path.name), *load_step(path, abstract_state)))
 
@@ -218,24 +236,26 @@ def read_state(directory: Path) -> State:
     on disk.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, it is damaged, or it could not be read.
     """
     return _newest(directory, None, load_everything)
 
 
 def verify_steps(directory: Path) -> list[Verified]:
-    """Reads every leaf of every step back and computes its checksums anew, oldest step first; changes nothing
-    on disk.
+    """Reads every byte of every step back and computes its checksums anew, oldest step first, in memory of
+    one block; changes nothing on disk. What could not be read is a fault too, and says so.
     """
     return [_verify(directory.resolve() / str(step)) for step in sorted(saved_steps(directory))]
 
 
 def _verify(path: Path) -> Verified:
-    step, score = int(path.name), _score_of(path)
+    step, score = int(path.name), None
     try:
-        load_everything(path)
-    except Damaged as damage:
-        return Verified(step, score, str(damage))
+        manifest = open_manifest(path)
+        score = manifest["about"].get("score")
+        require_files(path, manifest)
+    except (Damaged, CheckpointError) as fault:
+        return Verified(step, score, str(fault))
     return Verified(step, score, "")
 
 
@@ -252,7 +272,7 @@ def read_before(
         report: gets a line for each damaged step that was passed over.
 
     Raises:
-        CheckpointError: a sound step holds another model or optimizer.
+        CheckpointError: a sound step holds another model or optimizer, or one could not be read.
     """
     for step in sorted((step for step in saved_steps(directory) if step <= last), reverse=True):
         try:
@@ -276,25 +296,3 @@ def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> A
         except Damaged as damage:
             damages.append(f"{candidate}: {damage}")
     raise CheckpointError(f"{directory} has no undamaged checkpoint ({'; '.join(damages)[:500]})")
-
-
-def _score_of(path: Path) -> float | None:
-    try:
-        return open_manifest(path)["about"].get("score")
-    except Damaged:
-        return None
-
-
-def saved_steps(directory: Path) -> list[int]:
-    """The committed steps in a directory, in no order, verified or not."""
-    try:
-        return [int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
-    except FileNotFoundError:
-        return []
-
-
-def _require_room(directory: Path, state: State) -> None:
-    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    free = shutil.disk_usage(directory).free
-    if free < needed:
-        raise OSError(f"{needed:,} bytes are needed, {free:,} are free")

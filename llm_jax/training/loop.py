@@ -16,6 +16,7 @@ import jax
 from llm_jax.batch import Batch
 from llm_jax.config import Config, TrainConfig
 from llm_jax.errors import DivergedError, InterruptedAndSaved, UserError
+from llm_jax.model.checks import first_device
 from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.observers import Guard
 from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, run_steps
@@ -102,6 +103,7 @@ def claim_device(report: Callable[[str], None]) -> None:
         UserError: this is one of several processes, of which each would train the whole model; or JAX shall
             stop at numbers that are not finite, which training makes on purpose and handles itself.
     """
+    first = first_device()
     if jax.process_count() > 1:
         raise UserError(
             f"train must be one process, and JAX was started with {jax.process_count()}; start it alone"
@@ -111,8 +113,7 @@ def claim_device(report: Callable[[str], None]) -> None:
             "JAX_DEBUG_NANS and JAX_DEBUG_INFS must be unset: NaN marks what was not measured, and steps "
             "that are not finite are left out"
         )
-    first, *idle = jax.devices()
-    if idle:
+    if idle := jax.devices()[1:]:
         report(f"{len(idle)} of {1 + len(idle)} devices stay idle: the model trains on {first} alone")
 
 

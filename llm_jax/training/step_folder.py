@@ -1,8 +1,9 @@
 """One step's folder: written, read and verified. The only place that touches orbax.
 
-Each part of the state ("params", "opt_state" ...) is a checkpointable of its own, beside a manifest: what the
-checkpoint is (`about`) and the shape, type and checksum of every leaf. Orbax does not check the bytes of
-arrays, so nothing is handed out before its checksums are computed anew and agree.
+Each part of the state ("params", "opt_state" ...) is a checkpointable of its own, beside a manifest
+(`step_files`): what the checkpoint is (`about`), the shape, type and checksum of every leaf, and the checksum
+of every file. Orbax does not check the bytes of arrays, so nothing is handed out before its checksums are
+computed anew and agree; and it does not say why it failed, so then the files say whether they are to blame.
 """
 
 import gc
@@ -10,8 +11,11 @@ import hashlib
 import json
 import logging
 import math
-import os
+import re
+import shutil
 import sys
+import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,27 +27,50 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from llm_jax.errors import CheckpointError
-from llm_jax.model.checks import check_types
+from llm_jax.model.checks import check_types, first_device
 from llm_jax.training.integrity import checksums, describe, leaf_names
+from llm_jax.training.step_files import (
+    Damaged,
+    open_manifest,
+    require_files,
+    sync,
+    sync_tree,
+    unreadable,
+    write_manifest,
+)
 
 State = dict[str, Any]
 _LEAST_IN_FLIGHT = 64 << 20  # bytes
-TEMPORARY = ".orbax-checkpoint-tmp"  # in the names of folders that orbax has not committed
-
-
-class Damaged(Exception):
-    """A step that cannot be trusted; the message says why."""
+_ORDINARY = re.compile(r"[A-Za-z0-9/._-]*")
+TEMPORARY = ".tmp"  # after a step's number: not all of it is there, or not any more
 
 
 def write_step(path: Path, state: State, about: Mapping[str, Any]) -> None:
-    """Writes a step so that it outlives a power cut: committed by orbax's rename, then synced.
+    """Writes a step so that it outlives a power cut, and reads it back before it gets its name.
 
     Raises whatever orbax and the file system raise.
     """
     leaves = {part: _describe_with_sums(tree) for part, tree in state.items()}
-    with _quiet(), _bounded(_largest(leaves)):
-        ocp.save_checkpointables(str(path), state | {"manifest": _seal(about, leaves)})
-    _sync_tree(path)
+    _require_room(path.parent, state)
+    written = path.with_name(path.name + TEMPORARY)
+    shutil.rmtree(written, ignore_errors=True)
+    with _quiet(), _bounded(_largest(leaves)), _plain(path.parent) as folder:
+        ocp.save_checkpointables(str(folder / written.name), state)
+        _require_leaves(folder / written.name, leaves)
+    write_manifest(written, about, leaves)
+    sync_tree(written)
+    written.rename(path)
+    sync(path.parent)
+
+
+def _require_leaves(path: Path, leaves: dict[str, dict[str, list]]) -> None:
+    """OSError unless each leaf can be opened, with its type and shape, where orbax says that it saved it."""
+    found = ocp.checkpointables_metadata(str(path)).metadata
+    for part, wanted in leaves.items():
+        got = describe(found.get(part))
+        for name, (kind, shape, *_) in wanted.items():
+            if got.get(name) != [kind, shape]:
+                raise OSError(f"{part}/{name} cannot be read back")
 
 
 def load_step(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]:
@@ -54,22 +81,13 @@ def load_step(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]
         abstract_state: shape structs by part, with shardings where arrays shall not go to the default device.
 
     Raises:
-        Damaged: it cannot be read, or a checksum is wrong.
-        CheckpointError: it is sound and holds other shapes, types or names.
+        Damaged: a checksum is wrong, or a file.
+        CheckpointError: it could not be read, or it is sound and holds other shapes, types or names.
     """
     manifest = open_manifest(path)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-    def placed(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or device
-        )
-
     for part, tree in abstract_state.items():
         _require_same(path, part, manifest["leaves"].get(part, {}), describe(tree))
-    state = _orbax(path, jax.tree.map(placed, abstract_state), _largest(manifest["leaves"]))
-    _require_sums(state, manifest["leaves"])
-    return state, manifest["about"]
+    return _load(path, abstract_state, manifest), manifest["about"]
 
 
 def load_params(path: Path, part: str, abstract_params: Any) -> tuple[Any, dict[str, Any]]:
@@ -87,13 +105,6 @@ def load_params(path: Path, part: str, abstract_params: Any) -> tuple[Any, dict[
     ]
     state, about = load_step(path, {part: jax.tree.unflatten(structure, as_saved)})
     return jax.tree.map(lambda leaf, kind: leaf.astype(kind.dtype), state[part], abstract_params), about
-
-
-def _require_sums(state: State, leaves: dict[str, dict[str, list]]) -> None:
-    for part, tree in state.items():
-        for name, sums in checksums(tree).items():
-            if sums != leaves[part].get(name, [None, None])[2:]:
-                raise Damaged(f"{part}/{name} does not have its checksum")
 
 
 def _require_same(path: Path, part: str, got: dict[str, list], wanted: dict[str, list]) -> None:
@@ -119,23 +130,18 @@ def _describe_with_sums(tree: Any) -> dict[str, list]:
     return {name: [*kind, *sums[name]] for name, kind in describe(tree).items()}
 
 
-def _seal(about: Mapping[str, Any], leaves: dict[str, Any]) -> dict[str, str]:
-    text = json.dumps({"about": dict(about), "leaves": leaves})
-    return {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
 def load_everything(path: Path) -> State:
     """All parts of a step as the nested arrays that were saved.
 
     Raises:
         Damaged: they cannot be trusted.
+        CheckpointError: they could not be read.
         UserError: JAX would narrow them.
     """
-    leaves = open_manifest(path)["leaves"]
+    manifest = open_manifest(path)
+    leaves = manifest["leaves"]
     check_types((kind for part in leaves.values() for kind, *_ in part.values()), f"an array in {path}")
-    state = _orbax(path, dict.fromkeys(leaves), _largest(leaves))
-    _require_sums(state, leaves)
-    return state
+    return _load(path, dict.fromkeys(leaves), manifest)
 
 
 def leaves_digest(path: Path, part: str) -> str:
@@ -144,45 +150,48 @@ def leaves_digest(path: Path, part: str) -> str:
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
 
 
-def open_manifest(path: Path) -> dict[str, Any]:
-    """A step's "about" and "leaves". Damaged when it cannot be trusted."""
-    sealed = _orbax(path, {"manifest": None})["manifest"]
-    try:
-        text = sealed["text"]
-        if hashlib.sha256(text.encode()).hexdigest() != sealed["sha256"]:
-            raise Damaged("its manifest does not have its checksum")
-        return json.loads(text)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise Damaged(f"its manifest cannot be read ({error})") from None
-
-
-def _orbax(path: Path, parts: dict[str, Any], largest: int = 0) -> dict[str, Any]:
-    with _quiet(), _bounded(largest):
+def _load(path: Path, wanted: dict[str, Any], manifest: Mapping[str, Any]) -> State:
+    """Arrays as orbax reads them, each with its checksum. Where it fails, for whatever reason, the files say
+    whether they are to blame.
+    """
+    leaves = manifest["leaves"]
+    with _quiet():
         try:
-            return ocp.load_checkpointables(str(path), parts)
-        except Exception as error:  # noqa: BLE001 - damage surfaces as whatever the damaged reader raises
-            cause = error.__cause__ or error
-            reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
+            device = jax.sharding.SingleDeviceSharding(first_device())
+            placed = jax.tree.map(lambda leaf: _placed(leaf, device), wanted)
+            with _bounded(_largest(leaves)), _plain(path.parent) as folder:
+                state = ocp.load_checkpointables(str(folder / path.name), placed)
+            sums = {part: checksums(tree) for part, tree in state.items()}
+        except Exception as error:  # noqa: BLE001 - orbax, tensorstore and XLA have many classes for one cause
+            failure = unreadable(path, error.__cause__ or error)
+        else:
+            for part, of_part in sums.items():
+                for name, pair in of_part.items():
+                    if pair != leaves[part].get(name, [None, None])[2:]:
+                        raise Damaged(f"{part}/{name} does not have its checksum")
+            return state
         # Reads that were given up complain when they are collected: here, and not later in the user's sight.
-        del cause
         gc.collect()
-    raise Damaged(reason)
+    require_files(path, manifest)
+    raise failure
 
 
-def _sync_tree(path: Path) -> None:
-    """Makes a committed step outlive a power cut: orbax syncs its arrays, not its metadata nor the rename."""
-    for folder, _, files in os.walk(path):
-        for name in [folder, *(os.path.join(folder, file) for file in files)]:
-            _sync(name)
-    _sync(path.parent)
+def _placed(leaf: Any, device: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or device)
 
 
-def _sync(name: str | Path) -> None:
-    descriptor = os.open(name, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+@contextmanager
+def _plain(folder: Path) -> Iterator[Path]:
+    """A path to a folder that orbax takes as it is: in the folder's own it would read patterns, which match
+    other runs or nothing, and backslashes as slashes.
+    """
+    if _ORDINARY.fullmatch(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="llm_jax-") as place:
+        link = Path(place, "checkpoints")
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 def _largest(leaves: dict[str, dict[str, list]]) -> int:
@@ -207,13 +216,22 @@ def _bounded(largest: int) -> ocp.Context:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps orbax's running commentary out of the user's sight; what matters comes back as errors."""
-    disabled, hooks = logging.root.manager.disable, (sys.excepthook, sys.unraisablehook)
+    disabled = logging.root.manager.disable
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     logging.disable(logging.CRITICAL)
-    sys.excepthook = sys.unraisablehook = lambda *_: None  # for threads and coroutines that were given up
+    # For threads and coroutines that were given up.
+    sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *_: None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(disabled)
-        sys.excepthook, sys.unraisablehook = hooks
+        sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+
+
+def _require_room(directory: Path, state: State) -> None:
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise OSError(f"{needed:,} bytes are needed, {free:,} are free")
