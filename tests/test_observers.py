@@ -143,7 +143,12 @@ def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_loop(tmp_path: Path, around: dict[str, Any], **train: Any) -> tuple[list[str], dict[str, float]]:
     """The loop with these surroundings, six steps, evaluated every second one; gives warnings and score."""
-    settings = {"steps": 6, "eval_interval": 2, "save_interval": 100, "steps_per_dispatch": 1} | train
+    settings: dict[str, Any] = {
+        "steps": 6,
+        "eval_interval": 2,
+        "save_interval": 100,
+        "steps_per_dispatch": 1,
+    } | train
     config = Config(train=TrainConfig(**settings))
     warnings: list[str] = []
     standard: dict[str, Any] = {
@@ -271,8 +276,8 @@ def test_idle_devices_are_named_and_several_processes_refused(monkeypatch: pytes
 
 def test_keys_are_of_one_kind_whatever_the_environment_says(tiny: ModelConfig) -> None:
     config = Config(model=tiny)
-    keys = [np.asarray(jax.random.key_data(_key(config, 1)))]
+    before = np.asarray(jax.random.key_data(_key(config, 1)))
     with jax.default_prng_impl("rbg"):
-        keys += [np.asarray(jax.random.key_data(_key(config, 1)))]
+        after = np.asarray(jax.random.key_data(_key(config, 1)))
         assert row_keys(0, [[1]]).dtype == jax.random.key(0, impl="threefry2x32").dtype
-    np.testing.assert_array_equal(*keys)
+    np.testing.assert_array_equal(before, after)
