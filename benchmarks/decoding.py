@@ -1,111 +1,127 @@
-"""Greedy decoding timed beside transformers, interleaved in one process, on the same weights.
+"""Greedy decoding and the reading of a prompt timed beside transformers and llama.cpp, each at its best.
 
-python benchmarks/decoding.py [--tokens 32] [--rounds 5] [--quick] [--json FILE]
+python benchmarks/decoding.py DIR [--rounds 5] [--quick] [--json FILE]
 
-Shapes of SmolLM2-135M (30 layers, 576 wide, 9 heads, MLP 1536, 49,152 ids, tied head) in GPT-2's block,
-float32, random weights. Checks first that both sides choose the same tokens. Prints a table: median tokens
+DIR is what `convert import` made. It is exported to temporary files: for transformers, and as a GGUF file in
+float32 for llama.cpp (package xllamacpp), so that all three read the same numbers. transformers is tried with
+one thread and with all (which wait actively), with its own cache, a static one, and that compiled; llama.cpp
+with one thread and with all, with its usual flash attention and cache. Each setting is in a process of its
+own; then the fastest of each program and ours take turns, while the others are stopped. Checks first that all
+choose the same tokens (llama.cpp, whose cache is in float16, may leave late). Prints tables: median tokens
 per second, the share of the memory bandwidth that reading every weight once a step is, and how many times as
 fast ours is.
 """
 
 import argparse
+import itertools
 import json
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
+import tempfile
 from pathlib import Path
-from statistics import median
-
-import numpy as np
-import torch
-import transformers
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from llm_jax.config import SamplingConfig
-from llm_jax.inference.decode import generate_tokens, lay_out
-from llm_jax.model_config import ModelConfig
+import numpy as np
+
+import llm_jax
+from benchmarks.decoders import TASKS
+from benchmarks.turns import Side, best_of, environment_of, machine, table, take_turns
+from llm_jax.exporting import export_gguf, export_huggingface
 from llm_jax.training.throughput import measure_bandwidth
-from llm_jax.tree import Tree, count_parameters
-from tests.parity.gpt2 import SWITCHES, our_tree, their_config
+from llm_jax.tree import count_parameters
 
-SHAPE = ModelConfig(
-    vocab_size=49_152,
-    context_length=256,
-    d_model=576,
-    num_layers=30,
-    num_heads=9,
-    d_ff=1536,
-    **SWITCHES,
-)
-ROWS = (1, 8, 32)
+SCRIPT = str(Path(__file__).parent / "decoders.py")
+OURS = "llm_jax"
 
 
-def transformers_model() -> transformers.GPT2LMHeadModel:
-    """transformers' GPT-2 of this shape with its random weights."""
-    torch.manual_seed(0)
-    config = their_config(SHAPE, bos_token_id=None, eos_token_id=None)
-    return transformers.GPT2LMHeadModel(config).eval()
+def sides(task: str, models: dict[str, Path]) -> dict[str, list[Side]]:
+    """The settings of each program."""
+    found: dict[str, list[Side]] = {OURS: [Side(OURS, [SCRIPT, OURS, str(models[OURS]), task], {})]}
+    all_threads = sorted({1, os.cpu_count() or 1})
+    caches = {"": [], ", static cache": ["--static"], ", static cache, compiled": ["--static", "--compiled"]}
+    found["transformers"] = [
+        Side(
+            f"transformers, {threads} threads{said}",
+            [SCRIPT, "transformers", str(models["transformers"]), task, f"--threads={threads}", *words],
+            environment_of(threads),
+        )
+        for threads, (said, words) in itertools.product(all_threads, caches.items())
+    ]
+    if TASKS[task].rows == 1:
+        found["llama.cpp"] = [
+            Side(
+                f"llama.cpp, {threads} threads",
+                [SCRIPT, "llama.cpp", str(models["llama.cpp"]), task, f"--threads={threads}"],
+                {},
+            )
+            for threads in all_threads
+        ]
+    return found
 
 
-@torch.no_grad()
-def theirs(model: transformers.GPT2LMHeadModel, prompts: np.ndarray, tokens: int) -> np.ndarray:
-    """New tokens [B, tokens] by transformers' own generation with its cache."""
-    ids = torch.from_numpy(prompts).long()
-    options = transformers.GenerationConfig(max_new_tokens=tokens, do_sample=False, pad_token_id=0)
-    made = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
-    return made[:, ids.shape[1] :].numpy()
+def made_by(side: Side) -> list[list[int]]:
+    """The ids that a side makes."""
+    done = subprocess.run(
+        [sys.executable, *side.words, "--show"],
+        env=os.environ | dict(side.environment),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def ours(params: Tree, prompts: np.ndarray, tokens: int) -> np.ndarray:
-    """New tokens [B, tokens] by ours."""
-    greedy = SamplingConfig(temperature=0)
-    rows = generate_tokens(params, SHAPE, prompts.tolist(), max_new_tokens=tokens, sampling=greedy, seed=0)
-    return np.stack(list(rows), axis=1)
-
-
-def seconds_of(side: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    side()
-    return time.perf_counter() - began
+def compare(task: str, models: dict[str, Path], rounds: int, size: int, bandwidth: float) -> dict[str, Any]:
+    """Prints a task's tables and gives its figures."""
+    programs = sides(task, models)
+    made = {name: made_by(settings[0]) for name, settings in programs.items()}
+    same = {name: int(np.equal(rows, made[OURS]).sum()) for name, rows in made.items()}
+    of = np.size(made[OURS])
+    print(f"\n{task}: the same tokens as ours, of {of}: {same}", flush=True)
+    if same["transformers"] != of:
+        raise SystemExit(f"{task}: transformers does not choose the same tokens")
+    alone = {name: best_of(settings) for name, settings in programs.items() if name != OURS}
+    for tried in alone.values():
+        for side, seconds in tried.items():
+            print(f"  alone: {side:50}{1 / seconds:10.1f} tokens/s", flush=True)
+    named = {side.name: side for settings in programs.values() for side in settings}
+    best = [named[next(iter(tried))] for tried in alone.values()]
+    seconds = take_turns([*best, *programs[OURS]], rounds)
+    reads = TASKS[task].rows if TASKS[task].new > 1 else TASKS[task].prompt  # tokens for each reading of all
+    columns = {
+        "tokens/s": lambda each: f"{1 / each:.1f}",
+        "of bandwidth": lambda each: f"{4 * size / reads / each / bandwidth:.0%}",
+    }
+    print(table(seconds, OURS, columns), flush=True)
+    return {"seconds_per_token": seconds, "alone": alone, "same_tokens": same, "of_tokens": of}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tokens", type=int, default=32, help="new tokens of each row")
+    parser.add_argument("directory", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_const", const=1, dest="rounds", help="one round")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    model, bandwidth = transformers_model(), measure_bandwidth()
-    params = our_tree(dict(model.named_parameters()), SHAPE)
-    size, laid_out = count_parameters(params), lay_out(params)
+    bandwidth, size = measure_bandwidth(), count_parameters(llm_jax.load(options.directory).params)
     print(f"{size / 1e6:.0f} M parameters; {bandwidth / 1e9:.1f} GB/s measured (sum of an array)")
-    results: dict[str, object] = {"parameters": size, "bandwidth": bandwidth, "tokens": options.tokens}
-    for rows in ROWS:
-        prompts = np.random.default_rng(rows).integers(0, SHAPE.vocab_size, (rows, 8))
-        sides = {
-            "transformers": partial(theirs, model, prompts, options.tokens),
-            "llm_jax": partial(ours, laid_out, prompts, options.tokens),
+    results: dict[str, Any] = {"parameters": size, "bandwidth": bandwidth, "machine": machine()}
+    with tempfile.TemporaryDirectory() as name:
+        models = {
+            OURS: options.directory,
+            "transformers": Path(name) / "huggingface",
+            "llama.cpp": Path(name) / "model.gguf",
         }
-        first, second = (side() for side in sides.values())  # warms up, too
-        if not np.array_equal(first, second):
-            raise SystemExit(f"{rows} rows: the two sides do not choose the same tokens")
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(options.rounds):
-            for name, side in sides.items():
-                times[name].append(seconds_of(side))
-        speeds = {name: rows * options.tokens / median(taken) for name, taken in times.items()}
-        print(f"\n{rows} rows, {options.tokens} tokens each, the same from both sides")
-        print(f"{'':16}{'tokens/s':>10}{'of bandwidth':>14}{'ours is':>9}")
-        for name, speed in speeds.items():
-            share = speed / rows * 4 * size / bandwidth
-            print(f"{name:16}{speed:10.1f}{share:14.0%}{speeds['llm_jax'] / speed:8.2f}x")
-        results[f"{rows} rows"] = speeds
+        print(export_huggingface(options.directory, models["transformers"]))
+        print(export_gguf(options.directory, models["llama.cpp"]))
+        for task in TASKS:
+            results[task] = compare(task, models, options.rounds, size, bandwidth)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 

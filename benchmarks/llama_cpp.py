@@ -1,4 +1,4 @@
-"""llama.cpp (package xllamacpp) on two cores: what it continues, and how likely it finds a given text."""
+"""llama.cpp (package xllamacpp): what it continues, and how likely it finds a given text."""
 
 from pathlib import Path
 
@@ -8,14 +8,24 @@ from xllamacpp import CommonParams, Server, ggml_type, llama_flash_attn_type
 _OFTEN_ENOUGH = 1000  # most likely tokens to ask for; a rarer one is looked up among all
 
 
-def open_llama_cpp(path: Path, context: int) -> Server:
+def open_llama_cpp(path: Path, context: int, *, threads: int = 2, exact: bool = True) -> Server:
+    """A model for one text at a time.
+
+    Args:
+        path: a GGUF file.
+        context: tokens of prompt and answer.
+        threads: of its products.
+        exact: with a cache in float32 and without flash attention. Its usual ones, which are faster, move
+            log-probabilities by 1e-3, at worst 2e-2.
+    """
     params = CommonParams()
     params.model.path = str(path)
     params.n_ctx, params.n_parallel, params.n_gpu_layers = context, 1, 0
-    params.cpuparams.n_threads, params.warmup, params.verbosity = 2, False, 1
-    # A cache of float16 and flash attention, which are usual, move log-probabilities by 1e-3, at worst 2e-2.
-    params.cache_type_k = params.cache_type_v = ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.warmup, params.verbosity = False, 1
+    if exact:
+        params.cache_type_k = params.cache_type_v = ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return Server(params)
 
 

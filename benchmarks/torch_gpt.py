@@ -58,12 +58,14 @@ class TorchGPT(nn.Module):
         return functional.cross_entropy(self(tokens).flatten(0, 1), targets.flatten())
 
 
-def adamw(model: nn.Module, *, rate: float, beta2: float, decay: float) -> torch.optim.AdamW:
+def adamw(
+    model: nn.Module, *, rate: float, beta2: float, decay: float, fused: bool = False
+) -> torch.optim.AdamW:
     """AdamW that decays matrices only."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2))
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, beta2), fused=fused)
 
 
 def as_ours(named: dict[str, torch.Tensor], heads: int) -> dict[str, Any]:
