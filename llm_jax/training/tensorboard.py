@@ -52,8 +52,8 @@ class _Format:
         from tensorboardX.proto import event_pb2, summary_pb2  # pyright: ignore[reportMissingImports] - optional
         from tensorboardX.record_writer import masked_crc32c  # pyright: ignore[reportMissingImports]
 
-        self.event: Any = event_pb2.Event
-        self.summary: Any = summary_pb2.Summary
+        self.event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue] - made at run time
+        self.summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
         self.checksum: Any = masked_crc32c
 
 
