@@ -68,7 +68,8 @@ def test_the_lock_of_another_host_is_taken_over_once_its_heart_has_stopped(
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "none")))
     (tmp_path / NAME).write_text(text)
-    os.utime(tmp_path / NAME, (time.time() - age,) * 2)
+    then = time.time() - age
+    os.utime(tmp_path / NAME, (then, then))
     if free:
         DirectoryLock(tmp_path, lambda _: None).release()
     else:
@@ -95,6 +96,17 @@ def test_of_many_that_take_over_one_wins(tmp_path: Path) -> None:
     assert len(held) == 1
     held[0].require_held()
     held[0].release()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_process_that_died_while_it_took_over_does_not_block_for_ever(tmp_path: Path) -> None:
+    for name in (NAME, ".lock-taking"):
+        (tmp_path / name).write_text("process 7 on far\nfar 7\ntoken\n")
+        os.utime(tmp_path / name, (0, 0))
+    with pytest.raises(UserError, match="is being written"):
+        DirectoryLock(tmp_path, lambda _: None)
+    DirectoryLock(tmp_path, lambda _: None).release()
 
 
 @pytest.mark.usefixtures("no_locks")
@@ -122,3 +134,9 @@ def test_another_failure_to_lock_is_an_error(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(CheckpointError, match="could not be locked: broken"):
         DirectoryLock(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="must be a directory that can be written"):
+        Checkpoints(tmp_path / "file" / "checkpoints", keep=2, about=ABOUT)

@@ -114,18 +114,26 @@ class _BeatingFile:
                 self._path.unlink()
 
     def _take_over(self, own: Path) -> None:
-        """In place of a holder that is dead. Of several processes that try, one moves the stale file away."""
+        """In place of a holder that is dead. One process at a time tries: the name that it links to is a lock
+        of its own, and the holder's name is never free meanwhile.
+        """
+        self._require_stale(own)
+        taking = self._directory / ".lock-taking"
+        if not _linked(own, taking):
+            if own.stat().st_mtime - taking.stat().st_mtime > STALE:
+                taking.unlink()  # Its process died there: the next that tries goes on.
+            raise _in_use(self._directory, "another process that has just begun")
+        try:
+            self._require_stale(own)
+        except BaseException:
+            taking.unlink()
+            raise
+        taking.rename(self._path)
+
+    def _require_stale(self, own: Path) -> None:
         found = _read(self._path)
         if not self._is_stale(found, own):
             raise _in_use(self._directory, found.partition("\n")[0])
-        moved = own.with_name(f"{own.name}-stale")
-        with suppress(FileNotFoundError):
-            self._path.rename(moved)
-            if _read(moved) != found:  # Another process was faster, and this is its file.
-                _linked(moved, self._path)
-            moved.unlink()
-        if not _linked(own, self._path):
-            raise _in_use(self._directory, _read(self._path).partition("\n")[0])
 
     def _is_stale(self, found: str, own: Path) -> bool:
         """Whether its process is dead on this host, or has not touched it for long by the files' clock."""
@@ -140,7 +148,7 @@ class _BeatingFile:
         try:
             return own.stat().st_mtime - self._path.stat().st_mtime > STALE
         except FileNotFoundError:
-            return True
+            return False  # It was just released: whoever asks again finds its name free.
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
