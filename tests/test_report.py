@@ -114,7 +114,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(
         assert running._leave_report(material, model.params, Guard(warn), str) is None
     finally:
         obstacle.rmdir()
-    assert "warning: the report failed: the page" in capsys.readouterr().err
+    assert "report.html cannot be written: Is a directory; the run goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("compared", [False, True])

@@ -342,7 +342,8 @@ def test_a_run_without_tensorboard_or_git_still_runs(
     tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    for name in ("tensorboardX", "tensorboardX.proto", "tensorboardX.record_writer"):
+        monkeypatch.setitem(sys.modules, name, None)
     run_door(train, words_for(tmp_path, prose), takes_files=True)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["git"] is None
     assert not (tmp_path / "run" / "tensorboard").exists()
