@@ -21,7 +21,7 @@ from llm_jax.reporting import open_run
 from llm_jax.train import train
 from llm_jax.training.checkpoint import read_about, read_state
 from llm_jax.training.integrity import checksums
-from llm_jax.training.record import read_lines
+from llm_jax.training.run_files import read_history
 from tests.test_runs import metrics_of, run_door, words_for
 
 pytestmark = pytest.mark.compiles
@@ -94,14 +94,14 @@ def test_a_run_that_was_extended_is_the_longer_run_to_the_bit(
     assert "changed after step 6: train.steps: 6 -> 12" in capsys.readouterr().out
     assert sums(folder / "run") == sums(straight)
     assert losses(folder / "run") == losses(straight)
-    (line,) = read_lines(folder / "run" / "changes.jsonl")
+    (line,) = read_history(folder / "run" / "changes.jsonl")
     assert (line["step"], line["batch"], line["changes"]) == (6, 6, {"train.steps": [6, 12]})
     assert line["command"]
     assert line["time"]
     assert read_about(folder / "run" / "checkpoints")["changes"] == [line]
     # Again: nothing differs any more, and the record stays.
     run_door(train, words, takes_files=True)
-    assert read_lines(folder / "run" / "changes.jsonl") == [line]
+    assert read_history(folder / "run" / "changes.jsonl") == [line]
 
 
 def test_what_changes_no_number_may_differ_and_is_written_down(
@@ -116,7 +116,7 @@ def test_what_changes_no_number_may_differ_and_is_written_down(
     free += ["--train.steps_per_dispatch=4", "--train.sample_tokens=2", "--data.errors=replace"]
     # Shorter by a step than it was meant to be, as if it had been stopped there.
     run_door(train, going_on(folder, prose, *free, AGREED), takes_files=True)
-    (line,) = read_lines(Path(moved) / "changes.jsonl")
+    (line,) = read_history(Path(moved) / "changes.jsonl")
     names = {word.removeprefix("--").split("=")[0] for word in free} - {"train.run"}
     assert line["changes"].keys() == names | {"train.steps"}
     assert names <= changes.FREE
@@ -280,11 +280,11 @@ def test_a_start_under_other_versions_says_so_once(
     first = json.loads(file.read_text())
     file.write_text(json.dumps(first | {"versions": first["versions"] | {"jax": "0.0.1"}, "threads": 999}))
     run_door(train, going_on(folder, prose, "--train.steps=7", AGREED), takes_files=True)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "last start" in line]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "last start" in line]
     assert f"jax 0.0.1 -> {jax.__version__}; threads 999 -> " in line
     after = json.loads(file.read_text())
     assert [after["step"], *(start["step"] for start in after["earlier"])] == [6, 0]
     assert after["earlier"][0]["command"] == first["command"]
     run_door(train, going_on(folder, prose, "--train.steps=7"), takes_files=True)  # nothing left to do
-    assert "last start" not in capsys.readouterr().out
+    assert "last start" not in capsys.readouterr().err
     assert json.loads(file.read_text()) == after
