@@ -15,6 +15,7 @@ from llm_jax.config import Config
 from llm_jax.effects import unmet, values_of
 from llm_jax.errors import CheckpointError
 from llm_jax.training.run_files import read_lines
+from llm_jax.training.step_files import saved_steps
 
 
 def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any]:
@@ -37,9 +38,7 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
     process.send_signal(signal.SIGKILL)
     process.communicate()
     killed_after = last_logged_step(killed.train.run)
-    resumed_at = max(
-        int(path.name) for path in (killed.train.run / "checkpoints").iterdir() if path.name.isdecimal()
-    )
+    resumed_at = max(saved_steps(killed.train.run / "checkpoints"))
     if process.returncode != -signal.SIGKILL or resumed_at >= config.train.steps:
         raise CheckpointError(
             f"the run was to be killed after step {kill_after}, but ended before; give more steps"

@@ -18,7 +18,7 @@ from llm_jax.terminal import say, say_json
 from llm_jax.trained import Trained
 from llm_jax.training import loop, record, starts
 from llm_jax.training.checkpoint import Checkpoints, read_about
-from llm_jax.training.interrupt import leave, stop_requests
+from llm_jax.training.interrupt import leave_unsaved, stop_requests
 from llm_jax.training.observers import Guard, warn
 from llm_jax.training.progress import LiveLine
 from llm_jax.training.step import lower_steps
@@ -82,7 +82,7 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
             while not (wait([ready], _GLANCE).done or stop_requested()):
                 pass
             if name := stop_requested():
-                leave(f"stopped by {name} before the first step: the same command begins it", name)
+                leave_unsaved(f"stopped by {name} before the first step: the same command begins it", name)
             ready.result()
         summary = _train(material, checkpoints, state, run_record, compiling, stop_requested)
     if wanted_seconds is not None:

@@ -126,7 +126,7 @@ def _acknowledge(number: int, finishing: str) -> None:
         tell_at_once(f"{start}{line}\n")
 
 
-def leave(message: str, name: str) -> NoReturn:
+def leave_unsaved(message: str, name: str) -> NoReturn:
     """Ends the process now, in spite of threads that compile, where a signal came and nothing is to be saved:
     with status 130 for Ctrl-C, else with that which asks to be started again.
     """
