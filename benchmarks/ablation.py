@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich.progress import track
 
 from llm_jax import materials
-from llm_jax.compilation import keep_compiled_programs
-from llm_jax.config import Config
-from llm_jax.settings import read_config
+from llm_jax.base.compilation import keep_compiled_programs
+from llm_jax.config.load import read_config
+from llm_jax.config.run import Config
 from llm_jax.training.step import evaluated_params, init_state, run_steps
 
 

@@ -22,14 +22,14 @@ import torch
 
 from benchmarks.torch_gpt import TorchGPT, adamw, as_ours
 from benchmarks.turns import serve
-from llm_jax.batch import Batch
-from llm_jax.config import Config, OptimConfig, TrainConfig
+from llm_jax.base.batch import Batch
+from llm_jax.base.tree import Tree, flatten
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.interop.torch_tutorial import import_params
-from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.optimizer import make_horizon, make_optimizer
 from llm_jax.training.step import run_steps
-from llm_jax.tree import Tree, flatten
 from tests.parity.gpt2 import SWITCHES
 from tests.parity.torch_tutorial import TorchTutorial
 

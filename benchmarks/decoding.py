@@ -29,9 +29,9 @@ import numpy as np
 import llm_jax
 from benchmarks.decoders import TASKS
 from benchmarks.turns import Side, best_of, environment_of, machine, table, take_turns
+from llm_jax.base.tree import count_parameters
 from llm_jax.exporting import export_gguf, export_huggingface
 from llm_jax.training.throughput import measure_bandwidth
-from llm_jax.tree import count_parameters
 
 SCRIPT = str(Path(__file__).parent / "decoders.py")
 OURS = "llm_jax"

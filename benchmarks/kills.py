@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from llm_jax.config import Config, DataConfig, OptimConfig, TrainConfig
-from llm_jax.model_config import ModelConfig
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.resume import differences, finish, last_logged_step, place, start
 
 SAVE_INTERVAL = 2

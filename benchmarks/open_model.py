@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import llm_jax
 from benchmarks.llama_cpp import llama_cpp_scores, open_llama_cpp
-from llm_jax.config import SamplingConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.converting import import_model
 from llm_jax.exporting import export_gguf, export_huggingface
 from llm_jax.inference.decode import generate_tokens, lay_out

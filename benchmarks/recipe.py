@@ -23,10 +23,10 @@ from torch.nn import functional
 from torch_gpt import TorchGPT, adamw
 
 from llm_jax import command, materials
-from llm_jax.batch import Batch
-from llm_jax.config import Config
+from llm_jax.base.batch import Batch
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config
 from llm_jax.data.batches import scoring_batch, scoring_rows
-from llm_jax.model_config import ModelConfig
 from llm_jax.training.optimizer import make_horizon, make_schedule
 
 

@@ -16,8 +16,8 @@ import tempfile
 from itertools import takewhile
 from pathlib import Path
 
+from llm_jax.config.load import read_config
 from llm_jax.data.store import prepare_store
-from llm_jax.settings import read_config
 
 
 def first_step(words: list[str], folder: Path, run: str) -> dict[str, float]:

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ablation import train
 from rich.progress import track
 
-from llm_jax.compilation import keep_compiled_programs
-from llm_jax.config import Config, DataConfig, OptimConfig, TrainConfig
+from llm_jax.base.compilation import keep_compiled_programs
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.coordinates import widened
-from llm_jax.model_config import ModelConfig
 
 HEAD_WIDTH = 16
 

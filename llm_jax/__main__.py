@@ -6,7 +6,7 @@ import difflib
 import runpy
 import sys
 
-from llm_jax.terminal import close_output, open_output, remark, say
+from llm_jax.base.terminal import close_output, open_output, remark, say
 
 DOORS = {
     "prepare": "a text into tokens, and what is in it",

@@ -8,10 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from llm_jax import command
-from llm_jax.config import SamplingConfig
-from llm_jax.errors import UserError
-from llm_jax.rules import Seed, Whole, require
-from llm_jax.terminal import remark
+from llm_jax.base.errors import UserError
+from llm_jax.base.terminal import remark
+from llm_jax.config.rules import Seed, Whole, require
+from llm_jax.config.run import SamplingConfig
 
 
 def chat(

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from llm_jax import terminal
-from llm_jax.compilation import keep_compiled_programs
-from llm_jax.effects import find_idle, values_of
-from llm_jax.errors import INPUT_OUTPUT, UserError, reason
-from llm_jax.process import leave
-from llm_jax.settings import file_layers, inherited_layer
+from llm_jax.base import terminal
+from llm_jax.base.compilation import keep_compiled_programs
+from llm_jax.base.errors import INPUT_OUTPUT, UserError, reason
+from llm_jax.base.process import leave
+from llm_jax.config.effects import find_idle, values_of
+from llm_jax.config.load import file_layers, inherited_layer
 from llm_jax.training.interrupt import Stopped, ended_by_signals
 
 

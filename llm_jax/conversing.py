@@ -6,12 +6,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from llm_jax import strict_json
-from llm_jax.config import SamplingConfig
+from llm_jax.base import strict_json
+from llm_jax.base.errors import UserError, writing
+from llm_jax.base.terminal import remark, say, write
+from llm_jax.config.run import SamplingConfig
 from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.conversation import Message, conversation_tokens, fit
-from llm_jax.errors import UserError, writing
-from llm_jax.terminal import remark, say, write
 from llm_jax.trained import Trained
 
 HELP = """\

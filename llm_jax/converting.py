@@ -8,14 +8,18 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from llm_jax.config import Config
+from llm_jax.base.errors import CheckpointError, UserError
+from llm_jax.base.terminal import remark, tracked
+from llm_jax.base.tree import Tree, count_parameters, flatten
+from llm_jax.config.load import to_dict
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config
 from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json, without_pre
 from llm_jax.data.language_check import check_tokens, require_same_pieces
 from llm_jax.data.start_tokens import Named, tokens_around, with_tokens_around
 from llm_jax.data.tokenizers import ByteTokenizer, Tokenizer, named_tokenizer
-from llm_jax.errors import CheckpointError, UserError
 from llm_jax.interop import torch_tutorial
 from llm_jax.interop.adapters import adapter_digest, merge_adapter, read_adapter_fields
 from llm_jax.interop.chat_files import read_directory_chat, read_folder_template, read_gguf_chat
@@ -28,13 +32,9 @@ from llm_jax.interop.sources import Source
 from llm_jax.interop.state_dict import read_state_dict_file
 from llm_jax.interop.tokenizer_files import read_directory_tokenizer, read_vocabulary_file
 from llm_jax.model.decoder import abstract_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.settings import to_dict
-from llm_jax.terminal import remark, tracked
 from llm_jax.trained import load
 from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.record import versions
-from llm_jax.tree import Tree, count_parameters, flatten
 
 _Item = TypeVar("_Item")
 

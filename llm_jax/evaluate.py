@@ -6,8 +6,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from llm_jax import command
-from llm_jax.config import MovedConfig
-from llm_jax.terminal import console, say, say_json
+from llm_jax.base.terminal import console, say, say_json
+from llm_jax.config.run import MovedConfig
 
 
 def evaluate(

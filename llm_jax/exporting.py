@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_jax.base.errors import CheckpointError, DataError, UserError, writing
 from llm_jax.converting import require_equal, shown
 from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
 from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
@@ -20,7 +21,6 @@ from llm_jax.data.gguf_tokenizer_writing import ENDS, composes_accents, gguf_tok
 from llm_jax.data.start_tokens import tokens_around
 from llm_jax.data.tokenizer_json import tokenizer_json
 from llm_jax.data.tokenizers import decode
-from llm_jax.errors import CheckpointError, DataError, UserError, writing
 from llm_jax.interop import torch_tutorial
 from llm_jax.interop.config_json import write_model_config
 from llm_jax.interop.families import read_model_config

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from llm_jax import command
-from llm_jax.config import SamplingConfig, SteeringConfig
-from llm_jax.errors import DataError
-from llm_jax.rules import Seed, Whole, require
-from llm_jax.terminal import remark, say_json, write
+from llm_jax.base.errors import DataError
+from llm_jax.base.terminal import remark, say_json, write
+from llm_jax.config.rules import Seed, Whole, require
+from llm_jax.config.run import SamplingConfig, SteeringConfig
 
 if TYPE_CHECKING:
     from llm_jax.trained import Generated, Trained

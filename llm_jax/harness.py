@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llm_jax import command, strict_json
-from llm_jax.errors import UserError, writing
-from llm_jax.rules import Whole
-from llm_jax.terminal import console, say_json
+from llm_jax import command
+from llm_jax.base import strict_json
+from llm_jax.base.errors import UserError, writing
+from llm_jax.base.terminal import console, say_json
+from llm_jax.config.rules import Whole
 
 
 def harness(

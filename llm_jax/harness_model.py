@@ -23,14 +23,14 @@ from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
     make_disjoint_window,
 )
 
-from llm_jax.config import SamplingConfig
+from llm_jax.base.errors import DataError, UserError
+from llm_jax.base.terminal import tracked
+from llm_jax.config.run import SamplingConfig
 from llm_jax.data.batches import Prompted
 from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.tokenizers import fingerprint
-from llm_jax.errors import DataError, UserError
 from llm_jax.evaluation.scoring import TokenScores
 from llm_jax.scoring import encode_pair, score_tokens
-from llm_jax.terminal import tracked
 from llm_jax.trained import Trained
 from llm_jax.training.integrity import checksums
 

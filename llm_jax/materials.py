@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.batch import Batch
-from llm_jax.changes import History, config_at, sequences_before
-from llm_jax.config import Config, MovedConfig
+from llm_jax.base.batch import Batch
+from llm_jax.base.errors import CheckpointError, DataError
+from llm_jax.base.terminal import say
+from llm_jax.base.tree import Tree
+from llm_jax.config.changes import History, config_at, sequences_before
+from llm_jax.config.load import config_from_dict, to_dict
+from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.batches import OrderStart, Prompted, batch_at, whole_epochs
 from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.corpora import NAMES, read_corpus
 from llm_jax.data.known_store import find_store
 from llm_jax.data.store import Store, prepare_store
 from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
-from llm_jax.errors import CheckpointError, DataError
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise
@@ -30,10 +33,7 @@ from llm_jax.origin import (
     sequences_drawn,
 )
 from llm_jax.scoring import score_tokens, whole_text
-from llm_jax.settings import config_from_dict, to_dict
-from llm_jax.terminal import say
 from llm_jax.trained import Trained
-from llm_jax.tree import Tree
 
 
 class Materials(NamedTuple):

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_jax.changes import sequences_before
-from llm_jax.config import Config
-from llm_jax.errors import CheckpointError, UserError
+from llm_jax.base.errors import CheckpointError, UserError
+from llm_jax.base.tree import flatten
+from llm_jax.config.changes import sequences_before
+from llm_jax.config.load import config_from_dict, to_dict
+from llm_jax.config.model import NOT_COMPUTED, ModelConfig
+from llm_jax.config.run import Config
 from llm_jax.model.checks import first_device
 from llm_jax.model.decoder import abstract_params
-from llm_jax.model_config import NOT_COMPUTED, ModelConfig
-from llm_jax.settings import config_from_dict, to_dict
 from llm_jax.training.checkpoint import read_about, read_digest, read_params
 from llm_jax.training.precision import with_masters
 from llm_jax.training.step import State, abstract_state, init_state, state_from
 from llm_jax.training.step_files import saved_steps
-from llm_jax.tree import flatten
 
 # A run's own choice; all other settings of the model are what its weights mean.
 _FREE = NOT_COMPUTED | {"context_length"}

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from llm_jax import command
-from llm_jax.config import DataConfig
-from llm_jax.effects import find_idle, values_of
-from llm_jax.rules import require
-from llm_jax.terminal import console, say, say_json
+from llm_jax.base.terminal import console, say, say_json
+from llm_jax.config.effects import find_idle, values_of
+from llm_jax.config.rules import require
+from llm_jax.config.run import DataConfig
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,11 +7,12 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from llm_jax import command, strict_json
-from llm_jax.config import Config
-from llm_jax.effects import settle
-from llm_jax.errors import UserError, writing
-from llm_jax.terminal import console, say, say_json
+from llm_jax import command
+from llm_jax.base import strict_json
+from llm_jax.base.errors import UserError, writing
+from llm_jax.base.terminal import console, say, say_json
+from llm_jax.config.effects import settle
+from llm_jax.config.run import Config
 
 if TYPE_CHECKING:
     from llm_jax.profiling import Profile

@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config, OptimConfig, SamplingConfig, TrainConfig
-from llm_jax.errors import CheckpointError, DataError
+from llm_jax.base.batch import Batch
+from llm_jax.base.errors import CheckpointError, DataError
+from llm_jax.base.terminal import console, say, say_json
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, SamplingConfig, TrainConfig
 from llm_jax.evaluation.golden import Arrays, group, read_golden
 from llm_jax.evaluation.kinks import Followed, Kink, Program
 from llm_jax.evaluation.parity import FLOAT32, FOR_INFORMATION, Row, compare, on_a_branch
@@ -25,11 +28,8 @@ from llm_jax.interop.torch_tutorial import (
     name_of_relu_bias,
 )
 from llm_jax.model.decoder import forward
-from llm_jax.model_config import ModelConfig
-from llm_jax.terminal import console, say, say_json
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.step import state_from, train_step
-from llm_jax.tree import Tree
 
 
 class Judged(NamedTuple):

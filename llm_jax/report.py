@@ -6,9 +6,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from llm_jax import command
-from llm_jax.config import MovedConfig
-from llm_jax.errors import UserError
-from llm_jax.terminal import say, say_json
+from llm_jax.base.errors import UserError
+from llm_jax.base.terminal import say, say_json
+from llm_jax.config.run import MovedConfig
 
 
 def report(

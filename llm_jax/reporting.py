@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from llm_jax import continuing, materials
-from llm_jax.config import Config, MovedConfig
+from llm_jax.base.errors import CheckpointError, UserError
+from llm_jax.base.tree import Tree, count_parameters
+from llm_jax.config.load import config_from_dict, differences
+from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.facts import label_facts, store_facts
 from llm_jax.data.tokenizers import Tokenizer, decode, fingerprint
-from llm_jax.errors import CheckpointError, UserError
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import abstract_params
-from llm_jax.settings import config_from_dict, differences
 from llm_jax.trained import Trained, load
 from llm_jax.training.checkpoint import verify_steps
 from llm_jax.training.run_files import read_history, read_lines, read_object
-from llm_jax.tree import Tree, count_parameters
 from llm_jax.walkthrough.curves import Picture
 from llm_jax.walkthrough.figures import write_png
 from llm_jax.walkthrough.page import write_page

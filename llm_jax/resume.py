@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llm_jax.config import Config
-from llm_jax.effects import unmet, values_of
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.config.effects import unmet, values_of
+from llm_jax.config.run import Config
 from llm_jax.training.run_files import read_lines
 from llm_jax.training.step_files import saved_steps
 

@@ -7,14 +7,15 @@ from functools import partial
 from typing import Any
 
 from llm_jax import continuing, materials
-from llm_jax.compilation import CompileTime, compile_time
-from llm_jax.config import Config, SamplingConfig
-from llm_jax.errors import UserError
+from llm_jax.base.compilation import CompileTime, compile_time
+from llm_jax.base.errors import UserError
+from llm_jax.base.process import seconds_since_start
+from llm_jax.base.terminal import say, say_json
+from llm_jax.base.tree import Tree, count_parameters
+from llm_jax.config.load import to_dict
+from llm_jax.config.run import Config, SamplingConfig
 from llm_jax.materials import Materials
 from llm_jax.origin import first_state
-from llm_jax.process import seconds_since_start
-from llm_jax.settings import to_dict
-from llm_jax.terminal import say, say_json
 from llm_jax.trained import Trained
 from llm_jax.training import loop, record, starts
 from llm_jax.training.checkpoint import Checkpoints, read_about
@@ -23,7 +24,6 @@ from llm_jax.training.observers import Guard, warn
 from llm_jax.training.progress import LiveLine
 from llm_jax.training.step import lower_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
-from llm_jax.tree import Tree, count_parameters
 
 _BITS = "validation_bits_per_byte"
 _GLANCE = 0.05  # seconds between looks for a signal

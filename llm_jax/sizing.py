@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Sequence
 from rich.table import Table
 
 from llm_jax import materials
-from llm_jax.config import Config
+from llm_jax.base.terminal import console
+from llm_jax.base.tree import count_parameters
+from llm_jax.config.run import Config
 from llm_jax.model.decoder import abstract_params
-from llm_jax.terminal import console
 from llm_jax.training.depth import Derived, derive_model, derive_run, with_derived
 from llm_jax.training.throughput import flops_per_token
-from llm_jax.tree import count_parameters
 
 
 def sized_config(

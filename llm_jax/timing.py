@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from llm_jax import materials
-from llm_jax.config import Config
+from llm_jax.base.process import seconds_since_start
+from llm_jax.base.tree import count_parameters
+from llm_jax.config.load import config_from_dict
+from llm_jax.config.run import Config
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import abstract_params
-from llm_jax.process import seconds_since_start
-from llm_jax.settings import config_from_dict
 from llm_jax.training.budget import LADDER, Costs, adopt_plan, choose_rung, is_sized, plan_run, with_size
 from llm_jax.training.checkpoint import Checkpoints, read_about
 from llm_jax.training.step import evaluated_params, init_state, lower_steps, run_steps
 from llm_jax.training.step_files import saved_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
-from llm_jax.tree import count_parameters
 
 _TIMED_CALLS = 3
 _SHARE_OF_PEAK = 0.3  # what a train step usually reaches; only for choosing a size, before anything is timed

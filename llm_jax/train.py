@@ -6,11 +6,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from llm_jax import command
-from llm_jax.config import Config
-from llm_jax.effects import settle
-from llm_jax.errors import InterruptedAndSaved
-from llm_jax.rules import Whole
-from llm_jax.terminal import only_show, say
+from llm_jax.base.errors import InterruptedAndSaved
+from llm_jax.base.terminal import only_show, say
+from llm_jax.config.effects import settle
+from llm_jax.config.rules import Whole
+from llm_jax.config.run import Config
 from llm_jax.training.budget import parse_time, with_fall
 from llm_jax.training.depth import derive_model, with_derived
 from llm_jax.training.interrupt import Stopped

@@ -12,12 +12,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from llm_jax.config import Config, SamplingConfig
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import Tree
+from llm_jax.config.load import config_from_dict
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, SamplingConfig
 from llm_jax.data.chat_format import ChatFormat, chat_format_from_dict
 from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import RankTokenizer, Tokenizer, tokenizer_from_dict
-from llm_jax.errors import UserError
 from llm_jax.evaluation.scoring import TextScore
 from llm_jax.inference.constrained import ENDED
 from llm_jax.inference.decode import Drawn, generate_rows, lay_out
@@ -25,12 +28,9 @@ from llm_jax.inference.grammar import Constraint, Vocabulary
 from llm_jax.inference.text import Continuation, stream_text
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
-from llm_jax.model_config import ModelConfig
 from llm_jax.scoring import score_texts
-from llm_jax.settings import config_from_dict
 from llm_jax.steering import Speculation, check_one_way, constrained, speculated
 from llm_jax.training.checkpoint import read_about, read_params
-from llm_jax.tree import Tree
 
 _forward = jax.jit(forward, static_argnums=1)
 Prompt = str | Sequence[int]  # text, or its token ids

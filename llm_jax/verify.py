@@ -9,11 +9,11 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from llm_jax import command
-from llm_jax.config import Config, MovedConfig
-from llm_jax.errors import UserError
-from llm_jax.rules import Whole
-from llm_jax.settings import config_from_dict, read_config
-from llm_jax.terminal import say, say_json
+from llm_jax.base.errors import UserError
+from llm_jax.base.terminal import say, say_json
+from llm_jax.config.load import config_from_dict, read_config
+from llm_jax.config.rules import Whole
+from llm_jax.config.run import Config, MovedConfig
 
 verify = App(name="verify", help="Proofs as commands: numerical parity with torch, exact resume, and muP.")
 

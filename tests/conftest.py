@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from llm_jax.compilation import keep_compiled_programs
+from llm_jax.base.compilation import keep_compiled_programs
 
 keep_compiled_programs()
 
@@ -16,9 +16,9 @@ import jax
 import numpy as np
 import pytest
 
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
 from llm_jax.model.decoder import init_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree
 from tests.shared_data import ROOT, SharedData
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config, OptimConfig, TrainConfig
+from llm_jax.base.batch import Batch
+from llm_jax.base.tree import flatten
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model.dropout import dropout, hashed_bits
-from llm_jax.model_config import ModelConfig
 from llm_jax.training.step import State, _gradient, run_steps, state_from, step_nats
-from llm_jax.tree import flatten
 
 pytestmark = pytest.mark.compiles
 

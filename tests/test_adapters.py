@@ -15,14 +15,14 @@ from safetensors.numpy import save_file
 
 import llm_jax
 from llm_jax import converting
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.base.tree import flatten
 from llm_jax.interop import adapters
 from llm_jax.interop.adapters import merge_adapter
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.huggingface import import_params, parts
 from llm_jax.interop.huggingface_directory import open_directory
 from llm_jax.interop.sources import Source
-from llm_jax.tree import flatten
 from tests.test_convert import byte_level_tokenizer, require_equal, run_convert, write_gguf
 from tests.test_families import GPT2, LLAMA
 

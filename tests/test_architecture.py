@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax.config import Config
-from llm_jax.model_config import RotaryConfig
+from llm_jax.config.model import RotaryConfig
+from llm_jax.config.run import Config
 
 PACKAGE = Path(__file__).parents[1] / "llm_jax"
-WORDS = {"errors", "batch", "tree", "rules", "config", "model_config", "effects", "settings", "changes"}
-WORDS |= {"terminal", "strict_json"}
-SCHEMAS = ("config.py", "model_config.py")
-FLOOR_OF_ROOM = {"data": 1, "model": 1, "parallel": 1}
+SCHEMAS = ("config/run.py", "config/model.py")
+FLOOR_OF_ROOM = {"base": 0, "config": 0, "data": 1, "model": 1, "parallel": 1}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 2)
 DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
 DOORS |= {"profile", "chat", "harness"}
@@ -37,8 +35,9 @@ HOMES = {
     "llguidance": ("inference/grammar.py",),
     "lm_eval": ("harness_model.py",),
     "tensorboardX": ("training/tensorboard.py",),
-    "cyclopts": ("rules.py", "settings.py", "command.py", *(f"{door}.py" for door in DOORS)),
+    "cyclopts": ("config/rules.py", "config/load.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (
+        "base/",
         "model/",
         "training/",
         "inference/",
@@ -46,8 +45,6 @@ HOMES = {
         *(
             f"{name}.py"
             for name in (
-                "checked_programs",
-                "compilation",
                 "inside",
                 "trained",
                 "rerun",
@@ -81,7 +78,7 @@ def place(module: str) -> tuple[int, str]:
     parts = module.removeprefix("llm_jax.").removesuffix(".py").replace("/", ".").split(".")
     if parts[0] in FLOOR_OF_ROOM:
         return FLOOR_OF_ROOM[parts[0]], parts[0]
-    return (0, parts[0]) if parts[0] in WORDS else (3, parts[0])
+    return 3, parts[0]
 
 
 def faults(path: str, source: str) -> Iterator[str]:
@@ -107,10 +104,10 @@ def faults(path: str, source: str) -> Iterator[str]:
             and node.func.id in ("eval", "exec")
         ):
             yield f"{path} calls {node.func.id}"
-        if isinstance(node, ast.Name) and node.id == "print" and path != "terminal.py":
-            yield f"{path} prints past terminal.py"
+        if isinstance(node, ast.Name) and node.id == "print" and path != "base/terminal.py":
+            yield f"{path} prints past base/terminal.py"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Console":
-            yield f"{path} has a console past terminal.py"
+            yield f"{path} has a console past base/terminal.py"
     for word in ("TODO", "FIXME", "NotImplementedError"):
         if word in source:
             yield f"{path} has {word}"
@@ -129,7 +126,7 @@ def test_a_file_keeps_the_rules(path: str) -> None:
 BROKEN = {
     "upward import": ("data/x.py", "from llm_jax.training import loop"),
     "import of a neighbour's room": ("training/x.py", "from llm_jax.inference.decode import prefill"),
-    "word that imports a room": ("tree.py", "import llm_jax.model.decoder"),
+    "word that imports a room": ("base/tree.py", "import llm_jax.model.decoder"),
     "hidden import": ("model/x.py", "def f():\n    from llm_jax.data import store"),
     "jax in data": ("data/x.py", "import jax.numpy as jnp"),
     "flax outside the model": ("training/x.py", "import flax"),

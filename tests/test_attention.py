@@ -15,16 +15,16 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config, TrainConfig
+from llm_jax.base.batch import Batch
+from llm_jax.base.tree import flatten
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inference.decode import prefill
 from llm_jax.model.attention import attention_weights, mix, sight
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.model.fused_attention import fused_attention, fused_kernel
-from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.step import abstract_state, step_arguments, train_steps
-from llm_jax.tree import flatten
 
 pytestmark = pytest.mark.compiles
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.training import step_folder
 from llm_jax.training.checkpoint import Checkpoints, read_about, read_params, verify_steps
 from tests.awkward_paths import AWKWARD_NAMES

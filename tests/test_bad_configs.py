@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command, config, settings
+from llm_jax import command
+from llm_jax.config import load, run
 from llm_jax.train import train
 
 # Command-line words -> what the line must name.
@@ -186,14 +187,14 @@ def test_later_files_win_and_options_win_over_files(tmp_path: Path) -> None:
     first, second = tmp_path / "1.toml", tmp_path / "2.toml"
     first.write_text("[train]\nsteps = 1\nbatch_size = 8\n[model]\ndropout = 0.3\n")
     second.write_text("[train]\nsteps = 2\n")
-    read = settings.read_config([first, second], ["--model.dropout=0.5"])
+    read = load.read_config([first, second], ["--model.dropout=0.5"])
     assert (read.train.steps, read.train.batch_size, read.model.dropout) == (2, 8, 0.5)
 
 
 def test_a_configuration_survives_the_way_through_json() -> None:
-    once = settings.read_config([], ["--model.d_model=32", "--train.run=x/y", "--data.compact_vocab=false"])
-    assert settings.config_from_dict(settings.to_dict(once), "json") == once
-    assert settings.differences(once, config.Config()) == [
+    once = load.read_config([], ["--model.d_model=32", "--train.run=x/y", "--data.compact_vocab=false"])
+    assert load.config_from_dict(load.to_dict(once), "json") == once
+    assert load.differences(once, run.Config()) == [
         "model.d_model: 32 -> 64",
         "data.compact_vocab: False -> True",
         "train.run: x/y -> runs/tutorial",
@@ -203,9 +204,7 @@ def test_a_configuration_survives_the_way_through_json() -> None:
 def test_shipped_configurations_are_sound_and_tutorial_is_the_default() -> None:
     folder = Path(__file__).parents[1] / "configs"
     more = {"finetune_textbook.toml": ["--train.init_from=smollm2"]}
-    read = {
-        path.name: settings.read_config([path], more.get(path.name, ())) for path in folder.glob("*.toml")
-    }
+    read = {path.name: load.read_config([path], more.get(path.name, ())) for path in folder.glob("*.toml")}
     assert {"tutorial.toml", "tutorial_exact.toml"} <= read.keys()
-    assert read["tutorial.toml"] == config.Config()
+    assert read["tutorial.toml"] == run.Config()
     assert read["tutorial_exact.toml"].model.vocab_size == 100070

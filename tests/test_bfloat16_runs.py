@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import llm_jax
-from llm_jax.config import SamplingConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.interop.families import read_model_config
 from llm_jax.replay import replay

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from llm_jax import command, timing
-from llm_jax.config import Config, OptimConfig, TrainConfig
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.materials import Materials
-from llm_jax.model_config import ModelConfig
 from llm_jax.train import train
 from llm_jax.training.budget import (
     LADDER,

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import pytest
 
-from llm_jax import changes, continuing, materials, settings
-from llm_jax.config import Config, OptimConfig, TrainConfig
-from llm_jax.effects import values_of
-from llm_jax.model_config import ModelConfig
-from llm_jax.settings import config_from_dict, to_dict
+from llm_jax import continuing, materials
+from llm_jax.config import changes, load
+from llm_jax.config.effects import values_of
+from llm_jax.config.load import config_from_dict, to_dict
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.training import record, starts
 from llm_jax.training.run_files import read_history
 from llm_jax.training.step import abstract_state
@@ -48,7 +49,7 @@ def test_what_changes_the_future_alone_leaves_the_states_form(name: str) -> None
     other = dataclasses.replace(
         base, **{section: dataclasses.replace(getattr(base, section), **{field: value})}
     )
-    assert settings.changed(base, other).keys() == {name}
+    assert load.changed(base, other).keys() == {name}
     one, two = _form(base), _form(other)
     assert jax.tree.structure(one) == jax.tree.structure(two)
     assert jax.tree.leaves(one) == jax.tree.leaves(two)

@@ -13,7 +13,7 @@ import pytest
 import llm_jax
 from llm_jax import command, conversing
 from llm_jax.chat import chat
-from llm_jax.config import SamplingConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.conversing import Conversation, converse, typed_lines
 from llm_jax.convert import convert
 from llm_jax.data.chat_format import ChatFormat

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llm_jax.base.errors import CheckpointError, DataError
 from llm_jax.data.chat_format import MOST_TEMPLATE, ChatFormat
-from llm_jax.errors import CheckpointError, DataError
 from llm_jax.interop.chat_files import read_directory_chat, read_gguf_chat
 
 IDS = {"<s>": 1, "</s>": 2}

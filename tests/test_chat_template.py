@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.chat_template import render
-from llm_jax.errors import DataError
 
 
 def rendered(template: str, *contents: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from llm_jax.checked_programs import CheckedCache, sealed, unsealed
+from llm_jax.base.checked_programs import CheckedCache, sealed, unsealed
 from tests.test_compilation import PROGRAM
 
 

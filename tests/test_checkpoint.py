@@ -17,7 +17,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from llm_jax.errors import CheckpointError, UserError
+from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.training import step_folder
 from llm_jax.training.checkpoint import (
     Checkpoints,

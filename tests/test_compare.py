@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from llm_jax.errors import DataError
+from llm_jax.base.errors import DataError
 from llm_jax.evaluation.compare import Scored, compare
 
 

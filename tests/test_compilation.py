@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax.compilation import keep_compiled_programs, make_room
+from llm_jax.base.compilation import keep_compiled_programs, make_room
 
 PROGRAM = """
-from llm_jax.compilation import compile_time, keep_compiled_programs
+from llm_jax.base.compilation import compile_time, keep_compiled_programs
 keep_compiled_programs()
 import jax, jax.numpy as jnp
 hits = []

@@ -11,7 +11,7 @@ import pytest
 
 import llm_jax
 from llm_jax import command
-from llm_jax.config import SamplingConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.generate import generate
 from llm_jax.trained import Trained
 from tests.test_chat import GREEDY, ending_with, import_talking_model

@@ -14,13 +14,13 @@ import tokenizers
 
 import llm_jax
 from llm_jax import command, converting
+from llm_jax.base.tree import Tree, flatten
 from llm_jax.convert import convert
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.huggingface import export_tensors, import_params
 from llm_jax.interop.huggingface_directory import open_directory
 from llm_jax.interop.huggingface_writing import write_directory
 from llm_jax.model.decoder import init_params
-from llm_jax.tree import Tree, flatten
 from tests.test_families import LLAMA
 
 TEXTS = ["the cat sat on the mat", "a cat, a hat and a bat"]

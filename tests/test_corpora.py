@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from llm_jax import materials
-from llm_jax.config import Config, DataConfig
+from llm_jax.base.errors import DataError
+from llm_jax.config.load import to_dict
+from llm_jax.config.run import Config, DataConfig
 from llm_jax.data import store
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.download import Source, download
 from llm_jax.data.tokenizers import ByteTokenizer
-from llm_jax.errors import DataError
-from llm_jax.settings import to_dict
 from llm_jax.trained import Trained
 
 

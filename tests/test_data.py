@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_jax.config import DataConfig
+from llm_jax.base.errors import DataError
+from llm_jax.config.run import DataConfig
 from llm_jax.data import download as downloading
 from llm_jax.data.batches import batch_at
 from llm_jax.data.bpe import train_bpe, train_reference
@@ -26,7 +27,6 @@ from llm_jax.data.tokenizers import (
     named_tokenizer,
     tokenizer_from_dict,
 )
-from llm_jax.errors import DataError
 from tests.shared_data import SharedData
 
 SAMPLE = "The salesperson said: “it hums when it is cold.” 99 lamps!\n\tnaïve 漢字"

@@ -10,13 +10,13 @@ import pytest
 from cyclopts import Parameter
 
 from llm_jax import command
-from llm_jax.config import Config, DataConfig, OptimConfig, TrainConfig
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import count_parameters
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params
-from llm_jax.model_config import ModelConfig
 from llm_jax.train import train
 from llm_jax.training.depth import BASE_WIDTH, Derived, derive_model, derive_run, with_derived
-from llm_jax.tree import count_parameters
 
 pytestmark = pytest.mark.compiles
 

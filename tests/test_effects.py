@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command, settings
+from llm_jax import command
+from llm_jax.base.errors import UserError
 from llm_jax.chat import chat
-from llm_jax.config import Config, SamplingConfig, SteeringConfig
-from llm_jax.effects import ALWAYS, EFFECTS, values_of
-from llm_jax.errors import UserError
+from llm_jax.config import load
+from llm_jax.config.effects import ALWAYS, EFFECTS, values_of
+from llm_jax.config.run import Config, SamplingConfig, SteeringConfig
 from llm_jax.generate import generate
 from llm_jax.prepare import prepare
 from llm_jax.profile import profile
@@ -99,7 +100,7 @@ def test_a_given_setting_without_effect_is_refused(
 
 @pytest.mark.parametrize("words", EFFECTIVE)
 def test_a_setting_with_an_effect_is_taken_and_so_is_one_that_asks_for_nothing(words: str) -> None:
-    settings.read_config([], words.split())
+    load.read_config([], words.split())
 
 
 def test_in_a_file_too_and_all_are_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +111,7 @@ def test_in_a_file_too_and_all_are_named_at_once(tmp_path: Path, capsys: pytest.
         assert "optim.decay_fraction has no effect" in line
         assert "data.rare_ids has no effect with data.tokenizer = bytes" in line
     with pytest.raises(UserError, match="rare_ids has no effect"):
-        settings.read_config([file])
+        load.read_config([file])
 
 
 def test_what_a_later_layer_makes_idle_is_left_out_and_said(
@@ -120,32 +121,32 @@ def test_what_a_later_layer_makes_idle_is_left_out_and_said(
     first.write_text('[optim]\nschedule = "wsd"\ndecay_fraction = 0.3\nfinal_fraction = 0.1\n')
     second.write_text('[optim]\nschedule = "cosine"\n')
     for files, words in (([first, second], []), ([first], ["--optim.schedule=cosine"])):
-        config = settings.read_config(files, words)
+        config = load.read_config(files, words)
         said = capsys.readouterr().out
         assert said == "left out, as they have no effect: optim.decay_fraction (optim.schedule = cosine)\n"
         assert (config.optim.decay_fraction, config.optim.final_fraction) == (0.2, 0.1)
     second.write_text('[optim]\nschedule = "cosine"\ndecay_fraction = 0.3\n')
     with pytest.raises(UserError, match=r"optim.decay_fraction has no effect with optim.schedule = cosine"):
-        settings.read_config([first, second])
+        load.read_config([first, second])
 
 
 def test_a_fault_of_a_file_is_not_excused_by_another_switch_given_later(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text('[model]\npositions = "rotary"\n[model.rotary]\nfactor = 2\n')
     with pytest.raises(UserError, match=r"factor has no effect with model.rotary.scaling = none"):
-        settings.read_config([file], ["--model.positions=learned"])
+        load.read_config([file], ["--model.positions=learned"])
 
 
 def test_settings_whose_rules_hold_together_are_left_out_together(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     stretch = 'scaling = "yarn"\noriginal_context = 8\nslow_turns = 9\nfast_turns = 20\ntheta = 500\n'
     file.write_text(f'[model]\npositions = "rotary"\n[model.rotary]\n{stretch}')
-    assert settings.read_config([file], ["--model.positions=learned"]).model.rotary == Config().model.rotary
+    assert load.read_config([file], ["--model.positions=learned"]).model.rotary == Config().model.rotary
 
 
 def test_stored_configurations_are_read_whatever_has_no_effect() -> None:
     old = {"optim": {"decay_fraction": 0.7}, "model": {"rotary": {"theta": 5.0}}}
-    assert settings.config_from_dict(old, "a checkpoint").optim.decay_fraction == 0.7
+    assert load.config_from_dict(old, "a checkpoint").optim.decay_fraction == 0.7
 
 
 @pytest.mark.parametrize("door", [generate, chat])
@@ -169,8 +170,8 @@ def test_prepare_refuses_too_by_the_names_of_its_own_options(capsys: pytest.Capt
 def test_the_proof_of_exact_resume_passes_on_what_has_an_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[str] = []
     monkeypatch.setattr("subprocess.Popen", lambda words, **_: passed.extend(words))
-    config = short_run(settings.read_config([], ["--train.steps=99", "--optim.schedule=cosine"]), 8, None)
+    config = short_run(load.read_config([], ["--train.steps=99", "--optim.schedule=cosine"]), 8, None)
     start(config)
     words = passed[passed.index("llm_jax.train") + 1 :]
-    assert settings.read_config([], words) == config
+    assert load.read_config([], words) == config
     assert json.dumps(words).count("rotary.theta") == 0

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.base.tree import flatten
+from llm_jax.config.model import ModelConfig
 from llm_jax.interop.config_json import write_model_config
 from llm_jax.interop.families import FAMILIES, read_model_config
 from llm_jax.interop.huggingface import export_tensors, import_params, parts
 from llm_jax.model.decoder import forward, init_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import flatten
 
 pytestmark = pytest.mark.compiles
 

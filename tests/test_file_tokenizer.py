@@ -11,11 +11,11 @@ import tokenizers as library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.bpe import train_reference
 from llm_jax.data.file_tokenizer import BYTE_PIECES, FileTokenizer, read_tokenizer_file
 from llm_jax.data.streaming import StreamDecoder
 from llm_jax.data.tokenizers import decode, decode_bytes, fingerprint, tokenizer_from_dict
-from llm_jax.errors import DataError
 
 SAMPLE = "The salesperson said: “it hums when it is cold.” 99 lamps!\n\tnaïve 漢字 MASK"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "MASK"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.huggingface import export_tensors, import_params
 from llm_jax.interop.huggingface_directory import open_directory

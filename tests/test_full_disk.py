@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llm_jax import command
-from llm_jax.errors import UserError, writing
+from llm_jax.base.errors import UserError, writing
 from llm_jax.interop.state_dict import write_state_dict_file, write_tensors
 from llm_jax.walkthrough.page import write_page
 

@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
 from llm_jax.interop.gguf_file import open_gguf
 from tests.test_sources import refusal_of
 

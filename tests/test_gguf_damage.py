@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 import pytest
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.gguf_file import open_gguf
 from tests.test_sources import read_all, refusal_of
 

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_jax.base.tree import Tree, flatten, unflatten
+from llm_jax.config.model import ModelConfig
 from llm_jax.interop.config_json import write_model_config
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.gguf_file import open_gguf
@@ -20,8 +22,6 @@ from llm_jax.interop.gguf_names import Origin, redo, undo
 from llm_jax.interop.gguf_writing import plan, rounded, write_gguf
 from llm_jax.interop.huggingface import export_tensors
 from llm_jax.model.decoder import abstract_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree, flatten, unflatten
 from tests.test_families import GEMMA, GPT2, LLAMA
 from tests.test_sources import refusal_of
 

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import pytest
 
-from llm_jax import changes, rerun
-from llm_jax.config import MovedConfig
+from llm_jax import rerun
+from llm_jax.config import changes
+from llm_jax.config.run import MovedConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.explain import explain
 from llm_jax.generate import generate

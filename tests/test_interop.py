@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.base.tree import Tree, flatten, require_same_shapes, unflatten
+from llm_jax.config.model import ModelConfig
 from llm_jax.interop.pickle_reader import read_state_dict
 from llm_jax.interop.torch_tutorial import export_state_dict, import_params, infer_config
 from llm_jax.model.decoder import abstract_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree, flatten, require_same_shapes, unflatten
 
 
 def test_export_then_import_gives_back_every_bit(tiny: ModelConfig, tiny_params: Tree) -> None:

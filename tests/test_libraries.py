@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_jax.base.errors import DataError
 from llm_jax.data import bpe, tokenizers
 from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.libraries import LONG, call_on_text, shown
@@ -25,7 +26,6 @@ from llm_jax.data.tokenizers import (
     tokenizer_from_dict,
     trained_tokenizer,
 )
-from llm_jax.errors import DataError
 
 MIXED = "Ask, then wait: it's 12,500.75 lamps!  It hums…\n\n\tDON'T she'll naïve é 漢字、かな。 <b> x_y ++ "
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llm_jax.errors import CheckpointError, UserError
+from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.training import lock
 from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.lock import DirectoryLock

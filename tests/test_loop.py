@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config, DataConfig, OptimConfig, TrainConfig
-from llm_jax.errors import CheckpointError, DivergedError
-from llm_jax.model_config import ModelConfig
+from llm_jax.base.batch import Batch
+from llm_jax.base.errors import CheckpointError, DivergedError
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.resume import compare_runs, short_run
 from llm_jax.training import loop
 from llm_jax.training.checkpoint import Checkpoints, read_state

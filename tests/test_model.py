@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.errors import DataError, UserError
+from llm_jax.base.errors import DataError, UserError
+from llm_jax.base.tree import Tree, count_parameters, flatten
+from llm_jax.config.model import ModelConfig, RotaryConfig
 from llm_jax.model.attention import attention_weights
 from llm_jax.model.cache import fill_cache
 from llm_jax.model.checks import check_tokens
@@ -21,8 +23,6 @@ from llm_jax.model.decoder import (
     read_out,
 )
 from llm_jax.model.dropout import dropout, hashed_bits
-from llm_jax.model_config import ModelConfig, RotaryConfig
-from llm_jax.tree import Tree, count_parameters, flatten
 
 pytestmark = pytest.mark.compiles
 

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.config import Config, OptimConfig, TrainConfig
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.model.moe import Routing, expert_use, imbalance, mix_experts, route
-from llm_jax.model_config import ModelConfig
 from llm_jax.proof import as_batch
 from llm_jax.training.losses import next_token_loss, token_nats
 from llm_jax.training.step import init_state, train_step
 from llm_jax.training.throughput import flops_per_token
-from llm_jax.tree import Tree
 
 pytestmark = pytest.mark.compiles
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm_jax.compilation import keep_compiled_programs
+from llm_jax.base.compilation import keep_compiled_programs
 from llm_jax.train import train
 from llm_jax.verify import verify
 from tests.test_runs import run_door

@@ -12,7 +12,10 @@ import pytest
 
 import llm_jax
 from llm_jax import materials, origin
-from llm_jax.config import Config, DataConfig, OptimConfig, TrainConfig
+from llm_jax.base.tree import flatten
+from llm_jax.config.load import config_from_dict, to_dict
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.convert import convert
 from llm_jax.data.store import prepare_store
 from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, decode
@@ -21,16 +24,13 @@ from llm_jax.generate import generate
 from llm_jax.inside import find_subject
 from llm_jax.interop.families import read_model_config
 from llm_jax.model.decoder import init_params
-from llm_jax.model_config import ModelConfig
 from llm_jax.replay import replay
 from llm_jax.report import report
 from llm_jax.resume import compare_runs, short_run
-from llm_jax.settings import config_from_dict, to_dict
 from llm_jax.train import train
 from llm_jax.training.checkpoint import Checkpoints, read_about, read_state
 from llm_jax.training.integrity import checksums
 from llm_jax.training.loop import start_state
-from llm_jax.tree import flatten
 from tests.test_families import LLAMA
 from tests.test_runs import metrics_of, run_door
 from tests.test_start_tokens import START, byte_tokenizer

@@ -8,11 +8,11 @@ import pytest
 
 import llm_jax
 from llm_jax import command, origin
-from llm_jax.config import Config, DataConfig, TrainConfig
-from llm_jax.model_config import ModelConfig
+from llm_jax.base.process import seconds_since_start
+from llm_jax.config.load import read_config
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.prepare import prepare
-from llm_jax.process import seconds_since_start
-from llm_jax.settings import read_config
 from llm_jax.timing import planned_config
 from llm_jax.train import train
 from llm_jax.training.step import evaluated_params

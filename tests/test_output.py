@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax.strict_json import dumps
-from llm_jax.terminal import console, visible
+from llm_jax.base.strict_json import dumps
+from llm_jax.base.terminal import console, visible
 
 STEERING = "\x1b[2J\x9b1m\x07\x08\r\u202eevil\u2066"
 
@@ -19,7 +19,7 @@ DOOR = """
 import sys
 from pathlib import Path
 from llm_jax import command
-from llm_jax.terminal import console, remark, say, say_json, write
+from llm_jax.base.terminal import console, remark, say, say_json, write
 def door(out: Path, /, *, text: str = "plain", streamed: int = 0) -> None:
     "A door."
     for line in range(3000):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_jax.config import DataConfig
+from llm_jax.config.run import DataConfig
 from llm_jax.data import overlap
 from llm_jax.data.overlap import repeated_sequences, shared_sequences, verbatim_share
 from llm_jax.data.store import prepare_store

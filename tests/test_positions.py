@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llm_jax.config.model import ModelConfig, RotaryConfig
 from llm_jax.model.attention import sight
 from llm_jax.model.positions import frequencies, rotate, rotation, sinusoidal_table
-from llm_jax.model_config import ModelConfig, RotaryConfig
 
 
 def test_sinusoidal_table_has_sines_in_even_and_cosines_in_odd_columns() -> None:

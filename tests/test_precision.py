@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config, OptimConfig, TrainConfig
-from llm_jax.errors import CheckpointError
+from llm_jax.base.batch import Batch
+from llm_jax.base.errors import CheckpointError
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import init_params
-from llm_jax.model_config import ModelConfig
 from llm_jax.training.checkpoint import Checkpoints, read_params
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.precision import rounded

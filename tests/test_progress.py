@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llm_jax import running
-from llm_jax.config import Config, TrainConfig
+from llm_jax.config.run import Config, TrainConfig
 from llm_jax.training import loop, progress
 from llm_jax.training.observers import Guard
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.adapter_config import adapter_fields, read_adapter_config
 from llm_jax.interop.families import FAMILIES, config_fields, read_model_config
 from llm_jax.interop.fields import passed_over

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from llm_jax import rerun
-from llm_jax.batch import Batch
-from llm_jax.config import Config
+from llm_jax.base.batch import Batch
+from llm_jax.config.load import config_from_dict
+from llm_jax.config.run import Config
 from llm_jax.convert import convert
 from llm_jax.data.tokenizers import ByteTokenizer, decode
 from llm_jax.replay import replay
-from llm_jax.settings import config_from_dict
 from llm_jax.train import train
 from llm_jax.training.checkpoint import Checkpoints, read_about, read_before
 from llm_jax.training.record import mean_loss

@@ -16,13 +16,13 @@ import pytest
 
 import llm_jax
 from llm_jax import command
-from llm_jax.config import SamplingConfig
+from llm_jax.base.errors import UserError
+from llm_jax.base.process import seconds_since_start
+from llm_jax.config.run import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.data.tokenizers import ByteTokenizer
-from llm_jax.errors import UserError
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
-from llm_jax.process import seconds_since_start
 from llm_jax.resume import last_logged_step
 from llm_jax.steering import Speculation
 from llm_jax.train import train
@@ -91,9 +91,8 @@ def test_the_last_line_is_json_and_floors_stand_beside_the_loss(
 
 
 def test_seconds_since_start_count_the_interpreters_own_start() -> None:
-    program = (
-        "import time; time.sleep(0.3); from llm_jax.process import seconds_since_start as age; print(age())"
-    )
+    program = "from llm_jax.base.process import seconds_since_start as age; "
+    program = f"import time; time.sleep(0.3); {program}print(age())"
     before = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 0.3 <= float(done.stdout) <= time.monotonic() - before + 0.02  # The kernel counts in 10 ms.

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config, OptimConfig, TrainConfig
-from llm_jax.model_config import ModelConfig
+from llm_jax.base.batch import Batch
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.training.optimizer import make_horizon, make_schedule
 from llm_jax.training.step import init_state, run_steps
 

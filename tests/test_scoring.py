@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from llm_jax import command
-from llm_jax.batch import Batch
-from llm_jax.config import Config, SamplingConfig, TrainConfig
+from llm_jax.base.batch import Batch
+from llm_jax.base.errors import DataError, UserError
+from llm_jax.config.load import to_dict
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, SamplingConfig, TrainConfig
 from llm_jax.data.batches import Prompted, scoring_batch, scoring_rows
 from llm_jax.data.tokenizers import ByteTokenizer
-from llm_jax.errors import DataError, UserError
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.harness import harness
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.model.decoder import forward, init_params
-from llm_jax.model_config import ModelConfig
 from llm_jax.scoring import encode_pair, score_tokens
-from llm_jax.settings import to_dict
 from llm_jax.trained import Trained
 from llm_jax.training.losses import score_targets, token_nats
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import sentencepiece
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.sentencepiece_model import read_sentencepiece, sentencepiece_content
 from llm_jax.data.tokenizers import decode
-from llm_jax.errors import DataError
 from llm_jax.interop.tokenizer_files import read_directory_tokenizer
 from tests.conftest import ROOT
 

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llm_jax.config import SamplingConfig
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.data.batches import power_of_two
-from llm_jax.errors import UserError
 from llm_jax.inference import speculative
 from llm_jax.inference.decode import lay_out
 from llm_jax.inference.proposers import Draft, PromptLookup
 from llm_jax.inference.sampling import probabilities, sample
 from llm_jax.inference.speculative import Text, chances, decide, speculate_tokens
 from llm_jax.model.decoder import forward, init_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree
 from tests.test_inference import generate
 
 pytestmark = pytest.mark.compiles

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.training import step_files
 from llm_jax.training.checkpoint import Checkpoints, read_about, read_before, read_restored, verify_steps
 from llm_jax.training.step_files import saved_steps

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.corpora import read_corpus
-from llm_jax.errors import DataError
 
 
 def read(path: Path, errors: str = "strict") -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ import tokenizers as library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.bpe import train_bpe
 from llm_jax.data.compact import compact
 from llm_jax.data.file_tokenizer import FileTokenizer
@@ -24,7 +25,6 @@ from llm_jax.data.tokenizers import (
     named_tokenizer,
     trained_tokenizer,
 )
-from llm_jax.errors import DataError
 from tests.test_file_tokenizer import KINDS as FILES
 from tests.test_file_tokenizer import SAMPLE
 from tests.test_gguf_tokenizer import gguf_metadata, sentencepiece_metadata

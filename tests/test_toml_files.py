@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import settings
-from llm_jax.config import Config
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
+from llm_jax.config import load
+from llm_jax.config.run import Config
 
 GOOD = "[model]\nd_model = 64\n"
 # Content -> what the line must say.
@@ -27,17 +27,17 @@ def test_a_bad_file_is_refused_by_name(name: str, tmp_path: Path) -> None:
     content, said = BAD_FILES[name]
     (tmp_path / "x.toml").write_bytes(content)
     with pytest.raises(UserError) as refusal:
-        settings.read_config([tmp_path / "x.toml"])
+        load.read_config([tmp_path / "x.toml"])
     assert said in str(refusal.value)
 
 
 def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
-    assert settings.read_config([tmp_path / "x.toml"]) == Config()
+    assert load.read_config([tmp_path / "x.toml"]) == Config()
 
 
 @pytest.mark.parametrize("option", ["model.d_model", "train.steps", "train.seed", "data.compact_min_count"])
 @pytest.mark.parametrize("value", ["9" * 30, "-" + "9" * 30, "1" * 5000])
 def test_a_number_beyond_any_machine_is_refused(option: str, value: str) -> None:
     with pytest.raises(UserError, match=r"must be below 2\*\*"):
-        settings.read_config([], [f"--{option}={value}"])
+        load.read_config([], [f"--{option}={value}"])

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config, OptimConfig, TrainConfig
+from llm_jax.base.batch import Batch
+from llm_jax.base.tree import Tree, flatten
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import forward, init_params
-from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import cross_entropy, head_nats, next_token_loss, token_nats, weighted_sum
 from llm_jax.training.optimizer import decay_mask, make_horizon, make_optimizer, make_schedule, scale_by_adam
 from llm_jax.training.step import (
@@ -24,7 +25,6 @@ from llm_jax.training.step import (
     train_step,
     train_steps,
 )
-from llm_jax.tree import Tree, flatten
 
 pytestmark = pytest.mark.compiles
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_jax.config import DataConfig
+from llm_jax.base.errors import DataError
+from llm_jax.config.run import DataConfig
 from llm_jax.data import unfinished
 from llm_jax.data.download import CHUNK, Source, download
 from llm_jax.data.store import Store, open_store, prepare_store
-from llm_jax.errors import DataError
 from llm_jax.evaluation.baselines import cached_floors, ngram_floors
 
 CONTENT = bytes(range(256)) * (5 * CHUNK // 256)

@@ -15,7 +15,7 @@ import jax
 import pytest
 
 import llm_jax
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.training import step_files, step_folder
 from llm_jax.training.checkpoint import (
     Checkpoints,

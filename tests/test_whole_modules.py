@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import llm_jax
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.adapters import merge_adapter
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.huggingface_directory import open_directory

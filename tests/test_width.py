@@ -10,15 +10,15 @@ import optax
 import pytest
 
 from llm_jax import coordinates
-from llm_jax.config import Config, OptimConfig, TrainConfig
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import flatten, unflatten
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model.layers import Head, bias_init, embedding_init, kernel_init
-from llm_jax.model_config import ModelConfig
 from llm_jax.training.muon import is_muons
 from llm_jax.training.optimizer import make_horizon, make_optimizer, rate_factors
 from llm_jax.training.step import abstract_state
-from llm_jax.tree import flatten, unflatten
 
 pytestmark = pytest.mark.compiles
 

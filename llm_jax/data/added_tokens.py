@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.errors import DataError
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.batch import Batch
-from llm_jax.errors import DataError
+from llm_jax.base.batch import Batch
+from llm_jax.base.errors import DataError
 
 _NARROWEST = 16  # tokens of a window to score; each width is compiled, and narrower ones would save no time
 

@@ -2,9 +2,9 @@
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.libraries import call_on_text, shown
 from llm_jax.data.tokenizers import RankTokenizer, trained_tokenizer, utf8
-from llm_jax.errors import DataError
 
 # Words with the space before them, numbers, punctuation, white space: no piece crosses these borders.
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_jax.errors import DataError
+from llm_jax.base.errors import DataError
 
 MOST_TEMPLATE = 1 << 18  # characters; the longest of the known models' templates have some 30,000
 _MOST_WORD = 200  # characters of a token

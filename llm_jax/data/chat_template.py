@@ -19,8 +19,8 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.traced_text import Traced
-from llm_jax.errors import DataError
 
 _SECONDS = 1.0  # of processor time, and as much again for each million characters of messages
 _WAITED = 20  # times as long is waited at most where other work takes the processor

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.tokenizers import RankTokenizer
-from llm_jax.errors import DataError
 
 
 class CompactTokenizer:

@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from llm_jax.base.errors import UserError
 from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.chat_template import render
 from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.data.traced_text import ANSWER, TEMPLATE, runs
-from llm_jax.errors import UserError
 
 Message = Mapping[str, str]  # "role" (system, user or assistant) and "content"
 

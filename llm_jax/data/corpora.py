@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.download import Source, download
 from llm_jax.data.text_files import read_file, read_folder
-from llm_jax.errors import DataError
 
 EMBEDDED = "sales_handbook"
 DOWNLOADS = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.bpe import BYTE_OF_LETTER, PATTERN
 from llm_jax.data.file_tokenizer import BYTE_PIECE, FileTokenizer
 from llm_jax.data.gguf_tokenizer import (
@@ -22,7 +23,6 @@ from llm_jax.data.gguf_tokenizer import (
     gguf_tokenizer_json,
 )
 from llm_jax.data.start_tokens import tokens_around
-from llm_jax.errors import DataError
 
 # How the files of Llama 3 and Qwen write their cuts; llama.cpp leaves the long s after an apostrophe alone.
 _OTHER_WORDS = {

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.store import Store, fingerprint_of, open_store
-from llm_jax.errors import DataError
 
 
 def find_store(prepared: Path, tokenizer: str, fingerprint: str) -> Store | None:

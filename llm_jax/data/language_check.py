@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.added_tokens import token_names
 from llm_jax.data.chat_format import ChatFormat
 from llm_jax.data.chat_template import render
 from llm_jax.data.conversation import split_at_markers
 from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.traced_text import TEMPLATE, runs
-from llm_jax.errors import DataError
 
 _LIKELY = re.compile(r"<[|｜][^\s<>|｜]+[|｜]>")  # nobody writes so but for a marker
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from rich.progress import Progress
 
-from llm_jax.errors import DataError
-from llm_jax.terminal import console
+from llm_jax.base.errors import DataError
+from llm_jax.base.terminal import console
 
 Given = TypeVar("Given")
 LONG = 1 << 17  # characters from which a call may take a noticeable part of a second

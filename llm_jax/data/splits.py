@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from llm_jax.config import DataConfig
+from llm_jax.config.run import DataConfig
 from llm_jax.data.bpe import train_bpe
 from llm_jax.data.compact import compact
 from llm_jax.data.text_bytes import Encoded, encode_sized, own_sizes

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llm_jax.errors import DataError
+from llm_jax.base.errors import DataError
 
 SUFFIXES = (".txt", ".md", ".text", ".rst", ".gz")
 _OTHER = f"not {' '.join(SUFFIXES)}"

@@ -8,11 +8,11 @@ its two halves are those into which it falls when it is made alone, since nothin
 from collections.abc import Mapping
 from typing import Any
 
+from llm_jax.base.errors import DataError
 from llm_jax.data.bpe import BYTE_OF_LETTER, PATTERN
 from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.file_tokenizer import BYTE_PIECES, FileTokenizer
 from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer, RankTokenizer, Tokenizer
-from llm_jax.errors import DataError
 
 _LETTERS = {byte: letter for letter, byte in BYTE_OF_LETTER.items()}
 _CASES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"

@@ -20,8 +20,8 @@ import numpy as np
 import tiktoken
 from tiktoken.load import check_hash
 
+from llm_jax.base.errors import DataError, UserError
 from llm_jax.data.libraries import call_library, call_on_text, shown
-from llm_jax.errors import DataError, UserError
 
 CL100K_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_jax import strict_json
+from llm_jax.base import strict_json
 from llm_jax.data.unfinished import remove_left, write_whole
 
 NAMES = ("uniform", "unigram", "bigram", "trigram")

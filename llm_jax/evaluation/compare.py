@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_jax.errors import DataError
+from llm_jax.base.errors import DataError
 
 BLOCK_BYTES = 256
 

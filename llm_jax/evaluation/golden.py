@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_jax.errors import DataError
+from llm_jax.base.errors import DataError
 
 Arrays = dict[str, np.ndarray]
 _PLAIN = ("hyper", "lr", "tokens", "logits0", "loss0", "losses", "greedy_prompt", "greedy")

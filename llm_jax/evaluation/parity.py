@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.errors import DataError
+from llm_jax.base.errors import DataError
 from llm_jax.evaluation.golden import Arrays, group
 from llm_jax.evaluation.kinks import Followed, Program, Wanted, follow
 

@@ -17,16 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax.config import SamplingConfig
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.data.batches import power_of_two
-from llm_jax.errors import UserError
 from llm_jax.inference.sampling import log_probs, sample
 from llm_jax.model.cache import KVCache, fill_cache
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import hidden_states, logits, unstack_blocks
 from llm_jax.model.dropout import KEY_KIND
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree
 
 MOST_A_CALL = 32  # tokens of each row
 _SECONDS_A_CALL = 0.05  # calls grow while they are shorter: a reader sees no bursts

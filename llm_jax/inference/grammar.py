@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from llm_jax.base.errors import UserError
+from llm_jax.config.rules import require
 from llm_jax.data.tokenizers import Tokenizer
-from llm_jax.errors import UserError
-from llm_jax.rules import require
 
 # JSON as it is mostly written. Free white space would let a model write nothing but that.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

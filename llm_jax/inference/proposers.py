@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from llm_jax.config import SamplingConfig
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.inference.decode import prefill
 from llm_jax.inference.sampling import probabilities
 from llm_jax.inference.speculative import Text
 from llm_jax.model.cache import KVCache
 from llm_jax.model.decoder import hidden_states, logits
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree
 
 _LONGEST_MATCH = 3  # tokens; a longer match is a better omen, but rarer
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from llm_jax.config import SamplingConfig
+from llm_jax.config.run import SamplingConfig
 
 
 def sample(

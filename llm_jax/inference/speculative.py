@@ -16,16 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax.config import SamplingConfig
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.data.batches import power_of_two
-from llm_jax.errors import UserError
 from llm_jax.inference.decode import draw, pad_left, prefill, row_keys
 from llm_jax.inference.sampling import probabilities
 from llm_jax.model.cache import KVCache
 from llm_jax.model.checks import check_room
 from llm_jax.model.decoder import hidden_states, logits
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree
 
 
 class Text(NamedTuple):

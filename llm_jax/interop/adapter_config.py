@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.fields import Fields
 from llm_jax.interop.sources import quoted
 

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.config.model import ModelConfig
 from llm_jax.interop.adapter_config import AdapterConfig, adapter_fields, read_adapter_config
 from llm_jax.interop.fields import Fields
 from llm_jax.interop.huggingface import Part, parts, require_fit
 from llm_jax.interop.huggingface_directory import is_there, open_shard, own_file, read_json, read_tensor
 from llm_jax.interop.other_kinds import why_no_adapter, why_no_weights
 from llm_jax.interop.sources import Source, quoted
-from llm_jax.model_config import ModelConfig
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from llm_jax.base.errors import CheckpointError, DataError
 from llm_jax.data.chat_format import NAMED, ChatFormat, read_template
-from llm_jax.errors import CheckpointError, DataError
 from llm_jax.interop.huggingface_directory import own_file
 from llm_jax.interop.sources import quoted
 from llm_jax.interop.tokenizer_files import is_there, named_tokens, optional_json

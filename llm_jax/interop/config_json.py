@@ -4,9 +4,9 @@ import dataclasses
 import math
 from typing import Any
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.config.model import NOT_COMPUTED, ModelConfig, RotaryConfig
 from llm_jax.interop.families import ACTIVATIONS, FAMILIES, read_model_config
-from llm_jax.model_config import NOT_COMPUTED, ModelConfig, RotaryConfig
 
 _CLASSES = {
     "gpt2": "GPT2LMHeadModel",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from llm_jax.errors import CheckpointError, UserError
+from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.interop.sources import quoted
 
 # Fields about training, generation or the file itself: logits do not depend on them.

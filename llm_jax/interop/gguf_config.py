@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.sources import quoted
 
 _SILU = {"hidden_act": "silu"}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.gguf_config import architecture, llama3_scaling, read_config
 from llm_jax.interop.gguf_header import Header, Place, read_header
 from llm_jax.interop.gguf_names import Origin, origins, undo

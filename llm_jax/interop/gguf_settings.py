@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.config.model import ModelConfig
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.gguf_config import llama3_factors, llama3_scaling, read_config
 from llm_jax.interop.gguf_names import origins
-from llm_jax.model_config import ModelConfig
 
 # Hugging Face's model_type -> llama.cpp's architecture.
 _ARCHITECTURES = {

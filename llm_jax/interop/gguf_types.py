@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
 
 # GGML's numbers of the types that are written here.
 F32, F16, Q8_0, BF16 = 0, 1, 8, 30

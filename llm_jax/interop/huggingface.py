@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.base.tree import Tree, flatten, unflatten
+from llm_jax.config.model import ModelConfig
 from llm_jax.model.decoder import abstract_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree, flatten, unflatten
 
 
 class _Tensor(NamedTuple):

@@ -13,7 +13,7 @@ import ml_dtypes  # noqa: F401 - makes bfloat16 known to numpy, as safetensors a
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.other_kinds import why_no_config, why_no_weights, why_quantized
 from llm_jax.interop.sources import Source, quoted
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
 from llm_jax.interop.huggingface import export_tensors, parts
 from llm_jax.interop.state_dict import write_tensors
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree
 
 _SHARD = 2 * 10**9  # bytes, so that one at a time fits beside the model
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 
 MAX_PICKLE_BYTES = 64 << 20
 MAX_STORAGE_BYTES = 64 << 30

@@ -5,7 +5,7 @@ program reads its own words, and is silent about the others.
 from collections.abc import Mapping
 from typing import Any
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.sources import quoted
 
 _APART = ("rope_theta", "partial_rotary_factor")  # stand beside rope_scaling, or in rope_parameters

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from llm_jax.errors import CheckpointError, writing
+from llm_jax.base.errors import CheckpointError, writing
 from llm_jax.interop.other_kinds import why_not_the_tutorials
 from llm_jax.interop.pickle_reader import read_state_dict
 

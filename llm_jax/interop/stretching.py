@@ -5,10 +5,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
+from llm_jax.config.model import RotaryConfig
 from llm_jax.interop.fields import Fields
 from llm_jax.interop.sources import quoted
-from llm_jax.model_config import RotaryConfig
 
 
 def read_rotary(fields: Fields, context: int) -> RotaryConfig:

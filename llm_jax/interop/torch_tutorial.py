@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llm_jax.errors import CheckpointError
-from llm_jax.model_config import NOT_COMPUTED, ModelConfig
-from llm_jax.tree import Tree, flatten, unflatten
+from llm_jax.base.errors import CheckpointError
+from llm_jax.base.tree import Tree, flatten, unflatten
+from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 
 StateDict = dict[str, np.ndarray]
 # What may differ between models of the tutorial's architecture.

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from llm_jax.config.model import ModelConfig
 from llm_jax.model.norms import wide
 from llm_jax.model.positions import Rotation, frequencies, rotation
-from llm_jax.model_config import ModelConfig
 
 
 class Sight(NamedTuple):

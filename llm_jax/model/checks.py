@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax.errors import DataError, UserError
-from llm_jax.model_config import ModelConfig
+from llm_jax.base.errors import DataError, UserError
+from llm_jax.config.model import ModelConfig
 
 
 def check_types(types: Iterable[str], what: str) -> None:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
 from llm_jax.model.attention import Sight, cap, sight
 from llm_jax.model.cache import KVCache
 from llm_jax.model.checks import check_precision
@@ -21,8 +23,6 @@ from llm_jax.model.layers import Block, Head, apply, embedding_init, head_scores
 from llm_jax.model.norms import norm, wide
 from llm_jax.model.positions import sinusoidal_table
 from llm_jax.model.seen import Seen, SeenInBlock
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree
 
 
 def init_params(key: jax.Array, config: ModelConfig) -> Tree:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from llm_jax.model_config import ModelConfig
+from llm_jax.config.model import ModelConfig
 
 Kernel = Callable[..., jax.Array]  # (q_BTNH, k_BTKH, v_BTKH, scale=, window=) -> [B, T, N, H]
 

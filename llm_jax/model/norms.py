@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llm_jax.model_config import ModelConfig
+from llm_jax.config.model import ModelConfig
 
 
 def wide(dtype: jax.typing.DTypeLike) -> jnp.dtype:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax.model_config import RotaryConfig
+from llm_jax.config.model import RotaryConfig
 
 _LONGEST = 10000.0  # 2 pi times this is the longest wavelength, in tokens
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from llm_jax.config import Config
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
+from llm_jax.config.run import Config
 
 _UNITS = {"h": 3600, "m": 60, "s": 1}
 _TOKENS_SEEN_PER_PARAMETER = 0.5  # at least

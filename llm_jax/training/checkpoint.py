@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_jax.errors import CheckpointError
-from llm_jax.terminal import say
+from llm_jax.base.errors import CheckpointError
+from llm_jax.base.terminal import say
+from llm_jax.base.tree import Tree
 from llm_jax.training.lock import DirectoryLock
 from llm_jax.training.step_files import (
     Damaged,
@@ -31,7 +32,6 @@ from llm_jax.training.step_folder import (
     load_step,
     write_step,
 )
-from llm_jax.tree import Tree
 
 
 class Restored(NamedTuple):

@@ -9,8 +9,8 @@ import math
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from llm_jax.config import Config
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
+from llm_jax.config.run import Config
 
 BASE_WIDTH = 128  # of the runs in which the rates were found
 TOKENS_PER_PARAMETER = 20

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from llm_jax.errors import InterruptedAndSaved
-from llm_jax.terminal import tell_at_once
+from llm_jax.base.errors import InterruptedAndSaved
+from llm_jax.base.terminal import tell_at_once
 
 # Ctrl-C; a scheduler or `kill`; a terminal that is closed; Slurm's warning before the time is over.
 _ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")

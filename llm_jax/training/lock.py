@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from llm_jax.errors import CheckpointError, UserError
-from llm_jax.terminal import say
+from llm_jax.base.errors import CheckpointError, UserError
+from llm_jax.base.terminal import say
 
 BEAT = 10.0  # seconds between two touches of a lock file
 STALE = 120.0  # seconds without one after which its process is taken for dead

@@ -10,7 +10,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from llm_jax.tree import Tree
+from llm_jax.base.tree import Tree
 
 _ROOT_MEAN_SQUARE = 0.2  # about that of AdamW's update
 

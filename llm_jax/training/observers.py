@@ -5,7 +5,7 @@ pictures or reports: `Guard` is the one way in which such a thing fails.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from llm_jax import terminal
+from llm_jax.base import terminal
 
 
 class Guard:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from llm_jax.config import OptimConfig
+from llm_jax.base.tree import Tree
+from llm_jax.config.run import OptimConfig
 from llm_jax.training.muon import is_muons, muon_for_kernels
-from llm_jax.tree import Tree
 
 
 class Horizon(NamedTuple):

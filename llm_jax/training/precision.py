@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from llm_jax.model_config import ModelConfig
+from llm_jax.config.model import ModelConfig
 
 
 def with_masters(model: ModelConfig) -> ModelConfig:

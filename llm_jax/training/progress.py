@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from llm_jax import terminal
+from llm_jax.base import terminal
 from llm_jax.training.observers import Guard
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from llm_jax import strict_json
+from llm_jax.base import strict_json
 from llm_jax.training.observers import Guard
 from llm_jax.training.run_files import entry_of, left_out, read_lines, scalars, split_lines
 from llm_jax.training.starts import surroundings

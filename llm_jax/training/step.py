@@ -15,17 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config
+from llm_jax.base.batch import Batch
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config
 from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
 from llm_jax.model.dropout import KEY_KIND
 from llm_jax.model.moe import Use
 from llm_jax.model.norms import wide
-from llm_jax.model_config import ModelConfig
 from llm_jax.training.losses import next_token_loss, next_token_nats, parts_use, pulls_router
 from llm_jax.training.optimizer import Horizon, horizon_at, learning_rate, make_horizon, make_optimizer
 from llm_jax.training.precision import rounded, with_masters
-from llm_jax.tree import Tree
 
 State = dict[str, Any]
 

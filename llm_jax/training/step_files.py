@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llm_jax.errors import CheckpointError, UserError
+from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.training.run_files import read_lines
 
 REJECTED = "rejected-"  # begins the name of a step that was set aside

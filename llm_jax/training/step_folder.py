@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 from llm_jax.model.checks import check_types, first_device
 from llm_jax.training.integrity import checksums, describe, leaf_names
 from llm_jax.training.step_files import (

@@ -12,9 +12,9 @@ from math import prod
 import jax
 import jax.numpy as jnp
 
+from llm_jax.base.tree import flatten
+from llm_jax.config.model import ModelConfig
 from llm_jax.model.decoder import abstract_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import flatten
 
 
 def flops_per_token(config: ModelConfig) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from latex2mathml.converter import convert
 from markupsafe import Markup
 
-from llm_jax.tree import count_parameters
+from llm_jax.base.tree import count_parameters
 from llm_jax.walkthrough.figures import to_svg
 from llm_jax.walkthrough.lesson import Lesson
 from llm_jax.walkthrough.page import render

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
 
 # Readable on white and on black alike: at least 3 : 1 on both (WCAG 2.2, non-text contrast).
 COLOURS = ("#2f81d8", "#d9622b", "#2e9e5b", "#b05cc6", "#a98307", "#d6456b", "#1f9aa5", "#7f7f7f")

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from llm_jax.batch import Batch
-from llm_jax.errors import UserError
+from llm_jax.base.batch import Batch
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import Tree, flatten
+from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 from llm_jax.model.decoder import forward
 from llm_jax.model.seen import Seen
-from llm_jax.model_config import NOT_COMPUTED, ModelConfig
-from llm_jax.tree import Tree, flatten
 
 
 class Movement(NamedTuple):

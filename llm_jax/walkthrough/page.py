@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from llm_jax.errors import writing
+from llm_jax.base.errors import writing
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

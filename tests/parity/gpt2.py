@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from transformers import GPT2Config
 
+from llm_jax.base.tree import Tree
+from llm_jax.config.model import ModelConfig
 from llm_jax.interop.huggingface import import_params
-from llm_jax.model_config import ModelConfig
-from llm_jax.tree import Tree
 
 SWITCHES: dict[str, Any] = {
     "positions": "learned",

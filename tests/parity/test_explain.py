@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from llm_jax.batch import Batch
-from llm_jax.config import Config, TrainConfig
+from llm_jax.base.batch import Batch
+from llm_jax.config.run import Config, TrainConfig
 from llm_jax.data.tokenizers import ByteTokenizer
 from llm_jax.inside import Subject, make_lesson
 from llm_jax.interop.torch_tutorial import import_params, infer_config

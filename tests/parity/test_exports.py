@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from llm_jax import exporting
-from llm_jax.config import SamplingConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.data.bpe import train_bpe
 from llm_jax.data.compact import compact
 from llm_jax.data.tokenizers import (

@@ -14,9 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import llm_jax
 from llm_jax import command
+from llm_jax.base.errors import UserError
 from llm_jax.convert import convert
 from llm_jax.data.bpe import train_reference
-from llm_jax.errors import UserError
 from llm_jax.harness import harness
 from llm_jax.harness_model import asking, run_tasks
 from tests.conftest import ROOT

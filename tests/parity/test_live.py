@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import llm_jax
 from llm_jax import command
-from llm_jax.config import SamplingConfig
+from llm_jax.config.run import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.data.tokenizers import named_tokenizer
 from llm_jax.evaluation.kinks import Wanted, follow

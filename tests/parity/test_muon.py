@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from llm_jax.config import OptimConfig
+from llm_jax.config.run import OptimConfig
 from llm_jax.training.optimizer import make_horizon, make_optimizer
 
 RATE, DECAY, STEPS = 0.01, 0.1, 60

@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from llm_jax.model_config import ModelConfig
-from llm_jax.rules import Seed, Whole, at_least, fractions, require
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.rules import Seed, Whole, at_least, fractions, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

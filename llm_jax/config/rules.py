@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from llm_jax.errors import UserError
+from llm_jax.base.errors import UserError
 
 
 def _whole_number(_: type, tokens: Sequence[cyclopts.Token], bits: int = 31) -> int:

@@ -16,11 +16,11 @@ import cyclopts
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
 
-from llm_jax.config import Config
-from llm_jax.effects import settle
-from llm_jax.errors import UserError
-from llm_jax.terminal import say
-from llm_jax.tree import flatten
+from llm_jax.base.errors import UserError
+from llm_jax.base.terminal import say
+from llm_jax.base.tree import flatten
+from llm_jax.config.effects import settle
+from llm_jax.config.run import Config
 
 Layer = Callable[[App, tuple[str, ...], ArgumentCollection], None]
 _SECTIONS = tuple(f"[{name}]" for name in Config.__dataclass_fields__)

@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from llm_jax.errors import UserError
-from llm_jax.tree import flatten
+from llm_jax.base.errors import UserError
+from llm_jax.base.tree import flatten
 
 Values = Mapping[str, Any]  # setting -> value; "model.rotary.theta", or as the command calls it
 Record = TypeVar("Record", bound=Any)

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from llm_jax.rules import Whole, at_least, fractions, require
+from llm_jax.config.rules import Whole, at_least, fractions, require
 
 # Settings on which logits do not depend, but for rounding: how a model starts, trains and runs.
 _HOW_IT_STARTS = ("initializer", "base_width", "param_dtype")

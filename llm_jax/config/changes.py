@@ -10,8 +10,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from llm_jax.config import Config
-from llm_jax.settings import config_from_dict
+from llm_jax.config.load import config_from_dict
+from llm_jax.config.run import Config
 
 Kind = Literal["free", "future", "fixed"]
 Changes = Mapping[str, Sequence[Any]]  # setting -> (before, after), as JSON values

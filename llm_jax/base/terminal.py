@@ -21,8 +21,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from llm_jax import strict_json
-from llm_jax.errors import INPUT_OUTPUT
+from llm_jax.base import strict_json
+from llm_jax.base.errors import INPUT_OUTPUT
 
 _PATIENCE = 2000  # milliseconds that a reader may keep a run waiting before what it does not read is dropped
 _AT_ONCE = 512  # bytes that a pipe takes without waiting when it says that it takes any

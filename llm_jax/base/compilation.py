@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from llm_jax.checked_programs import check_programs
+from llm_jax.base.checked_programs import check_programs
 
 _LARGEST_CACHE = 2**30  # bytes when a process starts
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
-from llm_jax.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError
 
 Tree = dict[str, Any]
 
