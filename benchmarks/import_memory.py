@@ -27,10 +27,10 @@ from safetensors.numpy import save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from llm_jax.base.tree import flatten
-from llm_jax.data.bpe import BYTE_OF_LETTER
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.huggingface import Part, parts
 from llm_jax.model.decoder import abstract_params
+from llm_jax.tokenization.byte_letters import BYTE_OF_LETTER
 
 SHARD_BYTES = 250e6
 LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_act": "silu", "rms_norm_eps": 1e-5}

@@ -10,8 +10,8 @@ from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
 from llm_jax.base.terminal import remark, say, write
 from llm_jax.config.run import SamplingConfig
-from llm_jax.data.chat_format import ChatFormat
-from llm_jax.data.conversation import Message, conversation_tokens, fit
+from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tokenization.conversation import Message, conversation_tokens, fit
 from llm_jax.trained import Trained
 
 HELP = """\

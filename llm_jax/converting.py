@@ -14,12 +14,6 @@ from llm_jax.base.tree import Tree, count_parameters, flatten
 from llm_jax.config.load import to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
-from llm_jax.data.chat_format import ChatFormat
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json, without_pre
-from llm_jax.data.language_check import check_tokens, require_same_pieces
-from llm_jax.data.start_tokens import Named, tokens_around, with_tokens_around
-from llm_jax.data.tokenizers import ByteTokenizer, Tokenizer, named_tokenizer
 from llm_jax.interop import torch_tutorial
 from llm_jax.interop.adapters import adapter_digest, merge_adapter, read_adapter_fields
 from llm_jax.interop.chat_files import read_directory_chat, read_folder_template, read_gguf_chat
@@ -32,6 +26,14 @@ from llm_jax.interop.sources import Source
 from llm_jax.interop.state_dict import read_state_dict_file
 from llm_jax.interop.tokenizer_files import read_directory_tokenizer, read_vocabulary_file
 from llm_jax.model.decoder import abstract_params
+from llm_jax.tokenization.byte_pair import named_tokenizer
+from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tokenization.from_gguf import gguf_tokenizer_json, without_pre
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.language_check import check_tokens, require_same_pieces
+from llm_jax.tokenization.plain import ByteTokenizer
+from llm_jax.tokenization.protocol import Tokenizer
+from llm_jax.tokenization.start_tokens import Named, tokens_around, with_tokens_around
 from llm_jax.trained import load
 from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.record import versions

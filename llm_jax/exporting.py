@@ -15,12 +15,6 @@ import numpy as np
 
 from llm_jax.base.errors import CheckpointError, DataError, UserError, writing
 from llm_jax.converting import require_equal, shown
-from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
-from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
-from llm_jax.data.gguf_tokenizer_writing import ENDS, composes_accents, gguf_tokenizer
-from llm_jax.data.start_tokens import tokens_around
-from llm_jax.data.tokenizer_json import tokenizer_json
-from llm_jax.data.tokenizers import decode
 from llm_jax.interop import torch_tutorial
 from llm_jax.interop.config_json import write_model_config
 from llm_jax.interop.families import read_model_config
@@ -31,6 +25,12 @@ from llm_jax.interop.huggingface_directory import open_directory
 from llm_jax.interop.huggingface_writing import write_directory
 from llm_jax.interop.sources import Source
 from llm_jax.interop.state_dict import read_state_dict_file, write_state_dict_file
+from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
+from llm_jax.tokenization.from_huggingface import FileTokenizer, read_tokenizer_file
+from llm_jax.tokenization.protocol import decode
+from llm_jax.tokenization.start_tokens import tokens_around
+from llm_jax.tokenization.to_gguf import ENDS, composes_accents, gguf_tokenizer
+from llm_jax.tokenization.to_huggingface import tokenizer_json
 from llm_jax.trained import Trained, load
 
 _PROMPT = 500  # tokens on which a written model's logits are compared

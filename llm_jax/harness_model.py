@@ -27,10 +27,10 @@ from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.terminal import tracked
 from llm_jax.config.run import SamplingConfig
 from llm_jax.data.batches import Prompted
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.tokenizers import fingerprint
 from llm_jax.evaluation.scoring import TokenScores
 from llm_jax.scoring import encode_pair, score_tokens
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.protocol import fingerprint
 from llm_jax.trained import Trained
 from llm_jax.training.integrity import checksums
 

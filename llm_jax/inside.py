@@ -15,11 +15,12 @@ from llm_jax.config.load import config_from_dict, read_config
 from llm_jax.config.run import Config, MovedConfig, SamplingConfig
 from llm_jax.data.batches import OrderStart, batch_at
 from llm_jax.data.corpora import read_corpus
-from llm_jax.data.tokenizers import Tokenizer, decode, tokenizer_from_dict
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import read_out
 from llm_jax.origin import first_state
+from llm_jax.tokenization.from_dict import tokenizer_from_dict
+from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.training.checkpoint import read_about, read_params, read_restored
 from llm_jax.training.losses import token_nats
 from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, train_step

@@ -16,11 +16,9 @@ from llm_jax.config.changes import History, config_at, sequences_before
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.batches import OrderStart, Prompted, batch_at, whole_epochs
-from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.corpora import NAMES, read_corpus
 from llm_jax.data.known_store import find_store
 from llm_jax.data.store import Store, prepare_store
-from llm_jax.data.tokenizers import Tokenizer, tokenizer_from_dict
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise
@@ -33,6 +31,9 @@ from llm_jax.origin import (
     sequences_drawn,
 )
 from llm_jax.scoring import score_tokens, whole_text
+from llm_jax.tokenization.compact import CompactTokenizer
+from llm_jax.tokenization.from_dict import tokenizer_from_dict
+from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.trained import Trained
 
 

@@ -18,8 +18,8 @@ from llm_jax.walkthrough.shades import legend, shade
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from llm_jax.data.tokenizers import Tokenizer
     from llm_jax.rerun import Comparison, Replayed, Target
+    from llm_jax.tokenization.protocol import Tokenizer
 
 _STANDS_OUT = 3.0  # times the median
 

@@ -10,11 +10,11 @@ from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.tree import Tree, count_parameters
 from llm_jax.config.load import config_from_dict, differences
 from llm_jax.config.run import Config, MovedConfig
-from llm_jax.data.compact import CompactTokenizer
 from llm_jax.data.facts import label_facts, store_facts
-from llm_jax.data.tokenizers import Tokenizer, decode, fingerprint
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import abstract_params
+from llm_jax.tokenization.compact import CompactTokenizer
+from llm_jax.tokenization.protocol import Tokenizer, decode, fingerprint
 from llm_jax.trained import Trained, load
 from llm_jax.training.checkpoint import verify_steps
 from llm_jax.training.run_files import read_history, read_lines, read_object

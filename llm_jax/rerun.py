@@ -15,10 +15,10 @@ from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.strict_json import finite
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import MovedConfig
-from llm_jax.data.streaming import StreamDecoder
-from llm_jax.data.tokenizers import Tokenizer, decode
 from llm_jax.materials import Materials, checkpoint_directory, gather_again
 from llm_jax.origin import first_state
+from llm_jax.tokenization.protocol import Tokenizer, decode
+from llm_jax.tokenization.streaming import StreamDecoder
 from llm_jax.training.checkpoint import read_about, read_before
 from llm_jax.training.record import mean_loss
 from llm_jax.training.run_files import read_lines, scalars

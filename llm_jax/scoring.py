@@ -8,10 +8,10 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.data.batches import Prompted, Rows, scoring_batch, scoring_rows
-from llm_jax.data.text_bytes import encode_sized
-from llm_jax.data.tokenizers import Tokenizer
 from llm_jax.evaluation.scoring import TextScore, TokenScores, scores_of_texts
 from llm_jax.model.checks import check_tokens
+from llm_jax.tokenization.protocol import Tokenizer
+from llm_jax.tokenization.text_bytes import encode_sized
 from llm_jax.training.losses import score_targets
 
 BATCH_TOKENS = 4096

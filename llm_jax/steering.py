@@ -9,13 +9,13 @@ import numpy as np
 from llm_jax.base.errors import UserError
 from llm_jax.config.rules import require
 from llm_jax.config.run import SamplingConfig, SteeringConfig
-from llm_jax.data.tokenizers import fingerprint
 from llm_jax.inference.constrained import constrained_tokens
 from llm_jax.inference.decode import Drawn
 from llm_jax.inference.grammar import Constraint, GrammarMasks
 from llm_jax.inference.proposers import Draft, PromptLookup
 from llm_jax.inference.speculative import Proposer, speculate_tokens
 from llm_jax.model.checks import check_room
+from llm_jax.tokenization.protocol import fingerprint
 
 if TYPE_CHECKING:
     from llm_jax.trained import Trained

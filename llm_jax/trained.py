@@ -17,10 +17,6 @@ from llm_jax.base.tree import Tree
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, SamplingConfig
-from llm_jax.data.chat_format import ChatFormat, chat_format_from_dict
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.streaming import StreamDecoder
-from llm_jax.data.tokenizers import RankTokenizer, Tokenizer, tokenizer_from_dict
 from llm_jax.evaluation.scoring import TextScore
 from llm_jax.inference.constrained import ENDED
 from llm_jax.inference.decode import Drawn, generate_rows, lay_out
@@ -30,6 +26,12 @@ from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
 from llm_jax.scoring import score_texts
 from llm_jax.steering import Speculation, check_one_way, constrained, speculated
+from llm_jax.tokenization.byte_pair import RankTokenizer
+from llm_jax.tokenization.chat_format import ChatFormat, chat_format_from_dict
+from llm_jax.tokenization.from_dict import tokenizer_from_dict
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.protocol import Tokenizer
+from llm_jax.tokenization.streaming import StreamDecoder
 from llm_jax.training.checkpoint import read_about, read_params
 
 _forward = jax.jit(forward, static_argnums=1)

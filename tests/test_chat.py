@@ -16,11 +16,11 @@ from llm_jax.chat import chat
 from llm_jax.config.run import SamplingConfig
 from llm_jax.conversing import Conversation, converse, typed_lines
 from llm_jax.convert import convert
-from llm_jax.data.chat_format import ChatFormat
-from llm_jax.data.conversation import conversation_tokens
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.huggingface_writing import write_directory
 from llm_jax.model.decoder import init_params
+from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tokenization.conversation import conversation_tokens
 from llm_jax.trained import Trained
 from tests.test_conversation import CHATML, asked
 from tests.test_families import LLAMA

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.chat_template import render
+from llm_jax.tokenization.chat_template import render
 
 
 def rendered(template: str, *contents: str) -> str:

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_jax.base.errors import DataError, UserError
-from llm_jax.data.chat_format import MOST_TEMPLATE, ChatFormat, chat_format_from_dict, read_template
-from llm_jax.data.chat_template import render
-from llm_jax.data.conversation import Message, conversation_tokens, fit, split_at_markers
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.tokenizers import ByteTokenizer, decode_bytes
-from llm_jax.data.traced_text import TEMPLATE, traced
+from llm_jax.tokenization.chat_format import MOST_TEMPLATE, ChatFormat, chat_format_from_dict, read_template
+from llm_jax.tokenization.chat_template import render
+from llm_jax.tokenization.conversation import Message, conversation_tokens, fit, split_at_markers
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.plain import ByteTokenizer
+from llm_jax.tokenization.protocol import decode_bytes
+from llm_jax.tokenization.traced_text import TEMPLATE, traced
 from tests.test_file_tokenizer import DISGUISED, KINDS, SPECIAL, byte_fallback, byte_level
 
 CHATML = (

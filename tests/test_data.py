@@ -12,21 +12,16 @@ from llm_jax.base.errors import DataError
 from llm_jax.config.run import DataConfig
 from llm_jax.data import download as downloading
 from llm_jax.data.batches import batch_at
-from llm_jax.data.bpe import train_bpe, train_reference
-from llm_jax.data.compact import compact
 from llm_jax.data.corpora import DOWNLOADS
 from llm_jax.data.facts import store_facts
 from llm_jax.data.store import Store, open_store, prepare_store
-from llm_jax.data.streaming import StreamDecoder
-from llm_jax.data.tokenizers import (
-    ByteTokenizer,
-    CharacterTokenizer,
-    Tokenizer,
-    decode,
-    fingerprint,
-    named_tokenizer,
-    tokenizer_from_dict,
-)
+from llm_jax.tokenization.byte_pair import named_tokenizer
+from llm_jax.tokenization.compact import compact
+from llm_jax.tokenization.from_dict import tokenizer_from_dict
+from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
+from llm_jax.tokenization.protocol import Tokenizer, decode, fingerprint
+from llm_jax.tokenization.streaming import StreamDecoder
+from llm_jax.tokenization.train_bpe import train_bpe, train_reference
 from tests.shared_data import SharedData
 
 SAMPLE = "The salesperson said: “it hums when it is cold.” 99 lamps!\n\tnaïve 漢字"

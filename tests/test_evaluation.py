@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from llm_jax.data.batches import Prompted, Rows, scoring_batch, scoring_rows
-from llm_jax.data.tokenizers import named_tokenizer
 from llm_jax.evaluation.baselines import cached_floors, ngram_floors
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.evaluation.scoring import scores_of_texts
+from llm_jax.tokenization.byte_pair import named_tokenizer
 from tests.shared_data import SharedData
 
 

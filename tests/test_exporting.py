@@ -11,12 +11,12 @@ import pytest
 import llm_jax
 from llm_jax import exporting
 from llm_jax.base.tree import flatten
-from llm_jax.data.tokenizers import CharacterTokenizer
 from llm_jax.interop.config_json import write_model_config
 from llm_jax.interop.families import read_model_config
 from llm_jax.interop.gguf_file import open_gguf
 from llm_jax.interop.gguf_writing import rounded
 from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.tokenization.plain import CharacterTokenizer
 from tests.test_convert import byte_level_tokenizer, run_convert
 from tests.test_gguf_writing import MODELS, random_params
 from tests.test_sources import refusal_of

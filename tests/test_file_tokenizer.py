@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.bpe import train_reference
-from llm_jax.data.file_tokenizer import BYTE_PIECES, FileTokenizer, read_tokenizer_file
-from llm_jax.data.streaming import StreamDecoder
-from llm_jax.data.tokenizers import decode, decode_bytes, fingerprint, tokenizer_from_dict
+from llm_jax.tokenization.from_dict import tokenizer_from_dict
+from llm_jax.tokenization.from_huggingface import BYTE_PIECES, FileTokenizer, read_tokenizer_file
+from llm_jax.tokenization.protocol import decode, decode_bytes, fingerprint
+from llm_jax.tokenization.streaming import StreamDecoder
+from llm_jax.tokenization.train_bpe import train_reference
 
 SAMPLE = "The salesperson said: “it hums when it is cold.” 99 lamps!\n\tnaïve 漢字 MASK"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "MASK"]
@@ -239,7 +240,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, name: str) -> Non
 def test_a_panic_of_the_library_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     content = byte_level()
     DAMAGE["a table of replacements"][0](content)
-    monkeypatch.setattr("llm_jax.data.file_tokenizer._kinds", lambda component: ["ByteLevel"])
+    monkeypatch.setattr("llm_jax.tokenization.from_huggingface._kinds", lambda component: ["ByteLevel"])
     with pytest.raises(DataError, match="could not load it: Precompiled"):
         FileTokenizer(content)
 

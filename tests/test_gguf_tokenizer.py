@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.bpe import train_reference
-from llm_jax.data.file_tokenizer import BYTE_PIECES, FileTokenizer
-from llm_jax.data.gguf_tokenizer import CUTS, gguf_tokenizer_json, without_pre
-from llm_jax.data.tokenizers import decode
+from llm_jax.tokenization.from_gguf import CUTS, gguf_tokenizer_json, without_pre
+from llm_jax.tokenization.from_huggingface import BYTE_PIECES, FileTokenizer
+from llm_jax.tokenization.protocol import decode
+from llm_jax.tokenization.train_bpe import train_reference
 from tests.test_file_tokenizer import SAMPLE, TEXT
 
 

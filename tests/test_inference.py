@@ -12,13 +12,14 @@ from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import SamplingConfig
-from llm_jax.data.streaming import StreamDecoder
-from llm_jax.data.tokenizers import ByteTokenizer, decode
 from llm_jax.inference import decode as decoding
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.sampling import keep_likely, penalize, sample
 from llm_jax.inference.text import Continuation, stream_text
 from llm_jax.model.decoder import forward, init_params
+from llm_jax.tokenization.plain import ByteTokenizer
+from llm_jax.tokenization.protocol import decode
+from llm_jax.tokenization.streaming import StreamDecoder
 
 pytestmark = pytest.mark.compiles
 

@@ -13,26 +13,21 @@ from pathlib import Path
 import pytest
 
 from llm_jax.base.errors import DataError
-from llm_jax.data import bpe, tokenizers
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.libraries import LONG, call_on_text, shown
-from llm_jax.data.text_bytes import own_sizes
-from llm_jax.data.tokenizer_json import _CUTS, tokenizer_json
-from llm_jax.data.tokenizers import (
-    RankTokenizer,
-    Tokenizer,
-    decode,
-    named_tokenizer,
-    tokenizer_from_dict,
-    trained_tokenizer,
-)
+from llm_jax.tokenization import byte_pair, train_bpe
+from llm_jax.tokenization.byte_pair import RankTokenizer, named_tokenizer, trained_tokenizer
+from llm_jax.tokenization.from_dict import tokenizer_from_dict
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.libraries import LONG, call_on_text, shown
+from llm_jax.tokenization.protocol import Tokenizer, decode
+from llm_jax.tokenization.text_bytes import own_sizes
+from llm_jax.tokenization.to_huggingface import _CUTS, tokenizer_json
 
 MIXED = "Ask, then wait: it's 12,500.75 lamps!  It hums…\n\n\tDON'T she'll naïve é 漢字、かな。 <b> x_y ++ "
 
 
 @cache
 def trained() -> RankTokenizer:
-    return bpe.train_bpe(MIXED * 3, 300)
+    return train_bpe.train_bpe(MIXED * 3, 300)
 
 
 @cache
@@ -59,8 +54,8 @@ def test_a_long_text_is_cut_only_where_that_changes_no_id(
     ours, words = trained_tokenizer(ranks, pattern.replace(r"\z", "$")), MIXED.split(" ")
     text = " ".join(random.Random(seed).choices(words, k=400)) + "  "
     whole = ours.encode(text)
-    monkeypatch.setattr(tokenizers, "_MOST", 100)
-    assert len(list(tokenizers._parts(text))) > 20
+    monkeypatch.setattr(byte_pair, "_MOST", 100)
+    assert len(list(byte_pair._parts(text))) > 20
     assert ours.encode(text).tolist() == whole.tolist()
     assert ours.encode("x" * 1000).tolist() == trained().encode("x" * 100).tolist() * 10
 
@@ -91,9 +86,9 @@ def test_a_panic_while_a_vocabulary_is_trained_or_loaded_is_an_error(monkeypatch
     sound = trained().to_dict()
     with pytest.raises(DataError, match="could not load it"):
         tokenizer_from_dict(sound | {"pattern": "("})
-    monkeypatch.setattr(bpe.trainers, "BpeTrainer", lambda **_: "none")
+    monkeypatch.setattr(train_bpe.trainers, "BpeTrainer", lambda **_: "none")
     with pytest.raises(DataError, match="could not train on a text of 3 characters"):
-        bpe.train_bpe("abc", 300)
+        train_bpe.train_bpe("abc", 300)
 
 
 def test_ctrl_c_is_heard_while_a_library_works() -> None:
@@ -117,12 +112,12 @@ def test_ctrl_c_is_heard_while_a_library_works() -> None:
 
 
 def test_training_bounds_pieces_and_leaves_words_alone(prose: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths = [len(piece) for piece in bpe.train_reference("a" * 4000 + "\n" * 4000, 273).get_vocab()]
+    lengths = [len(piece) for piece in train_bpe.train_reference("a" * 4000 + "\n" * 4000, 273).get_vocab()]
     assert 500 < max(lengths) <= 1000
     text = prose.read_text() + "漢字" * 400 + "-" * 999 + " " * 999
-    bounded = json.loads(bpe.train_reference(text, 600).to_str())
-    monkeypatch.setattr(bpe, "_LONGEST_PIECE", 10**5)
-    assert json.loads(bpe.train_reference(text, 600).to_str()) == bounded
+    bounded = json.loads(train_bpe.train_reference(text, 600).to_str())
+    monkeypatch.setattr(train_bpe, "_LONGEST_PIECE", 10**5)
+    assert json.loads(train_bpe.train_reference(text, 600).to_str()) == bounded
 
 
 def test_a_bar_on_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from llm_jax import running
 from llm_jax.base.errors import InterruptedAndSaved, UserError
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
-from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, decode
 from llm_jax.inference.decode import row_keys
+from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
+from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.trained import Trained
 from llm_jax.training import loop
 from llm_jax.training.checkpoint import Checkpoints, read_about, saved_steps

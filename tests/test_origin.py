@@ -18,7 +18,6 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.convert import convert
 from llm_jax.data.store import prepare_store
-from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, decode
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
 from llm_jax.inside import find_subject
@@ -27,6 +26,8 @@ from llm_jax.model.decoder import init_params
 from llm_jax.replay import replay
 from llm_jax.report import report
 from llm_jax.resume import compare_runs, short_run
+from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
+from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.train import train
 from llm_jax.training.checkpoint import Checkpoints, read_about, read_state
 from llm_jax.training.integrity import checksums

@@ -16,8 +16,9 @@ from llm_jax.base.batch import Batch
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import Config
 from llm_jax.convert import convert
-from llm_jax.data.tokenizers import ByteTokenizer, decode
 from llm_jax.replay import replay
+from llm_jax.tokenization.plain import ByteTokenizer
+from llm_jax.tokenization.protocol import decode
 from llm_jax.train import train
 from llm_jax.training.checkpoint import Checkpoints, read_about, read_before
 from llm_jax.training.record import mean_loss

@@ -20,11 +20,11 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.process import seconds_since_start
 from llm_jax.config.run import SamplingConfig
 from llm_jax.convert import convert
-from llm_jax.data.tokenizers import ByteTokenizer
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
 from llm_jax.resume import last_logged_step
 from llm_jax.steering import Speculation
+from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.train import train
 from llm_jax.training.checkpoint import read_state
 from llm_jax.training.run_files import read_lines

@@ -15,12 +15,12 @@ from llm_jax.config.load import to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, SamplingConfig, TrainConfig
 from llm_jax.data.batches import Prompted, scoring_batch, scoring_rows
-from llm_jax.data.tokenizers import ByteTokenizer
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.harness import harness
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.scoring import encode_pair, score_tokens
+from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.trained import Trained
 from llm_jax.training.losses import score_targets, token_nats
 

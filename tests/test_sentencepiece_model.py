@@ -9,10 +9,10 @@ import pytest
 import sentencepiece
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.sentencepiece_model import read_sentencepiece, sentencepiece_content
-from llm_jax.data.tokenizers import decode
 from llm_jax.interop.tokenizer_files import read_directory_tokenizer
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.from_sentencepiece import read_sentencepiece, sentencepiece_content
+from llm_jax.tokenization.protocol import decode
 from tests.conftest import ROOT
 
 LINES = [

@@ -15,19 +15,19 @@ from llm_jax.config.load import to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, SamplingConfig, TrainConfig
 from llm_jax.data.batches import batch_at
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
-from llm_jax.data.gguf_tokenizer_writing import gguf_tokenizer
-from llm_jax.data.start_tokens import Named, tokens_around, with_tokens_around
 from llm_jax.data.store import prepare_store
-from llm_jax.data.tokenizer_json import tokenizer_json
-from llm_jax.data.tokenizers import ByteTokenizer
 from llm_jax.evaluation.compare import compare
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inside import Subject, next_batch, text_xray
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import init_params
 from llm_jax.steering import Speculation
+from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.plain import ByteTokenizer
+from llm_jax.tokenization.start_tokens import Named, tokens_around, with_tokens_around
+from llm_jax.tokenization.to_gguf import gguf_tokenizer
+from llm_jax.tokenization.to_huggingface import tokenizer_json
 from llm_jax.trained import Trained
 from tests.test_file_tokenizer import byte_fallback, byte_level
 from tests.test_gguf_tokenizer import gguf_metadata, sentencepiece_metadata

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from llm_jax.base.errors import DataError
-from llm_jax.data import chat_template
-from llm_jax.data.chat_template import render
-from llm_jax.data.traced_text import TEMPLATE, TEXT, runs
+from llm_jax.tokenization import chat_template
+from llm_jax.tokenization.chat_template import render
+from llm_jax.tokenization.traced_text import TEMPLATE, TEXT, runs
 
 GROWING = (
     "{% set n = namespace(v=_) %}{% for i in range(99) %}{% set n.v = # %}{% endfor %}{{ n.v | length }}"

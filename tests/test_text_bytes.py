@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, TrainConfig
-from llm_jax.data.bpe import train_bpe
-from llm_jax.data.compact import compact
-from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.data.store import prepare_store
-from llm_jax.data.text_bytes import encode_sized
-from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer, named_tokenizer, utf8
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import init_params
+from llm_jax.tokenization.byte_pair import named_tokenizer
+from llm_jax.tokenization.compact import compact
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
+from llm_jax.tokenization.protocol import Tokenizer, utf8
+from llm_jax.tokenization.text_bytes import encode_sized
+from llm_jax.tokenization.train_bpe import train_bpe
 from llm_jax.trained import Trained
 from tests.test_file_tokenizer import SAMPLE, byte_fallback, byte_level, unigram
 

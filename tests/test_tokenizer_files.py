@@ -8,11 +8,11 @@ import pytest
 import tokenizers as library
 
 from llm_jax.base.errors import CheckpointError, DataError
-from llm_jax.data.added_tokens import token_names, with_added_tokens
-from llm_jax.data.chat_format import ChatFormat
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.language_check import check_tokens, require_same_pieces
 from llm_jax.interop.tokenizer_files import named_tokens, read_directory_tokenizer
+from llm_jax.tokenization.added_tokens import token_names, with_added_tokens
+from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.language_check import check_tokens, require_same_pieces
 from tests.test_conversation import CHATML
 from tests.test_file_tokenizer import byte_level, unigram
 

@@ -11,20 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.bpe import train_bpe
-from llm_jax.data.compact import compact
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.gguf_tokenizer import CUTS, gguf_tokenizer_json
-from llm_jax.data.gguf_tokenizer_writing import composes_accents, gguf_tokenizer
-from llm_jax.data.tokenizer_json import tokenizer_json
-from llm_jax.data.tokenizers import (
-    ByteTokenizer,
-    CharacterTokenizer,
-    Tokenizer,
-    decode,
-    named_tokenizer,
-    trained_tokenizer,
-)
+from llm_jax.tokenization.byte_pair import named_tokenizer, trained_tokenizer
+from llm_jax.tokenization.compact import compact
+from llm_jax.tokenization.from_gguf import CUTS, gguf_tokenizer_json
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
+from llm_jax.tokenization.protocol import Tokenizer, decode
+from llm_jax.tokenization.to_gguf import composes_accents, gguf_tokenizer
+from llm_jax.tokenization.to_huggingface import tokenizer_json
+from llm_jax.tokenization.train_bpe import train_bpe
 from tests.test_file_tokenizer import KINDS as FILES
 from tests.test_file_tokenizer import SAMPLE
 from tests.test_gguf_tokenizer import gguf_metadata, sentencepiece_metadata

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from llm_jax.data.traced_text import TEMPLATE, TEXT, Traced, concat, origins, runs, traced
+from llm_jax.tokenization.traced_text import TEMPLATE, TEXT, Traced, concat, origins, runs, traced
 
 # Small letters are the template's, all else is text; so it can be seen whether an origin moved.
 LETTERS = st.text("abß \n-AB\x1c", max_size=12)

@@ -12,10 +12,10 @@ import llm_jax
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.data.tokenizers import ByteTokenizer
 from llm_jax.evaluate import evaluate
 from llm_jax.inference.decode import pad_left
 from llm_jax.model.decoder import abstract_params, forward, init_params
+from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.train import train
 from llm_jax.trained import Trained
 from llm_jax.training.checkpoint import read_params, verify_steps

@@ -5,16 +5,12 @@ from collections.abc import Callable
 import numpy as np
 
 from llm_jax.config.run import DataConfig
-from llm_jax.data.bpe import train_bpe
-from llm_jax.data.compact import compact
-from llm_jax.data.text_bytes import Encoded, encode_sized, own_sizes
-from llm_jax.data.tokenizers import (
-    ByteTokenizer,
-    CharacterTokenizer,
-    RankTokenizer,
-    Tokenizer,
-    named_tokenizer,
-)
+from llm_jax.tokenization.byte_pair import RankTokenizer, named_tokenizer
+from llm_jax.tokenization.compact import compact
+from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
+from llm_jax.tokenization.protocol import Tokenizer
+from llm_jax.tokenization.text_bytes import Encoded, encode_sized, own_sizes
+from llm_jax.tokenization.train_bpe import train_bpe
 
 SPLITS = ("train", "validation")
 

@@ -19,8 +19,9 @@ from llm_jax.config.run import DataConfig
 from llm_jax.data.corpora import Corpus, read_corpus, text_digest
 from llm_jax.data.overlap import verbatim_share
 from llm_jax.data.splits import SPLITS, tokenize
-from llm_jax.data.tokenizers import Tokenizer, decode_bytes, fingerprint, tokenizer_from_dict, utf8
 from llm_jax.data.unfinished import new_folder, remove_left
+from llm_jax.tokenization.from_dict import tokenizer_from_dict
+from llm_jax.tokenization.protocol import Tokenizer, decode_bytes, fingerprint, utf8
 
 VERSION = 3
 _UNFINISHED = ".preparing-"

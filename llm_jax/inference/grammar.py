@@ -12,7 +12,7 @@ import numpy as np
 
 from llm_jax.base.errors import UserError
 from llm_jax.config.rules import require
-from llm_jax.data.tokenizers import Tokenizer
+from llm_jax.tokenization.protocol import Tokenizer
 
 # JSON as it is mostly written. Free white space would let a model write nothing but that.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_jax.base.errors import CheckpointError, DataError
-from llm_jax.data.added_tokens import FLAGS, token_names, with_added_tokens
-from llm_jax.data.file_tokenizer import FileTokenizer, read_tokenizer_file
-from llm_jax.data.sentencepiece_model import read_sentencepiece
-from llm_jax.data.start_tokens import Named, with_tokens_around
 from llm_jax.interop.huggingface_directory import own_file, read_json
 from llm_jax.interop.sources import quoted
+from llm_jax.tokenization.added_tokens import FLAGS, token_names, with_added_tokens
+from llm_jax.tokenization.from_huggingface import FileTokenizer, read_tokenizer_file
+from llm_jax.tokenization.from_sentencepiece import read_sentencepiece
+from llm_jax.tokenization.start_tokens import Named, with_tokens_around
 
 _CONFIG, _MAP, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 _FIRST = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))

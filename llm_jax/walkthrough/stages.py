@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.data import batches, tokenizers
+from llm_jax.data import batches
 from llm_jax.model import attention, decoder, layers, positions
 from llm_jax.model.seen import SeenInBlock
+from llm_jax.tokenization import byte_pair
 from llm_jax.walkthrough.lesson import Lesson
 from llm_jax.walkthrough.source import Code, statement
 
@@ -75,7 +76,7 @@ def _text_to_input(lesson: Lesson) -> list[Stage]:
         Stage(
             "whole_text",
             r"t_1, t_2, \ldots, t_N",
-            [statement(tokenizers.RankTokenizer.encode, "return")],
+            [statement(byte_pair.RankTokenizer.encode, "return")],
             [View("t", ("text",), lesson.text_tokens, columns=first_tokens)],
         ),
         Stage(

@@ -8,11 +8,11 @@ import pytest
 import tokenizers as library
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from llm_jax.data.chat_format import ChatFormat
-from llm_jax.data.conversation import conversation_tokens
-from llm_jax.data.file_tokenizer import FileTokenizer
 from llm_jax.interop.chat_files import read_directory_chat
 from llm_jax.interop.tokenizer_files import read_directory_tokenizer
+from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tokenization.conversation import conversation_tokens
+from llm_jax.tokenization.from_huggingface import FileTokenizer
 from tests.parity.test_tokenizers import TEMPLATES, TURNS
 from tests.test_file_tokenizer import byte_fallback, byte_level, unigram
 

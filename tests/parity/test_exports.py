@@ -10,17 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from llm_jax import exporting
 from llm_jax.config.run import SamplingConfig
-from llm_jax.data.bpe import train_bpe
-from llm_jax.data.compact import compact
-from llm_jax.data.tokenizers import (
-    ByteTokenizer,
-    CharacterTokenizer,
-    Tokenizer,
-    decode,
-    named_tokenizer,
-)
 from llm_jax.inference.decode import generate_tokens, lay_out
 from llm_jax.interop.families import read_model_config
+from llm_jax.tokenization.byte_pair import named_tokenizer
+from llm_jax.tokenization.compact import compact
+from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
+from llm_jax.tokenization.protocol import Tokenizer, decode
+from llm_jax.tokenization.train_bpe import train_bpe
 from llm_jax.trained import Trained
 from tests.conftest import ROOT
 from tests.test_gguf_writing import MODELS, random_params

@@ -16,9 +16,9 @@ import llm_jax
 from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.convert import convert
-from llm_jax.data.bpe import train_reference
 from llm_jax.harness import harness
 from llm_jax.harness_model import asking, run_tasks
+from llm_jax.tokenization.train_bpe import train_reference
 from tests.conftest import ROOT
 from tests.parity.harness_tasks import NAMES, answers, log_likelihoods, run_theirs, write_tasks
 

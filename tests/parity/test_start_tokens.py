@@ -8,7 +8,7 @@ import pytest
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from llm_jax.data.file_tokenizer import read_tokenizer_file
+from llm_jax.tokenization.from_huggingface import read_tokenizer_file
 from tests.test_convert import TEXTS, byte_level_tokenizer
 
 TEMPLATE = processors.TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", 0)])

@@ -16,11 +16,11 @@ from transformers import (
 )
 from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer
 
-from llm_jax.data.bpe import train_reference
-from llm_jax.data.chat_template import render
-from llm_jax.data.file_tokenizer import BYTE_PIECES, FileTokenizer
-from llm_jax.data.gguf_tokenizer import gguf_tokenizer_json
-from llm_jax.data.tokenizers import decode
+from llm_jax.tokenization.chat_template import render
+from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
+from llm_jax.tokenization.from_huggingface import BYTE_PIECES, FileTokenizer
+from llm_jax.tokenization.protocol import decode
+from llm_jax.tokenization.train_bpe import train_reference
 from tests.conftest import ROOT
 from tests.shared_data import SharedData
 

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.bpe import BYTE_OF_LETTER, PATTERN
-from llm_jax.data.compact import CompactTokenizer
-from llm_jax.data.file_tokenizer import BYTE_PIECES, FileTokenizer
-from llm_jax.data.tokenizers import ByteTokenizer, CharacterTokenizer, RankTokenizer, Tokenizer
+from llm_jax.tokenization.byte_letters import BYTE_OF_LETTER
+from llm_jax.tokenization.byte_pair import RankTokenizer
+from llm_jax.tokenization.compact import CompactTokenizer
+from llm_jax.tokenization.from_huggingface import BYTE_PIECES, FileTokenizer
+from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
+from llm_jax.tokenization.protocol import Tokenizer
+from llm_jax.tokenization.train_bpe import PATTERN
 
 _LETTERS = {byte: letter for letter, byte in BYTE_OF_LETTER.items()}
 _CASES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"

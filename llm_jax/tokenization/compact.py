@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.tokenizers import RankTokenizer
+from llm_jax.tokenization.byte_pair import RankTokenizer
 
 
 class CompactTokenizer:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.file_tokenizer import MARKER, FileTokenizer
-from llm_jax.data.gguf_tokenizer import NORMAL, USER_DEFINED, sentencepiece_json
+from llm_jax.tokenization.from_gguf import NORMAL, USER_DEFINED, sentencepiece_json
+from llm_jax.tokenization.from_huggingface import MARKER, FileTokenizer
 
 _MOST_BYTES = 64 << 20
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3

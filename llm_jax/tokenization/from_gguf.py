@@ -10,8 +10,8 @@ from math import isfinite
 from typing import Any
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.bpe import PATTERN
-from llm_jax.data.start_tokens import Named, with_tokens_around
+from llm_jax.tokenization.start_tokens import Named, with_tokens_around
+from llm_jax.tokenization.train_bpe import PATTERN
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 

@@ -26,7 +26,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from llm_jax.data.traced_text import ANSWER, TEMPLATE, Traced, concat, origins, traced
+from llm_jax.tokenization.traced_text import ANSWER, TEMPLATE, Traced, concat, origins, traced
 
 _ROLES = ("system", "user", "assistant")
 _MOST_MEMORY = 512 << 20  # bytes; Python and jinja2 take 40 MB of them

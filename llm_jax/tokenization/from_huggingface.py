@@ -16,10 +16,10 @@ import numpy as np
 import tokenizers
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.bpe import bytes_of_letters
-from llm_jax.data.libraries import LONG, call_library, call_on_text, one_line
-from llm_jax.data.start_tokens import tokens_around
-from llm_jax.data.tokenizers import utf8
+from llm_jax.tokenization.libraries import LONG, call_library, call_on_text, one_line
+from llm_jax.tokenization.protocol import utf8
+from llm_jax.tokenization.start_tokens import tokens_around
+from llm_jax.tokenization.train_bpe import bytes_of_letters
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]

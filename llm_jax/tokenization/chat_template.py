@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.traced_text import Traced
+from llm_jax.tokenization.traced_text import Traced
 
 _SECONDS = 1.0  # of processor time, and as much again for each million characters of messages
 _WAITED = 20  # times as long is waited at most where other work takes the processor
@@ -28,7 +28,7 @@ _DIGITS = bytes.maketrans(b"012", bytes([0, 1, 2]))
 _START = """
 import sys
 sys.path[:] = {path!r}
-from llm_jax.data.template_sandbox import serve
+from llm_jax.tokenization.template_sandbox import serve
 serve()
 """
 

@@ -3,8 +3,10 @@
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.libraries import call_on_text, shown
-from llm_jax.data.tokenizers import RankTokenizer, trained_tokenizer, utf8
+from llm_jax.tokenization.byte_letters import BYTE_OF_LETTER
+from llm_jax.tokenization.byte_pair import RankTokenizer, trained_tokenizer
+from llm_jax.tokenization.libraries import call_on_text, shown
+from llm_jax.tokenization.protocol import utf8
 
 # Words with the space before them, numbers, punctuation, white space: no piece crosses these borders.
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -59,13 +61,3 @@ def bytes_of_letters(piece: str) -> bytes:
     if all(letter in BYTE_OF_LETTER for letter in piece):
         return bytes(BYTE_OF_LETTER[letter] for letter in piece)
     return utf8(piece)
-
-
-def _alphabet() -> dict[str, int]:
-    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {chr(byte): byte for byte in visible} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
-
-
-# GPT-2's spelling of bytes as visible letters.
-BYTE_OF_LETTER = _alphabet()

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.tokenizers import Tokenizer, decode_bytes, utf8
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.protocol import Tokenizer, decode_bytes, utf8
 
 
 class Encoded(NamedTuple):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from llm_jax.base.errors import UserError
-from llm_jax.data.chat_format import ChatFormat
-from llm_jax.data.chat_template import render
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.tokenizers import Tokenizer
-from llm_jax.data.traced_text import ANSWER, TEMPLATE, runs
+from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tokenization.chat_template import render
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.protocol import Tokenizer
+from llm_jax.tokenization.traced_text import ANSWER, TEMPLATE, runs
 
 Message = Mapping[str, str]  # "role" (system, user or assistant) and "content"
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.added_tokens import token_names
-from llm_jax.data.chat_format import ChatFormat
-from llm_jax.data.chat_template import render
-from llm_jax.data.conversation import split_at_markers
-from llm_jax.data.file_tokenizer import FileTokenizer
-from llm_jax.data.traced_text import TEMPLATE, runs
+from llm_jax.tokenization.added_tokens import token_names
+from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tokenization.chat_template import render
+from llm_jax.tokenization.conversation import split_at_markers
+from llm_jax.tokenization.from_huggingface import FileTokenizer
+from llm_jax.tokenization.traced_text import TEMPLATE, runs
 
 _LIKELY = re.compile(r"<[|｜][^\s<>|｜]+[|｜]>")  # nobody writes so but for a marker
 

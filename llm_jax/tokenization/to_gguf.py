@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.bpe import BYTE_OF_LETTER, PATTERN
-from llm_jax.data.file_tokenizer import BYTE_PIECE, FileTokenizer
-from llm_jax.data.gguf_tokenizer import (
+from llm_jax.tokenization.byte_letters import BYTE_OF_LETTER
+from llm_jax.tokenization.from_gguf import (
     BYTE,
     CONTROL,
     CUTS,
@@ -22,7 +21,9 @@ from llm_jax.data.gguf_tokenizer import (
     WHOLE_WORDS,
     gguf_tokenizer_json,
 )
-from llm_jax.data.start_tokens import tokens_around
+from llm_jax.tokenization.from_huggingface import BYTE_PIECE, FileTokenizer
+from llm_jax.tokenization.start_tokens import tokens_around
+from llm_jax.tokenization.train_bpe import PATTERN
 
 # How the files of Llama 3 and Qwen write their cuts; llama.cpp leaves the long s after an apostrophe alone.
 _OTHER_WORDS = {

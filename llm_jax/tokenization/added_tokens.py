@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.file_tokenizer import FileTokenizer
+from llm_jax.tokenization.from_huggingface import FileTokenizer
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 

@@ -2,7 +2,7 @@
 
 import codecs
 
-from llm_jax.data.tokenizers import Tokenizer
+from llm_jax.tokenization.protocol import Tokenizer
 
 
 class StreamDecoder:
