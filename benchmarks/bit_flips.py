@@ -22,9 +22,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from llm_jax.base.errors import CheckpointError
+from llm_jax.checkpoints.reader import read_about, read_state
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig
-from llm_jax.training.checkpoint import Checkpoints, read_about, read_state
 from llm_jax.training.step import init_state
 
 

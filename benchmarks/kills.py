@@ -94,7 +94,7 @@ def main() -> None:
             _, errors = process.communicate()
             if process.returncode != -signal.SIGKILL:
                 raise SystemExit(f"kill {kill}: the run ended before, give more --steps: {errors[-300:]}")
-            in_a_save = any((run / "checkpoints").glob("*orbax-checkpoint-tmp*"))
+            in_a_save = any((run / "checkpoints").glob("*.tmp*"))
             stepped = committed(run) > saved_before or last_logged_step(run) > saved_before
             stages["in a save" if in_a_save else "between steps" if stepped else "before a step"] += 1
             lost.append(max(0, last_logged_step(run) - committed(run)))

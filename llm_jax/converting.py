@@ -11,6 +11,8 @@ import numpy as np
 from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.terminal import remark, tracked
 from llm_jax.base.tree import Tree, count_parameters, flatten
+from llm_jax.checkpoints.step_files import checkpoint_directory
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
@@ -35,7 +37,6 @@ from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.tokenization.start_tokens import Named, tokens_around, with_tokens_around
 from llm_jax.trained import load
-from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.record import versions
 
 _Item = TypeVar("_Item")
@@ -187,7 +188,7 @@ def _save(
         about["chat"] = chat.to_dict()
     if adapter is not None:
         about["adapter"] = {"name": adapter.resolve().name, "sha256": adapter_digest(adapter)}
-    with Checkpoints(out / "checkpoints", keep=2, about=about) as checkpoints:
+    with Checkpoints(checkpoint_directory(out), keep=2, about=about) as checkpoints:
         # device_put takes aligned memory of a CPU as it is; jnp.asarray would copy it.
         checkpoints.save(0, {"params": jax.device_put(params)}, metrics={}, score=None)
 

@@ -14,12 +14,12 @@ import numpy as np
 from rich.table import Table
 
 from llm_jax.base.batch import Batch
+from llm_jax.base.devices import first_device
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import console, say, say_json
 from llm_jax.config.load import read_config
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig
-from llm_jax.model.checks import first_device
 from llm_jax.training.precision import rounded
 from llm_jax.training.step import init_state, train_step
 from llm_jax.walkthrough.lesson import look

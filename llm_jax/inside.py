@@ -11,6 +11,8 @@ import numpy as np
 from llm_jax import command, materials
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import DataError
+from llm_jax.checkpoints.reader import read_about, read_params, read_restored
+from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict, read_config
 from llm_jax.config.run import Config, MovedConfig, SamplingConfig
 from llm_jax.data.batches import OrderStart, batch_at
@@ -21,7 +23,6 @@ from llm_jax.model.decoder import read_out
 from llm_jax.origin import first_state
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer, decode
-from llm_jax.training.checkpoint import read_about, read_params, read_restored
 from llm_jax.training.losses import token_nats
 from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, train_step
 from llm_jax.walkthrough import passages
@@ -67,7 +68,7 @@ def find_subject(
         config = Config() if source is None else read_config([source], below=command.INHERITED)
         material = materials.gather(materials.moved_to(config, moved), report)
         return _subject(material, first_state(material.config, material.origin), None)
-    directory = materials.checkpoint_directory(source)
+    directory = checkpoint_directory(source)
     about = read_about(directory)
     config = config_from_dict(about["config"], str(source))
     if about["data_fingerprint"] is None:

@@ -217,11 +217,6 @@ def moved_to(config: Config, moved: MovedConfig) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
 
 
-def checkpoint_directory(run: Path) -> Path:
-    """Where a run keeps its checkpoints."""
-    return run / "checkpoints"
-
-
 def score_text(model: Trained, path: Path) -> Score:
     """The score over a text file or folder, as `Trained.score` gives it.
 

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_jax.base.devices import first_device
 from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.tree import flatten
+from llm_jax.checkpoints.reader import read_about, read_digest, read_params
+from llm_jax.checkpoints.step_files import checkpoint_directory, saved_steps
 from llm_jax.config.changes import sequences_before
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 from llm_jax.config.run import Config
-from llm_jax.model.checks import first_device
 from llm_jax.model.decoder import abstract_params
-from llm_jax.training.checkpoint import read_about, read_digest, read_params
 from llm_jax.training.precision import with_masters
 from llm_jax.training.step import State, abstract_state, init_state, state_from
-from llm_jax.training.step_files import saved_steps
 
 # A run's own choice; all other settings of the model are what its weights mean.
 _FREE = NOT_COMPUTED | {"context_length"}
@@ -54,9 +54,11 @@ def find_origin(init_from: str, run: Path) -> Origin:
     Raises:
         CheckpointError: there is no model, or it is damaged.
     """
-    if saved_steps(_checkpoints(run)) and (known := recorded_origin(read_about(_checkpoints(run)))):
+    if saved_steps(checkpoint_directory(run)) and (
+        known := recorded_origin(read_about(checkpoint_directory(run)))
+    ):
         return known
-    directory = _checkpoints(Path(init_from))
+    directory = checkpoint_directory(Path(init_from))
     if not saved_steps(directory):
         raise CheckpointError(
             f"init_from ({init_from}) must be a run directory, or one that `convert import` made, "
@@ -87,7 +89,7 @@ def sequences_drawn(init_from: str, step: int) -> tuple[int, str | None]:
     Raises:
         CheckpointError: there is no such step, or it is damaged.
     """
-    directory = _checkpoints(Path(init_from))
+    directory = checkpoint_directory(Path(init_from))
     about = read_about(directory, step)
     if about["data_fingerprint"] is None:
         return 0, None
@@ -131,7 +133,7 @@ def require_same_model(model: ModelConfig, origin: Origin) -> None:
 
 def require_same_weights(init_from: str, origin: Origin) -> None:
     """CheckpointError where a directory does not hold the weights that a run began with."""
-    if read_digest(_checkpoints(Path(init_from)), origin.part, origin.step) != origin.digest:
+    if read_digest(checkpoint_directory(Path(init_from)), origin.part, origin.step) != origin.digest:
         raise CheckpointError(
             f"{init_from} must hold the weights that the run began with, but step {origin.step} of it has "
             "others"
@@ -149,11 +151,7 @@ def first_state(config: Config, origin: Origin | None) -> State:
     if origin is None:
         return init_state(config)
     require_same_weights(config.train.init_from, origin)
-    directory, step = _checkpoints(Path(config.train.init_from)), origin.step
+    directory, step = checkpoint_directory(Path(config.train.init_from)), origin.step
     masters = abstract_params(with_masters(config.model))
     params, _ = read_params(directory, masters, name=origin.part, step=step)
     return state_from(config, params)
-
-
-def _checkpoints(directory: Path) -> Path:
-    return directory / "checkpoints"

@@ -11,9 +11,9 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from llm_jax import materials
+from llm_jax.base.devices import first_device
 from llm_jax.base.errors import UserError
 from llm_jax.config.run import Config
-from llm_jax.model.checks import first_device
 from llm_jax.training.loop import is_logged
 from llm_jax.training.program import module_name, read_program
 from llm_jax.training.step import init_state, lower_steps, step_arguments

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple, TypeGuard
 
 from llm_jax import continuing, materials
 from llm_jax.base.errors import CheckpointError, UserError
+from llm_jax.base.json_lines import read_history, read_lines, read_object
 from llm_jax.base.tree import Tree, count_parameters
+from llm_jax.checkpoints.reader import verify_steps
+from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict, differences
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.facts import label_facts, store_facts
@@ -16,8 +19,6 @@ from llm_jax.model.decoder import abstract_params
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode, fingerprint
 from llm_jax.trained import Trained, load
-from llm_jax.training.checkpoint import verify_steps
-from llm_jax.training.run_files import read_history, read_lines, read_object
 from llm_jax.walkthrough.curves import Picture
 from llm_jax.walkthrough.figures import write_png
 from llm_jax.walkthrough.page import write_page
@@ -85,7 +86,7 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
     recorded, texts = read_object(run / "environment.json"), samples(run, missing.append)
     default = Config() if model is None else materials.with_vocabulary(Config(), model.tokenizer)
     go_on()
-    checkpoints = verify_steps(materials.checkpoint_directory(run))
+    checkpoints = verify_steps(checkpoint_directory(run))
     go_on()
     passage = _passage(model, material) if model and material else []
     go_on()

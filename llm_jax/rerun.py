@@ -12,16 +12,17 @@ import numpy as np
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import CheckpointError, UserError
+from llm_jax.base.json_lines import read_lines, scalars
 from llm_jax.base.strict_json import finite
+from llm_jax.checkpoints.reader import read_about, read_before
+from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import MovedConfig
-from llm_jax.materials import Materials, checkpoint_directory, gather_again
+from llm_jax.materials import Materials, gather_again
 from llm_jax.origin import first_state
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.tokenization.streaming import StreamDecoder
-from llm_jax.training.checkpoint import read_about, read_before
 from llm_jax.training.record import mean_loss
-from llm_jax.training.run_files import read_lines, scalars
 from llm_jax.training.step import abstract_state, step_nats, train_step
 
 _CONTEXT = 12  # tokens shown before a target

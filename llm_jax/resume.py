@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from llm_jax.base.errors import CheckpointError
+from llm_jax.base.json_lines import read_lines
+from llm_jax.checkpoints.step_files import checkpoint_directory, saved_steps
 from llm_jax.config.effects import unmet, values_of
 from llm_jax.config.run import Config
-from llm_jax.training.run_files import read_lines
-from llm_jax.training.step_files import saved_steps
 
 
 def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
     process.send_signal(signal.SIGKILL)
     process.communicate()
     killed_after = last_logged_step(killed.train.run)
-    resumed_at = max(saved_steps(killed.train.run / "checkpoints"))
+    resumed_at = max(saved_steps(checkpoint_directory(killed.train.run)))
     if process.returncode != -signal.SIGKILL or resumed_at >= config.train.steps:
         raise CheckpointError(
             f"the run was to be killed after step {kill_after}, but ended before; give more steps"
@@ -103,10 +103,10 @@ def differences(straight: Config, killed: Config) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from llm_jax.training.checkpoint import read_state
-    from llm_jax.training.integrity import leaf_names
+    from llm_jax.checkpoints.checksums import leaf_names
+    from llm_jax.checkpoints.reader import read_state
 
-    states = [read_state(config.train.run / "checkpoints") for config in (straight, killed)]
+    states = [read_state(checkpoint_directory(config.train.run)) for config in (straight, killed)]
     names = leaf_names(states[0])
     pairs = zip(names, *(map(np.asarray, jax.tree.leaves(state)) for state in states), strict=True)
     odd = [name for name, a, b in pairs if a.dtype != b.dtype or a.tobytes() != b.tobytes()]

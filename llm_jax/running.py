@@ -12,13 +12,15 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.process import seconds_since_start
 from llm_jax.base.terminal import say, say_json
 from llm_jax.base.tree import Tree, count_parameters
+from llm_jax.checkpoints.reader import read_about
+from llm_jax.checkpoints.step_files import checkpoint_directory
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config, SamplingConfig
 from llm_jax.materials import Materials
 from llm_jax.origin import first_state
 from llm_jax.trained import Trained
 from llm_jax.training import loop, record, starts
-from llm_jax.training.checkpoint import Checkpoints, read_about
 from llm_jax.training.interrupt import leave_unsaved, stop_requests
 from llm_jax.training.observers import Guard, warn
 from llm_jax.training.progress import LiveLine
@@ -54,7 +56,7 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
         "versions": record.versions(),
         "changes": [],  # filled below, before anything is saved that comes after them
     } | (material.origin.about() if material.origin else {})
-    directory = materials.checkpoint_directory(config.train.run)
+    directory = checkpoint_directory(config.train.run)
     with (
         stop_requests() as stop_requested,
         Checkpoints(directory, keep=config.train.keep, about=about, report=say) as checkpoints,
@@ -95,7 +97,7 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
 def _with_history(material: Materials, counters: Tree) -> Materials:
     """The materials with what changed up to now; says what did since the checkpoint of the state."""
     run, step = material.config.train.run, int(counters["step"])
-    about = read_about(materials.checkpoint_directory(run), step)
+    about = read_about(checkpoint_directory(run), step)
     material, lines = continuing.went_on(material, about, int(counters["batch"]))
     for line in lines:
         say(line)

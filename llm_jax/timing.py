@@ -10,14 +10,15 @@ from typing import Any
 from llm_jax import materials
 from llm_jax.base.process import seconds_since_start
 from llm_jax.base.tree import count_parameters
+from llm_jax.checkpoints.reader import read_about
+from llm_jax.checkpoints.step_files import checkpoint_directory, saved_steps
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import Config
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import abstract_params
 from llm_jax.training.budget import LADDER, Costs, adopt_plan, choose_rung, is_sized, plan_run, with_size
-from llm_jax.training.checkpoint import Checkpoints, read_about
 from llm_jax.training.step import evaluated_params, init_state, lower_steps, run_steps
-from llm_jax.training.step_files import saved_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 
 _TIMED_CALLS = 3
@@ -39,7 +40,7 @@ def planned_config(
     Raises:
         UserError: the time is too short.
     """
-    directory = materials.checkpoint_directory(config.train.run)
+    directory = checkpoint_directory(config.train.run)
     if saved_steps(directory):
         report(f"{config.train.run} goes on with the plan that it was begun with")
         recorded = read_about(directory)["config"]

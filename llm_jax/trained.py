@@ -14,6 +14,8 @@ import numpy as np
 
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
+from llm_jax.checkpoints.reader import read_about, read_params
+from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, SamplingConfig
@@ -32,7 +34,6 @@ from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.tokenization.streaming import StreamDecoder
-from llm_jax.training.checkpoint import read_about, read_params
 
 _forward = jax.jit(forward, static_argnums=1)
 Prompt = str | Sequence[int]  # text, or its token ids
@@ -239,7 +240,7 @@ def load(directory: str | Path, *, step: int | None = None) -> Trained:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    checkpoints = Path(directory) / "checkpoints"
+    checkpoints = checkpoint_directory(Path(directory))
     about = read_about(checkpoints, step)
     config: Config = config_from_dict(about["config"], f"the checkpoint in {directory}")
     name = "ema" if config.optim.ema_decay else "params"

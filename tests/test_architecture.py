@@ -13,14 +13,22 @@ from llm_jax.config.run import Config
 
 PACKAGE = Path(__file__).parents[1] / "llm_jax"
 SCHEMAS = ("config/run.py", "config/model.py")
-FLOOR_OF_ROOM = {"base": 0, "config": 0, "tokenization": 1, "data": 2, "model": 2, "parallel": 2}
+FLOOR_OF_ROOM = {
+    "base": 0,
+    "config": 0,
+    "tokenization": 1,
+    "checkpoints": 1,
+    "data": 2,
+    "model": 2,
+    "parallel": 2,
+}
 FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 3)
 DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
 DOORS |= {"profile", "chat", "harness"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
     "flax": ("model/",),
-    "orbax": ("training/step_folder.py",),
+    "orbax": ("checkpoints/step_folder.py",),
     "optax": ("training/",),
     "grain": ("data/",),
     "tiktoken": ("tokenization/",),
@@ -39,6 +47,7 @@ HOMES = {
     "jax": (
         "base/",
         "model/",
+        "checkpoints/",
         "training/",
         "inference/",
         "walkthrough/lesson.py",
@@ -131,7 +140,7 @@ BROKEN = {
     "jax in data": ("data/x.py", "import jax.numpy as jnp"),
     "flax outside the model": ("training/x.py", "import flax"),
     "torch anywhere": ("convert.py", "import torch"),
-    "pickle anywhere else": ("training/checkpoint.py", "import pickle"),
+    "pickle anywhere else": ("checkpoints/writer.py", "import pickle"),
     "long door": ("train.py", "x = 1\n" * 151),
     "long file": ("data/x.py", "x = 1\n" * 301),
     "long function": ("data/x.py", "def f():\n" + "    x = 1\n" * 72),

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.training import step_folder
-from llm_jax.training.checkpoint import Checkpoints, read_about, read_params, verify_steps
+from llm_jax.checkpoints import step_folder
+from llm_jax.checkpoints.reader import read_about, read_params, verify_steps
+from llm_jax.checkpoints.writer import Checkpoints
 from tests.awkward_paths import AWKWARD_NAMES
 from tests.test_checkpoint import ABOUT, a_state, abstract, restored_step, same_bits
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import pytest
 
 import llm_jax
+from llm_jax.checkpoints.checksums import checksums
+from llm_jax.checkpoints.reader import read_state
 from llm_jax.config.run import SamplingConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.interop.families import read_model_config
 from llm_jax.replay import replay
 from llm_jax.train import train
-from llm_jax.training.checkpoint import read_state
-from llm_jax.training.integrity import checksums
 from tests.test_convert import run_convert
 from tests.test_families import LLAMA
 from tests.test_origin import a_model

@@ -10,13 +10,13 @@ import jax
 import pytest
 
 from llm_jax import continuing, materials
+from llm_jax.base.json_lines import read_history
 from llm_jax.config import changes, load
 from llm_jax.config.effects import values_of
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.training import record, starts
-from llm_jax.training.run_files import read_history
 from llm_jax.training.step import abstract_state
 
 _form = cache(abstract_state)

@@ -18,15 +18,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from llm_jax.base.errors import CheckpointError, UserError
-from llm_jax.training import step_folder
-from llm_jax.training.checkpoint import (
-    Checkpoints,
-    read_about,
-    read_params,
-    read_state,
-    verify_steps,
-)
-from llm_jax.training.integrity import checksums
+from llm_jax.checkpoints import step_folder
+from llm_jax.checkpoints.checksums import checksums
+from llm_jax.checkpoints.reader import read_about, read_params, read_state, verify_steps
+from llm_jax.checkpoints.writer import Checkpoints
 
 ABOUT = {"config": {"a": 1}, "tokenizer": {"kind": "bytes"}}
 
@@ -263,7 +258,7 @@ def test_checksums_and_restored_bits_do_not_depend_on_the_mesh(saved: Path, devi
 KILLED = """
 import sys, jax.numpy as jnp
 from pathlib import Path
-from llm_jax.training.checkpoint import Checkpoints
+from llm_jax.checkpoints.writer import Checkpoints
 with Checkpoints(Path(sys.argv[1]), keep=2, about={}) as checkpoints:
     for step in range(1000):
         checkpoints.save(step, {"params": {"x": jnp.full((300, 300), float(step))}}, metrics={}, score=None)

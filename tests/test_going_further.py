@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from llm_jax import materials, rerun
+from llm_jax.checkpoints.reader import read_about
 from llm_jax.data.batches import OrderStart, batch_at, whole_epochs
 from llm_jax.origin import recorded_origin
 from llm_jax.train import train
-from llm_jax.training.checkpoint import read_about
 from tests.test_going_on import going_on
 from tests.test_runs import run_door
 

@@ -10,6 +10,9 @@ import jax
 import pytest
 
 from llm_jax import rerun
+from llm_jax.base.json_lines import read_history
+from llm_jax.checkpoints.checksums import checksums
+from llm_jax.checkpoints.reader import read_about, read_state
 from llm_jax.config import changes
 from llm_jax.config.run import MovedConfig
 from llm_jax.evaluate import evaluate
@@ -20,9 +23,6 @@ from llm_jax.replay import replay
 from llm_jax.report import report
 from llm_jax.reporting import open_run
 from llm_jax.train import train
-from llm_jax.training.checkpoint import read_about, read_state
-from llm_jax.training.integrity import checksums
-from llm_jax.training.run_files import read_history
 from tests.test_runs import metrics_of, run_door, words_for
 
 pytestmark = pytest.mark.compiles

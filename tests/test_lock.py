@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from llm_jax.base.errors import CheckpointError, UserError
-from llm_jax.training import lock
-from llm_jax.training.checkpoint import Checkpoints
-from llm_jax.training.lock import DirectoryLock
+from llm_jax.checkpoints import lock
+from llm_jax.checkpoints.lock import DirectoryLock
+from llm_jax.checkpoints.writer import Checkpoints
 from tests.test_checkpoint import ABOUT, a_state
 
 NAME = ".lock-beating"

@@ -9,11 +9,12 @@ import pytest
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import CheckpointError, DivergedError
+from llm_jax.checkpoints.reader import read_state
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.resume import compare_runs, short_run
 from llm_jax.training import loop
-from llm_jax.training.checkpoint import Checkpoints, read_state
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
@@ -85,7 +86,7 @@ def test_too_many_after_a_roll_back_end_with_5(tmp_path: Path, tiny: ModelConfig
 def test_a_last_save_that_fails_is_not_called_success(
     tmp_path: Path, tiny: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llm_jax.training import step_folder
+    from llm_jax.checkpoints import step_folder
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

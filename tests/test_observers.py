@@ -13,6 +13,9 @@ import pytest
 
 from llm_jax import running
 from llm_jax.base.errors import InterruptedAndSaved, UserError
+from llm_jax.base.json_lines import read_lines
+from llm_jax.checkpoints.reader import read_about
+from llm_jax.checkpoints.writer import Checkpoints, saved_steps
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inference.decode import row_keys
@@ -20,10 +23,8 @@ from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.trained import Trained
 from llm_jax.training import loop
-from llm_jax.training.checkpoint import Checkpoints, read_about, saved_steps
 from llm_jax.training.observers import Guard
 from llm_jax.training.record import RunRecord
-from llm_jax.training.run_files import read_lines
 from llm_jax.training.step import _key
 
 SAY = """

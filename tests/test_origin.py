@@ -13,6 +13,9 @@ import pytest
 import llm_jax
 from llm_jax import materials, origin
 from llm_jax.base.tree import flatten
+from llm_jax.checkpoints.checksums import checksums
+from llm_jax.checkpoints.reader import read_about, read_state
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
@@ -29,8 +32,6 @@ from llm_jax.resume import compare_runs, short_run
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.train import train
-from llm_jax.training.checkpoint import Checkpoints, read_about, read_state
-from llm_jax.training.integrity import checksums
 from llm_jax.training.loop import start_state
 from tests.test_families import LLAMA
 from tests.test_runs import metrics_of, run_door

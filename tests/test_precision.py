@@ -11,10 +11,11 @@ import pytest
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import CheckpointError
+from llm_jax.checkpoints.reader import read_params
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import init_params
-from llm_jax.training.checkpoint import Checkpoints, read_params
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.precision import rounded
 from llm_jax.training.step import (

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from llm_jax.base.batch import Batch
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.training import loop
-from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.step import lower_steps
 
 pytestmark = pytest.mark.compiles

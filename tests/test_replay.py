@@ -13,6 +13,9 @@ import pytest
 
 from llm_jax import rerun
 from llm_jax.base.batch import Batch
+from llm_jax.base.json_lines import read_lines
+from llm_jax.checkpoints.reader import read_about, read_before
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import Config
 from llm_jax.convert import convert
@@ -20,9 +23,7 @@ from llm_jax.replay import replay
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.tokenization.protocol import decode
 from llm_jax.train import train
-from llm_jax.training.checkpoint import Checkpoints, read_about, read_before
 from llm_jax.training.record import mean_loss
-from llm_jax.training.run_files import read_lines
 from llm_jax.training.step import abstract_state
 from tests.test_runs import run_door, words_for
 

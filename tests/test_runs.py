@@ -17,7 +17,9 @@ import pytest
 import llm_jax
 from llm_jax import command
 from llm_jax.base.errors import UserError
+from llm_jax.base.json_lines import read_lines
 from llm_jax.base.process import seconds_since_start
+from llm_jax.checkpoints.reader import read_state
 from llm_jax.config.run import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.evaluate import evaluate
@@ -26,8 +28,6 @@ from llm_jax.resume import last_logged_step
 from llm_jax.steering import Speculation
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.train import train
-from llm_jax.training.checkpoint import read_state
-from llm_jax.training.run_files import read_lines
 
 MODEL = ["--model.d_model=16", "--model.num_layers=2", "--model.num_heads=2", "--model.context_length=8"]
 QUICK = ["--train.steps=12", "--train.eval_interval=6", "--train.save_interval=4", "--train.log_interval=1"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.training import step_files
-from llm_jax.training.checkpoint import Checkpoints, read_about, read_before, read_restored, verify_steps
-from llm_jax.training.step_files import saved_steps
+from llm_jax.checkpoints import step_files
+from llm_jax.checkpoints.reader import read_about, read_before, read_restored, verify_steps
+from llm_jax.checkpoints.step_files import saved_steps
+from llm_jax.checkpoints.writer import Checkpoints
 from tests.test_checkpoint import ABOUT, a_state, abstract, restored_step, same_bits, saved
 
 __all__ = ["saved"]

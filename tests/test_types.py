@@ -11,6 +11,7 @@ import pytest
 import llm_jax
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.tree import Tree
+from llm_jax.checkpoints.reader import read_params, verify_steps
 from llm_jax.config.model import ModelConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.inference.decode import pad_left
@@ -18,7 +19,6 @@ from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.train import train
 from llm_jax.trained import Trained
-from llm_jax.training.checkpoint import read_params, verify_steps
 from tests.test_origin import a_model
 from tests.test_runs import run_door, words_for
 

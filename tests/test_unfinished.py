@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llm_jax.base import files
 from llm_jax.base.errors import DataError
 from llm_jax.config.run import DataConfig
-from llm_jax.data import unfinished
 from llm_jax.data.download import CHUNK, Source, download
 from llm_jax.data.store import Store, open_store, prepare_store
 from llm_jax.evaluation.baselines import cached_floors, ngram_floors
@@ -78,7 +78,7 @@ def test_a_download_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 def process_with_a_folder(parent: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
     """Another process that has a new folder, for as long as it lives."""
     code = (
-        "import sys, pathlib; from llm_jax.data.unfinished import new_folder\n"
+        "import sys, pathlib; from llm_jax.base.files import new_folder\n"
         "with new_folder(pathlib.Path(sys.argv[1]), '.preparing-') as path: print(path, flush=True); input()"
     )
     words = [sys.executable, "-c", code, str(parent)]
@@ -119,7 +119,7 @@ def test_without_locks_only_what_is_older_than_a_day_goes(
     def no_locks(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(unfinished.fcntl, "flock", no_locks)
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
     for name in ("old", "new"):
         (tmp_path / f".preparing-{name}").mkdir()
     os.utime(tmp_path / ".preparing-old", (0, 0))

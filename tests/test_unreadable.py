@@ -16,9 +16,8 @@ import pytest
 
 import llm_jax
 from llm_jax.base.errors import CheckpointError
-from llm_jax.training import step_files, step_folder
-from llm_jax.training.checkpoint import (
-    Checkpoints,
+from llm_jax.checkpoints import step_files, step_folder
+from llm_jax.checkpoints.reader import (
     read_about,
     read_before,
     read_digest,
@@ -27,6 +26,7 @@ from llm_jax.training.checkpoint import (
     read_state,
     verify_steps,
 )
+from llm_jax.checkpoints.writer import Checkpoints
 from tests.test_checkpoint import ABOUT, a_state, abstract, restored_step, save_three
 
 PARAMS = abstract(a_state()["params"])
@@ -140,7 +140,7 @@ import os, resource, sys
 from pathlib import Path
 import jax
 from jax import ShapeDtypeStruct
-from llm_jax.training.checkpoint import Checkpoints
+from llm_jax.checkpoints.writer import Checkpoints
 checkpoints = Checkpoints(Path(sys.argv[1]), keep=2, about={})
 kernel, bias = (ShapeDtypeStruct(shape, "float32") for shape in ((16, 8), (8,)))
 wanted = {"params": {"a": {"kernel": kernel}, "b": bias}}
@@ -221,7 +221,7 @@ def test_a_step_without_a_list_of_its_files_is_no_damage_when_it_cannot_be_read(
         return manifest
 
     monkeypatch.setattr(step_folder, "open_manifest", without_files)
-    assert llm_jax.training.checkpoint.read_params(saved, PARAMS)[1]["step"] == 3
+    assert llm_jax.checkpoints.reader.read_params(saved, PARAMS)[1]["step"] == 3
     monkeypatch.setattr(step_folder.ocp, "load_checkpointables", fails(RuntimeError("no thread")))
     before = names(saved)
     with pytest.raises(CheckpointError, match="cannot be told"):

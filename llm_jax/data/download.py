@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.unfinished import held_file, remove_left
+from llm_jax.base.files import held_file, remove_left
 from llm_jax.tokenization.libraries import shown
 
 CHUNK = 1 << 16

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_jax.base.errors import DataError, UserError
+from llm_jax.base.files import new_folder, remove_left
 from llm_jax.config.run import DataConfig
 from llm_jax.data.corpora import Corpus, read_corpus, text_digest
 from llm_jax.data.overlap import verbatim_share
 from llm_jax.data.splits import SPLITS, tokenize
-from llm_jax.data.unfinished import new_folder, remove_left
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer, decode_bytes, fingerprint, utf8
 

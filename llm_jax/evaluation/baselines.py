@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from llm_jax.base import strict_json
-from llm_jax.data.unfinished import remove_left, write_whole
+from llm_jax.base.files import remove_left, write_whole
 
 NAMES = ("uniform", "unigram", "bigram", "trigram")
 

@@ -1,44 +1,12 @@
 """Checks on the host: JAX clamps or drops an index out of range, and narrows numbers of 64 bits unless told
-otherwise. So ids, lengths and types are looked at before they go in, and whether there is a device at all.
+otherwise. So ids, lengths and types are looked at before they go in.
 """
 
-import os
-from collections.abc import Iterable
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from llm_jax.base.devices import check_types
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.config.model import ModelConfig
-
-
-def check_types(types: Iterable[str], what: str) -> None:
-    """Raises UserError where JAX would narrow one of these types.
-
-    Args:
-        types: names like "float64".
-        what: has them, for the message.
-    """
-    too_wide = [kind for kind in types if kind.endswith("64")]
-    if too_wide and jnp.result_type(float) != jnp.float64:
-        raise UserError(
-            f"{what} is {too_wide[0]}, which JAX takes only where the environment has JAX_ENABLE_X64=1; set "
-            "that, or choose float32"
-        )
-
-
-def first_device() -> Any:
-    """JAX's first device; UserError where it has none of the platform that it was told to use."""
-    try:
-        return jax.devices()[0]
-    except (RuntimeError, AssertionError) as error:  # The latter where it knows the platform by name alone.
-        wanted = os.environ.get("JAX_PLATFORMS") or "any"
-        raise UserError(
-            f"JAX must have a device of the platform that it shall use (JAX_PLATFORMS is {wanted}), and has "
-            f"none{f': {error}' if str(error) else ''}; JAX_PLATFORMS=cpu takes the processor"
-        ) from None
 
 
 def check_precision(config: ModelConfig) -> None:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 
 from llm_jax.base.batch import Batch
+from llm_jax.base.devices import first_device
 from llm_jax.base.errors import DivergedError, InterruptedAndSaved, UserError
 from llm_jax.base.tree import Tree
+from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.run import Config, TrainConfig
-from llm_jax.model.checks import first_device
-from llm_jax.training.checkpoint import Checkpoints
 from llm_jax.training.observers import Guard
 from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, run_steps
 

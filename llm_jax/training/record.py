@@ -17,8 +17,8 @@ from typing import Any
 import jax
 
 from llm_jax.base import strict_json
+from llm_jax.base.json_lines import entry_of, left_out, read_lines, scalars, split_lines
 from llm_jax.training.observers import Guard
-from llm_jax.training.run_files import entry_of, left_out, read_lines, scalars, split_lines
 from llm_jax.training.starts import surroundings
 from llm_jax.training.tensorboard import open_tensorboard
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llm_jax.training.run_files import read_object
+from llm_jax.base.json_lines import read_object
 
 FILE = "environment.json"
 # What numbers depend on, beside versions: those of an environment as `record.environment` gives them.

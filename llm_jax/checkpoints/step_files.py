@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_jax.base.errors import CheckpointError, UserError
-from llm_jax.training.run_files import read_lines
+from llm_jax.base.json_lines import read_lines
 
 REJECTED = "rejected-"  # begins the name of a step that was set aside
 # Where orbax put it in steps of earlier versions.
@@ -28,6 +28,11 @@ _WRONG = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # not there, 
 
 class Damaged(Exception):
     """A step that cannot be trusted; the message says why."""
+
+
+def checkpoint_directory(run: Path) -> Path:
+    """Where a run keeps its checkpoints."""
+    return run / "checkpoints"
 
 
 def saved_steps(directory: Path) -> list[int]:

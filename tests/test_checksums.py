@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from llm_jax.training import integrity
-from llm_jax.training.integrity import checksums
+from llm_jax.checkpoints.checksums import _checksums, checksums
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "int8", "bool", "uint16"])
@@ -43,5 +42,5 @@ def test_checksums_hold_no_copy_of_a_leaf_wherever_it_lies(spec: tuple[str | Non
     leaf = jax.ShapeDtypeStruct(
         (8, 256, 512), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(*spec))
     )
-    memory = integrity._checksums.lower([leaf]).compile().memory_analysis()
+    memory = _checksums.lower([leaf]).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 0.01 * leaf.size * leaf.dtype.itemsize

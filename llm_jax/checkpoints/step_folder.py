@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from llm_jax.base.devices import check_types, first_device
 from llm_jax.base.errors import CheckpointError
-from llm_jax.model.checks import check_types, first_device
-from llm_jax.training.integrity import checksums, describe, leaf_names
-from llm_jax.training.step_files import (
+from llm_jax.checkpoints.checksums import checksums, describe, leaf_names
+from llm_jax.checkpoints.step_files import (
     Damaged,
     open_manifest,
     require_files,
