@@ -26,7 +26,7 @@ from llm_jax.base.batch import Batch
 from llm_jax.base.tree import Tree, flatten
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
-from llm_jax.interop.torch_tutorial import import_params
+from llm_jax.interop.pytorch.tutorial import import_params
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.optimizer import make_horizon, make_optimizer
 from llm_jax.training.step import run_steps

@@ -30,7 +30,7 @@ import llm_jax
 from benchmarks.decoders import TASKS
 from benchmarks.turns import Side, best_of, environment_of, machine, table, take_turns
 from llm_jax.base.tree import count_parameters
-from llm_jax.exporting import export_gguf, export_huggingface
+from llm_jax.interop.export_model import export_gguf, export_huggingface
 from llm_jax.training.throughput import measure_bandwidth
 
 SCRIPT = str(Path(__file__).parent / "decoders.py")

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import llm_jax
 from benchmarks.llama_cpp import Server, llama_cpp_greedy, open_llama_cpp
 from benchmarks.open_model import log_probabilities, ours_greedy
-from llm_jax.exporting import export_gguf, export_huggingface
+from llm_jax.interop.export_model import export_gguf, export_huggingface
 from llm_jax.tokenization.protocol import decode
 
 

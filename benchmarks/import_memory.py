@@ -27,8 +27,8 @@ from safetensors.numpy import save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from llm_jax.base.tree import flatten
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface import Part, parts
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.tensor_names import Part, parts
 from llm_jax.model.decoder import abstract_params
 from llm_jax.tokenization.byte_letters import BYTE_OF_LETTER
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm_jax.trained import Trained, load
+    from llm_jax.language_model.model import Trained, load
 
 __all__ = ["Trained", "load"]
 
@@ -11,7 +11,7 @@ __all__ = ["Trained", "load"]
 def __getattr__(name: str) -> Any:
     # Importing the package must cost nothing: JAX comes with the first use of `load`.
     if name in __all__:
-        from llm_jax import trained
+        from llm_jax.language_model import model
 
-        return getattr(trained, name)
+        return getattr(model, name)
     raise AttributeError(f"module 'llm_jax' has no attribute {name!r}")

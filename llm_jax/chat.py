@@ -56,8 +56,8 @@ def chat(
         }
     )
     from llm_jax import conversing
+    from llm_jax.language_model.model import load
     from llm_jax.tokenization.chat_format import read_template
-    from llm_jax.trained import load
 
     own = read_template(template) if template else None
     model = load(directory)

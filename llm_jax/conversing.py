@@ -10,9 +10,9 @@ from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
 from llm_jax.base.terminal import remark, say, write
 from llm_jax.config.run import SamplingConfig
+from llm_jax.language_model.model import Trained
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.conversation import Message, conversation_tokens, fit
-from llm_jax.trained import Trained
 
 HELP = """\
 /reset        forget the conversation, keep the system message

@@ -79,16 +79,16 @@ def import_(
         raise UserError(f"{source} must bring its own context; leave --context_length {context_length} out")
     if context_length is not None and context_length < 1:
         raise UserError(f"context_length ({context_length}) must be at least 1")
-    from llm_jax import converting
+    from llm_jax.interop import import_model
 
     if own:
         given = None if tokenizer is None else Path(tokenizer)
-        told = converting.import_model(
+        told = import_model.import_model(
             source, out, param_dtype, adapter, given, ignored=ignore_field, add_bos=add_bos_token
         )
         say(told)
     else:
-        say(converting.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
+        say(import_model.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
 
 
 @convert.command
@@ -121,14 +121,14 @@ def export(
     _require_new(out)
     if dtype is not None and format != "gguf":
         raise UserError(f"--dtype is for --format gguf; leave --dtype {dtype} out")
-    from llm_jax import exporting
+    from llm_jax.interop import export_model
 
     if format == "gguf":
-        say(exporting.export_gguf(directory, out, dtype))
+        say(export_model.export_gguf(directory, out, dtype))
     elif format == "huggingface":
-        say(exporting.export_huggingface(directory, out))
+        say(export_model.export_huggingface(directory, out))
     else:
-        say(exporting.export_tutorial(directory, out))
+        say(export_model.export_tutorial(directory, out))
 
 
 def _require_new(path: Path) -> None:

@@ -32,7 +32,7 @@ def evaluate(
     from rich.table import Table
 
     from llm_jax import materials
-    from llm_jax.trained import load
+    from llm_jax.language_model.model import load
 
     model = load(directory)
     if text is None:

@@ -13,7 +13,7 @@ from llm_jax.config.rules import Seed, Whole, require
 from llm_jax.config.run import SamplingConfig, SteeringConfig
 
 if TYPE_CHECKING:
-    from llm_jax.trained import Generated, Trained
+    from llm_jax.language_model.model import Generated, Trained
 
 
 def generate(
@@ -69,8 +69,8 @@ def generate(
         }
     )
     prompts = _lines(prompt_file) if prompt_file else list(prompt or ("The salesperson",))
-    from llm_jax.steering import asked_constraint, asked_speculation, told
-    from llm_jax.trained import load
+    from llm_jax.language_model.decoding import asked_constraint, asked_speculation, told
+    from llm_jax.language_model.model import load
 
     given: list[int] = []
     speculation = asked_speculation(steering, len(prompts) * samples, given.append)

@@ -80,15 +80,15 @@ def _run(
     directory: Path, names: list[str], asking: dict[str, Any], running: dict[str, Any], out: Path | None
 ) -> None:
     try:
-        from llm_jax import harness_model
+        from llm_jax.language_model import lm_eval
     except ImportError as error:
         raise UserError(f'lm-eval is missing ({error}): pip install "llm_jax[lm-eval]"') from None
-    from llm_jax.trained import load
+    from llm_jax.language_model.model import load
 
     model = load(directory)
-    asked = harness_model.asking(model, **asking)
+    asked = lm_eval.asking(model, **asking)
     began = time.perf_counter()
-    results = harness_model.run_tasks(asked, names, **running)
+    results = lm_eval.run_tasks(asked, names, **running)
     seconds = time.perf_counter() - began
     _show(results, f"{directory}, step {model.about['step']}")
     if out is not None:

@@ -22,6 +22,8 @@ from llm_jax.data.store import Store, prepare_store
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise
+from llm_jax.language_model.model import Trained
+from llm_jax.language_model.scoring import score_tokens, whole_text
 from llm_jax.model.checks import check_precision
 from llm_jax.origin import (
     Origin,
@@ -30,11 +32,9 @@ from llm_jax.origin import (
     require_same_model,
     sequences_drawn,
 )
-from llm_jax.scoring import score_tokens, whole_text
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer
-from llm_jax.trained import Trained
 
 
 class Materials(NamedTuple):

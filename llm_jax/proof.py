@@ -21,12 +21,7 @@ from llm_jax.evaluation.golden import Arrays, group, read_golden
 from llm_jax.evaluation.kinks import Followed, Kink, Program
 from llm_jax.evaluation.parity import FLOAT32, FOR_INFORMATION, Row, compare, on_a_branch
 from llm_jax.inference.decode import generate_tokens
-from llm_jax.interop.torch_tutorial import (
-    export_state_dict,
-    import_params,
-    infer_config,
-    name_of_relu_bias,
-)
+from llm_jax.interop.pytorch.tutorial import export_state_dict, import_params, infer_config, name_of_relu_bias
 from llm_jax.model.decoder import forward
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.step import state_from, train_step

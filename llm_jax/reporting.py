@@ -14,11 +14,11 @@ from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict, differences
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.facts import label_facts, store_facts
+from llm_jax.language_model.model import Trained, load
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import abstract_params
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode, fingerprint
-from llm_jax.trained import Trained, load
 from llm_jax.walkthrough.curves import Picture
 from llm_jax.walkthrough.figures import write_png
 from llm_jax.walkthrough.page import write_page

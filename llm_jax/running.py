@@ -8,6 +8,7 @@ from typing import Any
 
 from llm_jax import continuing, materials
 from llm_jax.base.compilation import CompileTime, compile_time
+from llm_jax.base.environment import environment, versions
 from llm_jax.base.errors import UserError
 from llm_jax.base.process import seconds_since_start
 from llm_jax.base.terminal import say, say_json
@@ -17,9 +18,9 @@ from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config, SamplingConfig
+from llm_jax.language_model.model import Trained
 from llm_jax.materials import Materials
 from llm_jax.origin import first_state
-from llm_jax.trained import Trained
 from llm_jax.training import loop, record, starts
 from llm_jax.training.interrupt import leave_unsaved, stop_requests
 from llm_jax.training.observers import Guard, warn
@@ -53,7 +54,7 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
         "config": to_dict(config),
         "tokenizer": material.store.tokenizer.to_dict(),
         "data_fingerprint": material.store.fingerprint,
-        "versions": record.versions(),
+        "versions": versions(),
         "changes": [],  # filled below, before anything is saved that comes after them
     } | (material.origin.about() if material.origin else {})
     directory = checkpoint_directory(config.train.run)
@@ -106,7 +107,7 @@ def _with_history(material: Materials, counters: Tree) -> Materials:
 
 def _note_start(config: Config, step: int) -> None:
     """Writes down what this start runs on, and says what is not as at the last."""
-    run, now = config.train.run, record.environment()
+    run, now = config.train.run, environment()
     if step and (found := starts.deviations(starts.read_start(run), now)):
         warn(
             f"not as at the last start: {'; '.join(found)}. Equal bits are promised for the same versions, "

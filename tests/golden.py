@@ -12,7 +12,7 @@ import numpy as np
 from llm_jax.config.model import ModelConfig
 from llm_jax.evaluation.golden import Arrays
 from llm_jax.evaluation.kinks import FIRM, ULP, Kink, Program
-from llm_jax.interop.torch_tutorial import export_state_dict, name_of_relu_bias
+from llm_jax.interop.pytorch.tutorial import export_state_dict, name_of_relu_bias
 from llm_jax.model.decoder import init_params
 from llm_jax.proof import tutorial_program
 

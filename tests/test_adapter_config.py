@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.adapter_config import read_adapter_config
+from llm_jax.interop.peft.read_config import read_adapter_config
 
 CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "target_modules": ["q_proj"]}
 QUERY = "model.layers.1.self_attn.q_proj"

@@ -14,15 +14,15 @@ import pytest
 from safetensors.numpy import save_file
 
 import llm_jax
-from llm_jax import converting
 from llm_jax.base.errors import CheckpointError
 from llm_jax.base.tree import flatten
-from llm_jax.interop import adapters
-from llm_jax.interop.adapters import merge_adapter
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface import import_params, parts
-from llm_jax.interop.huggingface_directory import open_directory
-from llm_jax.interop.sources import Source
+from llm_jax.interop import import_model
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.huggingface.tensor_names import import_params, parts
+from llm_jax.interop.peft import merge as merging
+from llm_jax.interop.peft.merge import merge_adapter
+from llm_jax.interop.source import Source
 from tests.test_convert import byte_level_tokenizer, require_equal, run_convert, write_gguf
 from tests.test_families import GPT2, LLAMA
 
@@ -124,8 +124,8 @@ def test_an_adapter_is_read_tensor_by_tensor(tmp_path: Path, monkeypatch: pytest
     tensors = write_base(tmp_path / "base", LLAMA)
     adapter = write_adapter(tmp_path / "adapter", factors(QUERY, 3, 12, 12))
     read: list[str] = []
-    own = adapters.read_tensor
-    monkeypatch.setattr(adapters, "read_tensor", lambda *words: read.append(words[1]) or own(*words))
+    own = merging.read_tensor
+    monkeypatch.setattr(merging, "read_tensor", lambda *words: read.append(words[1]) or own(*words))
     found = merge(tmp_path / "base", adapter)
     assert not read
     for name in tensors:
@@ -176,7 +176,7 @@ def test_what_was_written_is_held_against_the_merged_weights(
             found, params=found.params | {"blocks": blocks | {"query": {"kernel": other}}}
         )
 
-    monkeypatch.setattr(converting, "load", damaged)
+    monkeypatch.setattr(import_model, "load", damaged)
     adapter = write_adapter(tmp_path / "adapter", factors(QUERY, 3, 24, 24))
     run_convert(["import", str(base), str(tmp_path / "ours"), "--adapter", str(adapter)], status=4)
     assert f"what was written differs from {QUERY}.weight" in capsys.readouterr().err

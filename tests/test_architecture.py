@@ -22,7 +22,8 @@ FLOOR_OF_ROOM = {
     "model": 2,
     "parallel": 2,
 }
-FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "interop", "walkthrough"), 3)
+FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "walkthrough"), 3)
+FLOOR_OF_ROOM |= dict.fromkeys(("language_model", "interop"), 4)
 DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
 DOORS |= {"profile", "chat", "harness"}
 # Library -> the only places, by the beginning of their path, that may import it.
@@ -37,14 +38,16 @@ HOMES = {
     "matplotlib": ("walkthrough/",),
     "jinja2": ("walkthrough/page.py", "tokenization/template_sandbox.py"),
     "latex2mathml": ("walkthrough/",),
-    "pickle": ("interop/pickle_reader.py",),
+    "pickle": ("interop/pytorch/pickle_reader.py",),
     "safetensors": ("interop/",),
-    "gguf": ("interop/gguf_types.py",),
+    "gguf": ("interop/gguf/types.py",),
     "llguidance": ("inference/grammar.py",),
-    "lm_eval": ("harness_model.py",),
+    "lm_eval": ("language_model/lm_eval.py",),
     "tensorboardX": ("training/tensorboard.py",),
     "cyclopts": ("config/rules.py", "config/load.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (
+        "language_model/",
+        "interop/import_model.py",
         "base/",
         "model/",
         "checkpoints/",
@@ -55,11 +58,9 @@ HOMES = {
             f"{name}.py"
             for name in (
                 "inside",
-                "trained",
                 "rerun",
                 "proof",
                 "resume",
-                "converting",
                 "verify",
             )
         ),
@@ -219,6 +220,6 @@ def test_benchmarks_ask_the_package_for_what_it_has() -> None:
         (file, module, name)
         for file, module, name in asked
         if f"{module}.{name}".replace(".", "/") + ".py" not in modules
-        and module != "llm_jax.harness_model"
+        and module != "llm_jax.language_model.lm_eval"
         and not hasattr(importlib.import_module(module), name)
     ]

@@ -10,13 +10,14 @@ import jax
 import pytest
 
 from llm_jax import continuing, materials
+from llm_jax.base.environment import environment
 from llm_jax.base.json_lines import read_history
 from llm_jax.config import changes, load
 from llm_jax.config.effects import values_of
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
-from llm_jax.training import record, starts
+from llm_jax.training import starts
 from llm_jax.training.step import abstract_state
 
 _form = cache(abstract_state)
@@ -90,7 +91,7 @@ def test_the_configuration_of_a_step_undoes_what_came_later_but_no_paths() -> No
 
 
 def test_each_start_is_kept_and_says_what_is_not_as_at_the_last(tmp_path: Path) -> None:
-    now = record.environment()
+    now = environment()
     for step in (0, 4, 8):
         starts.add_start(tmp_path, step, now)
     last = starts.read_start(tmp_path)
@@ -115,8 +116,8 @@ def test_each_start_is_kept_and_says_what_is_not_as_at_the_last(tmp_path: Path) 
 )
 def test_a_damaged_record_of_starts_is_no_obstacle(tmp_path: Path, content: str) -> None:
     (tmp_path / starts.FILE).write_text(content)
-    assert isinstance(starts.deviations(starts.read_start(tmp_path), record.environment()), list)
-    starts.add_start(tmp_path, 3, record.environment())
+    assert isinstance(starts.deviations(starts.read_start(tmp_path), environment()), list)
+    starts.add_start(tmp_path, 3, environment())
     assert starts.read_start(tmp_path)["step"] == 3
 
 

@@ -16,12 +16,12 @@ from llm_jax.chat import chat
 from llm_jax.config.run import SamplingConfig
 from llm_jax.conversing import Conversation, converse, typed_lines
 from llm_jax.convert import convert
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.write_directory import write_directory
+from llm_jax.language_model.model import Trained
 from llm_jax.model.decoder import init_params
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.conversation import conversation_tokens
-from llm_jax.trained import Trained
 from tests.test_conversation import CHATML, asked
 from tests.test_families import LLAMA
 from tests.test_file_tokenizer import byte_level
@@ -154,7 +154,7 @@ def test_a_model_without_a_template_says_what_to_do(
     directory: Path, talk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = ending_with(llm_jax.load(directory))
-    monkeypatch.setattr("llm_jax.trained.load", lambda _: loaded)
+    monkeypatch.setattr("llm_jax.language_model.model.load", lambda _: loaded)
     assert "give one with --template FILE" in talk(["Hi"], status=2)[1]
     (tmp_path / "words.jinja").write_text("{{ messages[-1].content }}")
     ids = loaded.tokenizer.encode("it hums").tolist()

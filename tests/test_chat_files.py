@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llm_jax.base.errors import CheckpointError, DataError
-from llm_jax.interop.chat_files import read_directory_chat, read_gguf_chat
+from llm_jax.interop.chat_format import read_directory_chat, read_gguf_chat
 from llm_jax.tokenization.chat_format import MOST_TEMPLATE, ChatFormat
 
 IDS = {"<s>": 1, "</s>": 2}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import FAMILIES, read_model_config
+from llm_jax.interop.huggingface.read_config import FAMILIES, read_model_config
+from llm_jax.interop.huggingface.write_config import write_model_config
 from tests.test_families import GEMMA, LLAMA, LLAMA3, example
 from tests.test_sources import refusal_of
 

@@ -18,13 +18,13 @@ from llm_jax.inference import constrained
 from llm_jax.inference.constrained import constrained_tokens
 from llm_jax.inference.decode import lay_out
 from llm_jax.inference.grammar import Constraint, GrammarMasks, Vocabulary
+from llm_jax.language_model.model import Trained
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.tokenization.compact import compact
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.tokenization.train_bpe import train_bpe
-from llm_jax.trained import Trained
 from tests.test_file_tokenizer import byte_fallback, byte_level, unigram
 
 GREEDY = SamplingConfig(temperature=0)

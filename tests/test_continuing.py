@@ -13,7 +13,7 @@ import llm_jax
 from llm_jax import command
 from llm_jax.config.run import SamplingConfig
 from llm_jax.generate import generate
-from llm_jax.trained import Trained
+from llm_jax.language_model.model import Trained
 from tests.test_chat import GREEDY, ending_with, import_talking_model
 
 
@@ -45,7 +45,7 @@ def test_a_row_ends_at_its_own_end_token_and_others_go_on(model: Trained) -> Non
 
 
 def test_drawing_stops_when_every_row_has_ended(model: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llm_jax import trained
+    from llm_jax.language_model import model as language_model
 
     drawn = []
 
@@ -54,8 +54,8 @@ def test_drawing_stops_when_every_row_has_ended(model: Trained, monkeypatch: pyt
             drawn.append(rows)
             yield rows
 
-    trained_rows = trained.generate_rows
-    monkeypatch.setattr(trained, "generate_rows", counted)
+    trained_rows = language_model.generate_rows
+    monkeypatch.setattr(language_model, "generate_rows", counted)
     settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": GREEDY, "seed": 0}
     first = [row.token_ids[0] for row in ending_with(model).generate_many(["it hums", "a"], **settings)]
     drawn.clear()

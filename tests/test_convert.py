@@ -13,13 +13,14 @@ import pytest
 import tokenizers
 
 import llm_jax
-from llm_jax import command, converting
+from llm_jax import command
 from llm_jax.base.tree import Tree, flatten
 from llm_jax.convert import convert
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface import export_tensors, import_params
-from llm_jax.interop.huggingface_directory import open_directory
-from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.interop import import_model
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.huggingface.tensor_names import export_tensors, import_params
+from llm_jax.interop.huggingface.write_directory import write_directory
 from llm_jax.model.decoder import init_params
 from tests.test_families import LLAMA
 
@@ -101,7 +102,7 @@ def test_what_was_written_is_held_against_the_source(
         other = found.params | {"final_norm": {"scale": scale.at[-1].set(np.nextafter(scale[-1], 9))}}
         return dataclasses.replace(found, params=other)
 
-    monkeypatch.setattr(converting, "load", damaged)
+    monkeypatch.setattr(import_model, "load", damaged)
     run_convert(["import", str(directory), str(tmp_path / "ours")], status=4)
     assert "differs from model.norm.weight" in capsys.readouterr().err
 

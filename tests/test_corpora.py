@@ -14,8 +14,8 @@ from llm_jax.config.run import Config, DataConfig
 from llm_jax.data import store
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.download import Source, download
+from llm_jax.language_model.model import Trained
 from llm_jax.tokenization.plain import ByteTokenizer
-from llm_jax.trained import Trained
 
 
 class _Files(BaseHTTPRequestHandler):

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import llm_jax
-from llm_jax import exporting
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.gguf_file import open_gguf
-from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.interop import export_model
+from llm_jax.interop.gguf.read_file import open_gguf
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.write_config import write_model_config
+from llm_jax.interop.huggingface.write_directory import write_directory
 from llm_jax.origin import find_origin
 from tests.test_convert import run_convert
 from tests.test_file_tokenizer import byte_level
@@ -82,8 +82,8 @@ def test_a_gguf_file_has_the_ids_too_and_gives_them_again(
     assert {name: found[f"tokenizer.ggml.{name}_token_id"] for name in ids} == ids
     run_convert(["import", str(tmp_path / "m.gguf"), str(tmp_path / "again")])
     more = dataclasses.replace(llm_jax.load(tmp_path / "ours"), about={"chat": {"eos_ids": [5, 6, 7, 8]}})
-    monkeypatch.setattr(exporting, "load", lambda _: more)
-    said = exporting.export_gguf(tmp_path, tmp_path / "more.gguf", None)
+    monkeypatch.setattr(export_model, "load", lambda _: more)
+    said = export_model.export_gguf(tmp_path, tmp_path / "more.gguf", None)
     assert "llama.cpp stops at 3 tokens, and this model at 4" in said
     monkeypatch.undo()
     out = tmp_path / "hf"
@@ -98,6 +98,6 @@ def test_a_run_that_began_from_a_model_goes_out_with_its_ids(
     run_convert(["import", str(theirs(tmp_path / "theirs", marks, {}, {})), str(tmp_path / "ours")])
     record = find_origin(str(tmp_path / "ours"), tmp_path / "run").about()
     tuned = dataclasses.replace(llm_jax.load(tmp_path / "ours"), about=record)
-    monkeypatch.setattr(exporting, "load", lambda _: tuned)
-    exporting.export_huggingface(tmp_path / "run", tmp_path / "out")
+    monkeypatch.setattr(export_model, "load", lambda _: tuned)
+    export_model.export_huggingface(tmp_path / "run", tmp_path / "out")
     assert read(tmp_path / "out" / "generation_config.json") == marks

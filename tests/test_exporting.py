@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import llm_jax
-from llm_jax import exporting
 from llm_jax.base.tree import flatten
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.gguf_file import open_gguf
-from llm_jax.interop.gguf_writing import rounded
-from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.interop import export_model
+from llm_jax.interop.gguf.read_file import open_gguf
+from llm_jax.interop.gguf.write_file import rounded
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.write_config import write_model_config
+from llm_jax.interop.huggingface.write_directory import write_directory
 from llm_jax.tokenization.plain import CharacterTokenizer
 from tests.test_convert import byte_level_tokenizer, run_convert
 from tests.test_gguf_writing import MODELS, random_params
@@ -61,11 +61,11 @@ def test_a_tokenizer_that_llama_cpp_has_not_got_is_left_out_and_said(
     imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = dataclasses.replace(llm_jax.load(imported), tokenizer=CharacterTokenizer("abc"))
-    monkeypatch.setattr(exporting, "load", lambda _: model)
-    said = exporting.export_gguf(imported, tmp_path / "m.gguf", None)
+    monkeypatch.setattr(export_model, "load", lambda _: model)
+    said = export_model.export_gguf(imported, tmp_path / "m.gguf", None)
     assert "without a tokenizer: llama.cpp's tokenizer of single characters" in said
     assert open_gguf(tmp_path / "m.gguf").tokenizer == {"tokenizer.ggml.model": "no_vocab"}
-    said = exporting.export_huggingface(imported, tmp_path / "hf")
+    said = export_model.export_huggingface(imported, tmp_path / "hf")
     assert "without" not in said
     assert (tmp_path / "hf" / "tokenizer.json").exists()
 
@@ -75,12 +75,12 @@ def test_what_is_known_of_conversations_goes_along(
 ) -> None:
     loaded = llm_jax.load(imported)
     chat = {"template": "{{ messages }}", "bos": None, "eos": "<|end|>", "eos_ids": [0]}
-    monkeypatch.setattr(exporting, "load", lambda _: dataclasses.replace(loaded, about={"chat": chat}))
-    exporting.export_gguf(imported, tmp_path / "m.gguf", "bfloat16")
+    monkeypatch.setattr(export_model, "load", lambda _: dataclasses.replace(loaded, about={"chat": chat}))
+    export_model.export_gguf(imported, tmp_path / "m.gguf", "bfloat16")
     found = open_gguf(tmp_path / "m.gguf").tokenizer
     assert found["tokenizer.chat_template"] == "{{ messages }}"
     assert found["tokenizer.ggml.eos_token_id"] == loaded.tokenizer.token_id("<|end|>")
-    exporting.export_huggingface(imported, tmp_path / "hf")
+    export_model.export_huggingface(imported, tmp_path / "hf")
     told = json.loads((tmp_path / "hf" / "tokenizer_config.json").read_text())
     assert told["chat_template"] == "{{ messages }}"
     assert told["eos_token"] == "<|end|>"
@@ -105,22 +105,22 @@ def test_nothing_is_left_behind_when_the_check_fails(
     loaded = llm_jax.load(imported)
     out, message = tmp_path / "m.gguf", "does not hold the bits that were written"
     if fault == "bits":
-        monkeypatch.setattr(exporting, "rounded", wrong_bits)
+        monkeypatch.setattr(export_model, "rounded", wrong_bits)
     if fault == "logits":
         message = "gives other logits than the model"
         changed = dataclasses.replace(loaded.config, norm_eps=0.1)
-        monkeypatch.setattr(exporting, "read_model_config", lambda _: changed)
+        monkeypatch.setattr(export_model, "read_model_config", lambda _: changed)
     if fault == "ids":
         out, message = tmp_path / "hf", "gives other tokens"
         model = dataclasses.replace(loaded, tokenizer=OtherIds("abc"))
-        monkeypatch.setattr(exporting, "load", lambda _: model)
-        assert message in refusal_of(lambda: exporting.export_huggingface(imported, out))
+        monkeypatch.setattr(export_model, "load", lambda _: model)
+        assert message in refusal_of(lambda: export_model.export_huggingface(imported, out))
     elif fault == "interrupt":
-        monkeypatch.setattr(exporting, "open_gguf", interrupted)
+        monkeypatch.setattr(export_model, "open_gguf", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            exporting.export_gguf(imported, out, None)
+            export_model.export_gguf(imported, out, None)
     else:
-        assert message in refusal_of(lambda: exporting.export_gguf(imported, out, None))
+        assert message in refusal_of(lambda: export_model.export_gguf(imported, out, None))
     assert list(tmp_path.iterdir()) == []
 
 

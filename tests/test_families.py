@@ -11,9 +11,9 @@ import pytest
 from llm_jax.base.errors import CheckpointError
 from llm_jax.base.tree import flatten
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import FAMILIES, read_model_config
-from llm_jax.interop.huggingface import export_tensors, import_params, parts
+from llm_jax.interop.huggingface.read_config import FAMILIES, read_model_config
+from llm_jax.interop.huggingface.tensor_names import export_tensors, import_params, parts
+from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.model.decoder import forward, init_params
 
 pytestmark = pytest.mark.compiles

@@ -13,9 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface import export_tensors, import_params
-from llm_jax.interop.huggingface_directory import open_directory
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.huggingface.tensor_names import export_tensors, import_params
 from tests.test_adapters import QUERY, factors, merge, write_adapter, write_base
 from tests.test_convert import byte_level_tokenizer, run_convert
 from tests.test_families import GPT2, LLAMA

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from llm_jax.base.errors import UserError
-from llm_jax.interop.gguf_file import open_gguf
+from llm_jax.interop.gguf.read_file import open_gguf
 from tests.test_sources import refusal_of
 
 LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_DIM, MLP, VOCAB = 2, 32, 4, 2, 16, 64, 40
@@ -156,7 +156,7 @@ def test_an_encoding_gives_what_gguf_decodes(kind: str, tmp_path: Path) -> None:
 
 
 def test_parts_of_a_large_tensor_are_joined_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_jax.interop.gguf_file._PART_ELEMENTS", 3 * WIDTH)
+    monkeypatch.setattr("llm_jax.interop.gguf.read_file._PART_ELEMENTS", 3 * WIDTH)
     tensors = hugging_face("llama")
     source = open_gguf(write(tmp_path / "m.gguf", "llama", tensors))
     assert all(np.array_equal(source.read(name), tensor) for name, tensor in tensors.items())

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.gguf_file import open_gguf
+from llm_jax.interop.gguf.read_file import open_gguf
 from tests.test_sources import read_all, refusal_of
 
 U8, U32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 6, 7, 8, 9, 10

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from llm_jax.base.tree import Tree, flatten, unflatten
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.gguf_file import open_gguf
-from llm_jax.interop.gguf_header import Place, header_bytes, read_header
-from llm_jax.interop.gguf_names import Origin, redo, undo
-from llm_jax.interop.gguf_writing import plan, rounded, write_gguf
-from llm_jax.interop.huggingface import export_tensors
+from llm_jax.interop.gguf.header import Place, header_bytes, read_header
+from llm_jax.interop.gguf.read_file import open_gguf
+from llm_jax.interop.gguf.tensor_names import Origin, redo, undo
+from llm_jax.interop.gguf.write_file import plan, rounded, write_gguf
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.tensor_names import export_tensors
+from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.model.decoder import abstract_params
 from tests.test_families import GEMMA, GPT2, LLAMA
 from tests.test_sources import refusal_of

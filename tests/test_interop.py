@@ -15,8 +15,8 @@ import pytest
 from llm_jax.base.errors import CheckpointError
 from llm_jax.base.tree import Tree, flatten, require_same_shapes, unflatten
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.pickle_reader import read_state_dict
-from llm_jax.interop.torch_tutorial import export_state_dict, import_params, infer_config
+from llm_jax.interop.pytorch.pickle_reader import read_state_dict
+from llm_jax.interop.pytorch.tutorial import export_state_dict, import_params, infer_config
 from llm_jax.model.decoder import abstract_params
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 import llm_jax
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.torch_tutorial import export_state_dict
+from llm_jax.interop.pytorch.tutorial import export_state_dict
 from tests.test_convert import run_convert
 
 StateDict = dict[str, np.ndarray]

@@ -19,9 +19,9 @@ from llm_jax.checkpoints.writer import Checkpoints, saved_steps
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inference.decode import row_keys
+from llm_jax.language_model.model import Trained
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
-from llm_jax.trained import Trained
 from llm_jax.training import loop
 from llm_jax.training.observers import Guard
 from llm_jax.training.record import RunRecord

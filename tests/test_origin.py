@@ -24,7 +24,7 @@ from llm_jax.data.store import prepare_store
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
 from llm_jax.inside import find_subject
-from llm_jax.interop.families import read_model_config
+from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.model.decoder import init_params
 from llm_jax.replay import replay
 from llm_jax.report import report

@@ -9,7 +9,7 @@ import pytest
 from llm_jax import command
 from llm_jax.evaluation.golden import Arrays
 from llm_jax.evaluation.kinks import FIRM, Program, near
-from llm_jax.interop.torch_tutorial import name_of_relu_bias
+from llm_jax.interop.pytorch.tutorial import name_of_relu_bias
 from llm_jax.proof import holds, judge
 from llm_jax.verify import verify
 from tests.golden import FAULTS, RATE, Planted, golden_file, plant, start, write

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.adapter_config import adapter_fields, read_adapter_config
-from llm_jax.interop.families import FAMILIES, config_fields, read_model_config
 from llm_jax.interop.fields import passed_over
-from llm_jax.interop.huggingface import export_tensors, import_params
-from llm_jax.interop.huggingface_directory import open_directory
+from llm_jax.interop.huggingface.read_config import FAMILIES, config_fields, read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.huggingface.tensor_names import export_tensors, import_params
+from llm_jax.interop.peft.read_config import adapter_fields, read_adapter_config
 from tests.public_configs import PUBLIC, REFUSED, files, shrunk
 from tests.test_adapters import factors, write_adapter, write_base
 from tests.test_convert import byte_level_tokenizer, run_convert

@@ -18,10 +18,10 @@ from llm_jax.data.batches import Prompted, scoring_batch, scoring_rows
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.harness import harness
 from llm_jax.inference.decode import generate_tokens
+from llm_jax.language_model.model import Trained
+from llm_jax.language_model.scoring import encode_pair, score_tokens
 from llm_jax.model.decoder import forward, init_params
-from llm_jax.scoring import encode_pair, score_tokens
 from llm_jax.tokenization.plain import ByteTokenizer
-from llm_jax.trained import Trained
 from llm_jax.training.losses import score_targets, token_nats
 
 CONTEXT = 24
@@ -226,7 +226,7 @@ def test_without_the_harness_its_door_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    monkeypatch.delitem(sys.modules, "llm_jax.harness_model", raising=False)
+    monkeypatch.delitem(sys.modules, "llm_jax.language_model.lm_eval", raising=False)
     message = refusal(["runs/none", "--tasks", "piqa"], capsys)
     assert 'pip install "llm_jax[lm-eval]"' in message
     assert message.count("\n") == 1

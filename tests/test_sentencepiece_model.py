@@ -9,7 +9,7 @@ import pytest
 import sentencepiece
 
 from llm_jax.base.errors import DataError
-from llm_jax.interop.tokenizer_files import read_directory_tokenizer
+from llm_jax.interop.huggingface.tokenizer_files import read_directory_tokenizer
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.from_sentencepiece import read_sentencepiece, sentencepiece_content
 from llm_jax.tokenization.protocol import decode

@@ -19,8 +19,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.huggingface_directory import open_directory
-from llm_jax.interop.sources import Source, quoted
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.source import Source, quoted
 
 TENSORS = {
     "model.embed_tokens.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -69,7 +69,7 @@ def test_every_tensor_comes_with_its_own_type_and_every_bit(
 
 
 def test_bfloat16_needs_nothing_that_was_imported_before(tmp_path: Path) -> None:
-    source = "from pathlib import Path; from llm_jax.interop.huggingface_directory import open_directory"
+    source = "from pathlib import Path; from llm_jax.interop.huggingface.read_directory import open_directory"
     source += f"; print(open_directory(Path({str(whole(tmp_path))!r})).read('model.norm.weight').dtype)"
     run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert run.stdout == "bfloat16\n"

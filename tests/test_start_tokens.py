@@ -19,16 +19,16 @@ from llm_jax.data.store import prepare_store
 from llm_jax.evaluation.compare import compare
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inside import Subject, next_batch, text_xray
+from llm_jax.language_model.decoding import Speculation
+from llm_jax.language_model.model import Trained
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import init_params
-from llm_jax.steering import Speculation
 from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.tokenization.start_tokens import Named, tokens_around, with_tokens_around
 from llm_jax.tokenization.to_gguf import gguf_tokenizer
 from llm_jax.tokenization.to_huggingface import tokenizer_json
-from llm_jax.trained import Trained
 from tests.test_file_tokenizer import byte_fallback, byte_level
 from tests.test_gguf_tokenizer import gguf_metadata, sentencepiece_metadata
 

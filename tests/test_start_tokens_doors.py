@@ -12,10 +12,10 @@ from tokenizers import processors
 
 import llm_jax
 from llm_jax.evaluate import evaluate
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.gguf_file import open_gguf
-from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.interop.gguf.read_file import open_gguf
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.write_config import write_model_config
+from llm_jax.interop.huggingface.write_directory import write_directory
 from tests.test_convert import TEXTS, byte_level_tokenizer, run_convert
 from tests.test_families import LLAMA
 from tests.test_gguf_writing import MODELS, random_params

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.data.store import prepare_store
+from llm_jax.language_model.model import Trained
 from llm_jax.materials import Materials
 from llm_jax.model.decoder import init_params
 from llm_jax.tokenization.byte_pair import named_tokenizer
@@ -25,7 +26,6 @@ from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, utf8
 from llm_jax.tokenization.text_bytes import encode_sized
 from llm_jax.tokenization.train_bpe import train_bpe
-from llm_jax.trained import Trained
 from tests.test_file_tokenizer import SAMPLE, byte_fallback, byte_level, unigram
 
 ACCENT = "\u0301"  # joins the letter before it where a normalizer composes

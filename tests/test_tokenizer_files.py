@@ -8,7 +8,7 @@ import pytest
 import tokenizers as library
 
 from llm_jax.base.errors import CheckpointError, DataError
-from llm_jax.interop.tokenizer_files import named_tokens, read_directory_tokenizer
+from llm_jax.interop.huggingface.tokenizer_files import named_tokens, read_directory_tokenizer
 from llm_jax.tokenization.added_tokens import token_names, with_added_tokens
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.from_huggingface import FileTokenizer

@@ -15,10 +15,10 @@ from llm_jax.checkpoints.reader import read_params, verify_steps
 from llm_jax.config.model import ModelConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.inference.decode import pad_left
+from llm_jax.language_model.model import Trained
 from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.train import train
-from llm_jax.trained import Trained
 from tests.test_origin import a_model
 from tests.test_runs import run_door, words_for
 

@@ -10,9 +10,9 @@ import pytest
 
 import llm_jax
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.adapters import merge_adapter
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface_directory import open_directory
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.peft.merge import merge_adapter
 from tests.test_adapters import (
     QUERY,
     factors,

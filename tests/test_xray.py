@@ -16,8 +16,8 @@ import pytest
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.data.batches import Prompted
+from llm_jax.language_model.scoring import score_tokens
 from llm_jax.model.decoder import forward, init_params, read_out
-from llm_jax.scoring import score_tokens
 from llm_jax.walkthrough import page
 from llm_jax.walkthrough.words import read_words
 from llm_jax.walkthrough.xray import (

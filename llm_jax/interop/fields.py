@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from llm_jax.base.errors import CheckpointError, UserError
-from llm_jax.interop.sources import quoted
+from llm_jax.interop.source import quoted
 
 # Fields about training, generation or the file itself: logits do not depend on them.
 _NOT_THE_MODEL = {

@@ -15,6 +15,7 @@ import numpy as np
 
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
+from llm_jax.model.activations import Seen, SeenInBlock
 from llm_jax.model.attention import Sight, cap, sight
 from llm_jax.model.cache import KVCache
 from llm_jax.model.checks import check_precision
@@ -22,7 +23,6 @@ from llm_jax.model.dropout import KEY_KIND, dropout
 from llm_jax.model.layers import Block, Head, apply, embedding_init, head_scores
 from llm_jax.model.norms import norm, wide
 from llm_jax.model.positions import sinusoidal_table
-from llm_jax.model.seen import Seen, SeenInBlock
 
 
 def init_params(key: jax.Array, config: ModelConfig) -> Tree:

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
+from llm_jax.model.activations import SeenInBlock
 from llm_jax.model.attention import Sight, attention_weights, mix
 from llm_jax.model.cache import LayerCache
 from llm_jax.model.dropout import dropout
@@ -22,7 +23,6 @@ from llm_jax.model.fused_attention import fused_attention, fused_kernel
 from llm_jax.model.moe import Routing, mix_experts, route
 from llm_jax.model.norms import RMSNorm, norm, wide
 from llm_jax.model.positions import rotate
-from llm_jax.model.seen import SeenInBlock
 
 Initializer = jax.nn.initializers.Initializer
 

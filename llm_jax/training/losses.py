@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from llm_jax.base.batch import Batch
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
+from llm_jax.model.activations import Seen
 from llm_jax.model.decoder import head_weights, hidden_states, row_logits
 from llm_jax.model.layers import head_scores
 from llm_jax.model.moe import Use, expert_use, imbalance
-from llm_jax.model.seen import Seen
 
 _TOKENS_AT_ONCE = 1024  # whose scores over all rows of the head are in memory while texts are scored
 

@@ -4,73 +4,15 @@ RUN/config.json, RUN/metrics.jsonl and RUN/samples.jsonl (one JSON object a line
 installed). What it ran on is written by `starts`.
 """
 
-import importlib.metadata
 import math
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from llm_jax.base import strict_json
 from llm_jax.base.json_lines import entry_of, left_out, read_lines, scalars, split_lines
 from llm_jax.training.observers import Guard
-from llm_jax.training.starts import surroundings
 from llm_jax.training.tensorboard import open_tensorboard
-
-PACKAGES = (
-    "llm-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "tiktoken",
-    "tokenizers",
-    "grain",
-)
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a run's numbers."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def environment() -> dict[str, Any]:
-    """What a run ran on: versions, devices, processors, threads, variables, command and git state."""
-    return {
-        **surroundings(),
-        "versions": versions(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "devices": [jax.devices()[0].device_kind],  # the one that trains
-        "idle_devices": len(jax.devices()) - 1,
-        "command": sys.argv,
-        "git": _git_state(),
-    }
-
-
-def _git_state() -> dict[str, Any] | None:
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "modified": git("status", "--porcelain").splitlines()}
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 class RunRecord:

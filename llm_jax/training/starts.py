@@ -4,8 +4,6 @@ Bits are equal only where nothing of `DECIDING` differs, so a start compares its
 """
 
 import json
-import os
-import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,21 +12,8 @@ from typing import Any
 from llm_jax.base.json_lines import read_object
 
 FILE = "environment.json"
-# What numbers depend on, beside versions: those of an environment as `record.environment` gives them.
+# What numbers depend on, beside versions: those of an environment as `base.environment` gives them.
 DECIDING = ("devices", "processor", "threads", "variables")
-_VARIABLES = (
-    *("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "JAX_DEFAULT_MATMUL_PRECISION"),
-    *("JAX_ENABLE_X64", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE"),
-)
-
-
-def surroundings() -> dict[str, Any]:
-    """What else a run's numbers depend on: the processor, threads of XLA's pool, environment variables."""
-    return {
-        "processor": _processor(),
-        "threads": _threads(),
-        "variables": {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
-    }
 
 
 def read_start(run: Path) -> dict[str, Any]:
@@ -72,20 +57,3 @@ def _deciding(environment: Mapping[str, Any]) -> dict[str, str]:
         elif value is not None:
             facts[name] = str(value)
     return facts
-
-
-def _threads() -> int:
-    """As XLA sizes its pool on a CPU."""
-    wanted = os.environ.get("PJRT_NPROC") or os.environ.get("NPROC", "")
-    if wanted.isdecimal() and int(wanted):
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -14,8 +14,8 @@ from llm_jax.base.batch import Batch
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree, flatten
 from llm_jax.config.model import NOT_COMPUTED, ModelConfig
+from llm_jax.model.activations import Seen
 from llm_jax.model.decoder import forward
-from llm_jax.model.seen import Seen
 
 
 class Movement(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 
 from llm_jax.data import batches
 from llm_jax.model import attention, decoder, layers, positions
-from llm_jax.model.seen import SeenInBlock
+from llm_jax.model.activations import SeenInBlock
 from llm_jax.tokenization import byte_pair
 from llm_jax.walkthrough.lesson import Lesson
 from llm_jax.walkthrough.source import Code, statement

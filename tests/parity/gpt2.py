@@ -7,7 +7,7 @@ from transformers import GPT2Config
 
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.huggingface import import_params
+from llm_jax.interop.huggingface.tensor_names import import_params
 
 SWITCHES: dict[str, Any] = {
     "positions": "learned",

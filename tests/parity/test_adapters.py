@@ -10,10 +10,10 @@ import peft
 import pytest
 import torch
 
-from llm_jax.interop.adapters import merge_adapter
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface import import_params
-from llm_jax.interop.huggingface_directory import open_directory
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.huggingface.tensor_names import import_params
+from llm_jax.interop.peft.merge import merge_adapter
 from llm_jax.model.decoder import forward
 from llm_jax.proof import as_batch
 from tests.parity.families import reference

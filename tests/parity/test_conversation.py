@@ -8,8 +8,8 @@ import pytest
 import tokenizers as library
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from llm_jax.interop.chat_files import read_directory_chat
-from llm_jax.interop.tokenizer_files import read_directory_tokenizer
+from llm_jax.interop.chat_format import read_directory_chat
+from llm_jax.interop.huggingface.tokenizer_files import read_directory_tokenizer
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.conversation import conversation_tokens
 from llm_jax.tokenization.from_huggingface import FileTokenizer

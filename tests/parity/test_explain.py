@@ -12,7 +12,7 @@ import torch
 from llm_jax.base.batch import Batch
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inside import Subject, make_lesson
-from llm_jax.interop.torch_tutorial import import_params, infer_config
+from llm_jax.interop.pytorch.tutorial import import_params, infer_config
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.training.losses import cross_entropy
 from llm_jax.training.step import init_state

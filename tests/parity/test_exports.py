@@ -8,16 +8,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from llm_jax import exporting
 from llm_jax.config.run import SamplingConfig
 from llm_jax.inference.decode import generate_tokens, lay_out
-from llm_jax.interop.families import read_model_config
+from llm_jax.interop import export_model
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.language_model.model import Trained
 from llm_jax.tokenization.byte_pair import named_tokenizer
 from llm_jax.tokenization.compact import compact
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.tokenization.train_bpe import train_bpe
-from llm_jax.trained import Trained
 from tests.conftest import ROOT
 from tests.test_gguf_writing import MODELS, random_params
 from tests.test_start_tokens import byte_tokenizer
@@ -55,8 +55,8 @@ def test_auto_tokenizer_gives_our_ids_and_generate_our_tokens(
     rows = {"vocab_size": tokenizer.vocab_size + 3}
     config = dataclasses.replace(read_model_config(MODELS[family] | rows), context_length=96)
     model = Trained(config, random_params(config), tokenizer, {})
-    monkeypatch.setattr(exporting, "load", lambda _: model)
-    exporting.export_huggingface(tmp_path, tmp_path / "out")
+    monkeypatch.setattr(export_model, "load", lambda _: model)
+    export_model.export_huggingface(tmp_path, tmp_path / "out")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     for text in HARD:
         ids = tokenizer.encode(text).tolist()

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from llm_jax.base.tree import Tree, require_same_shapes
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface import export_tensors, import_params
-from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.tensor_names import export_tensors, import_params
+from llm_jax.interop.huggingface.write_config import write_model_config
+from llm_jax.interop.huggingface.write_directory import write_directory
 from llm_jax.model.decoder import abstract_params, forward
 from llm_jax.proof import as_batch
 from llm_jax.training.losses import next_token_loss

@@ -17,7 +17,7 @@ from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.convert import convert
 from llm_jax.harness import harness
-from llm_jax.harness_model import asking, run_tasks
+from llm_jax.language_model.lm_eval import asking, run_tasks
 from llm_jax.tokenization.train_bpe import train_reference
 from tests.conftest import ROOT
 from tests.parity.harness_tasks import NAMES, answers, log_likelihoods, run_theirs, write_tasks
@@ -121,7 +121,7 @@ def test_the_door_shows_what_lm_eval_says_and_answers_again_from_its_cache(
         assert said["results"][name][measure] == pytest.approx(results[0]["results"][name][measure], rel=1e-6)
     kept = json.loads((tmp_path / "out.json").read_text())
     assert len(kept["samples"][WORDS]) == 24
-    monkeypatch.setattr("llm_jax.scoring.score_targets", None)  # nothing is computed again
+    monkeypatch.setattr("llm_jax.language_model.scoring.score_targets", None)  # nothing is computed again
     run_door(words)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"] == said["results"]
 

@@ -10,7 +10,7 @@ import torch
 
 from llm_jax.evaluation.golden import Arrays, group
 from llm_jax.evaluation.kinks import Kink
-from llm_jax.interop.torch_tutorial import name_of_relu_bias
+from llm_jax.interop.pytorch.tutorial import name_of_relu_bias
 from llm_jax.proof import holds, judge
 from tests.golden import CONFIG, RATE, Planted, plant, start
 from tests.parity.torch_tutorial import TorchTutorial

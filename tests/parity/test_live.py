@@ -19,7 +19,7 @@ from llm_jax import command
 from llm_jax.config.run import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.evaluation.kinks import Wanted, follow
-from llm_jax.interop.torch_tutorial import export_state_dict, infer_config
+from llm_jax.interop.pytorch.tutorial import export_state_dict, infer_config
 from llm_jax.model.decoder import init_params
 from llm_jax.proof import tutorial_program
 from llm_jax.tokenization.byte_pair import named_tokenizer

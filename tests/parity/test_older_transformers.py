@@ -14,9 +14,9 @@ import torch
 
 from llm_jax import command
 from llm_jax.convert import convert
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.huggingface_writing import write_directory
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.write_config import write_model_config
+from llm_jax.interop.huggingface.write_directory import write_directory
 from tests.parity import ask_transformers
 from tests.parity.ask_transformers import LONGEST, PROMPT, WINDOW, answers
 from tests.parity.families import FAMILIES, reference

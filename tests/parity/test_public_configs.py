@@ -14,11 +14,11 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llm_jax.interop.families import FAMILIES, config_fields, read_model_config
-from llm_jax.interop.family_defaults import DEFAULTS
 from llm_jax.interop.fields import Fields
-from llm_jax.interop.huggingface import import_params
-from llm_jax.interop.huggingface_directory import open_directory
+from llm_jax.interop.huggingface.family_defaults import DEFAULTS
+from llm_jax.interop.huggingface.read_config import FAMILIES, config_fields, read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.huggingface.tensor_names import import_params
 from llm_jax.model.decoder import forward
 from llm_jax.proof import as_batch
 from tests.parity.families import PLAIN

@@ -18,7 +18,7 @@ from llm_jax.model.checks import check_room
 from llm_jax.tokenization.protocol import fingerprint
 
 if TYPE_CHECKING:
-    from llm_jax.trained import Trained
+    from llm_jax.language_model.model import Trained
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def asked_speculation(
     if steering.speculate == 0:
         return None
     require({f"speculate must be for one continuation, got {continuations}": continuations == 1})
-    from llm_jax.trained import load
+    from llm_jax.language_model.model import load
 
     return Speculation(steering.speculate, None if steering.draft is None else load(steering.draft), heard)
 

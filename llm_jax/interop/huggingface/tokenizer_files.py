@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_jax.base.errors import CheckpointError, DataError
-from llm_jax.interop.huggingface_directory import own_file, read_json
-from llm_jax.interop.sources import quoted
+from llm_jax.interop.huggingface.read_directory import own_file, read_json
+from llm_jax.interop.source import quoted
 from llm_jax.tokenization.added_tokens import FLAGS, token_names, with_added_tokens
 from llm_jax.tokenization.from_huggingface import FileTokenizer, read_tokenizer_file
 from llm_jax.tokenization.from_sentencepiece import read_sentencepiece

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.gguf_config import architecture, llama3_scaling, read_config
-from llm_jax.interop.gguf_header import Header, Place, read_header
-from llm_jax.interop.gguf_names import Origin, origins, undo
-from llm_jax.interop.gguf_types import Encoding, encodings
-from llm_jax.interop.sources import Source, quoted
+from llm_jax.interop.gguf.header import Header, Place, read_header
+from llm_jax.interop.gguf.read_config import architecture, llama3_scaling, read_config
+from llm_jax.interop.gguf.tensor_names import Origin, origins, undo
+from llm_jax.interop.gguf.types import Encoding, encodings
+from llm_jax.interop.source import Source, quoted
 
 _FACTORS = "rope_freqs.weight"
 _PART_ELEMENTS = 1 << 22  # dequantised at once: less than this and a row

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.fields import Fields
-from llm_jax.interop.sources import quoted
+from llm_jax.interop.source import quoted
 
 _NAME = "adapter_config.json"
 # About training, loading or the file itself. Which modules were adapted is one of these (names, an expression

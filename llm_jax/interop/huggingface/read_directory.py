@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from llm_jax.base.errors import CheckpointError
 from llm_jax.interop.other_kinds import why_no_config, why_no_weights, why_quantized
-from llm_jax.interop.sources import Source, quoted
+from llm_jax.interop.source import Source, quoted
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

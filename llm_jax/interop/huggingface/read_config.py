@@ -10,11 +10,11 @@ from typing import Any
 
 from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.config.model import ModelConfig, RotaryConfig
-from llm_jax.interop.family_defaults import DEFAULTS
 from llm_jax.interop.fields import Fields
-from llm_jax.interop.sources import quoted
-from llm_jax.interop.spellings import require_one_meaning
-from llm_jax.interop.stretching import read_partial_rotary, read_rotary, read_rotary_by_kind
+from llm_jax.interop.huggingface.family_defaults import DEFAULTS
+from llm_jax.interop.huggingface.rope_scaling import read_partial_rotary, read_rotary, read_rotary_by_kind
+from llm_jax.interop.huggingface.spellings import require_one_meaning
+from llm_jax.interop.source import quoted
 
 ACTIVATIONS = {
     "silu": "silu",

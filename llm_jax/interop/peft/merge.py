@@ -15,12 +15,12 @@ import numpy as np
 
 from llm_jax.base.errors import CheckpointError
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.adapter_config import AdapterConfig, adapter_fields, read_adapter_config
 from llm_jax.interop.fields import Fields
-from llm_jax.interop.huggingface import Part, parts, require_fit
-from llm_jax.interop.huggingface_directory import is_there, open_shard, own_file, read_json, read_tensor
+from llm_jax.interop.huggingface.read_directory import is_there, open_shard, own_file, read_json, read_tensor
+from llm_jax.interop.huggingface.tensor_names import Part, parts, require_fit
 from llm_jax.interop.other_kinds import why_no_adapter, why_no_weights
-from llm_jax.interop.sources import Source, quoted
+from llm_jax.interop.peft.read_config import AdapterConfig, adapter_fields, read_adapter_config
+from llm_jax.interop.source import Source, quoted
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -64,10 +64,10 @@ def merge_adapter(
         raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from None
 
 
-def adapter_digest(folder: Path) -> str:
-    """SHA-256, in hexadecimal digits, of the file with the factors of an adapter that was merged."""
+def adapter_facts(folder: Path) -> dict[str, str]:
+    """Return what a checkpoint says of an adapter in it: its "name", and the "sha256" of its factors."""
     with (folder / _WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return {"name": folder.resolve().name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def read_adapter_fields(folder: Path) -> Fields:

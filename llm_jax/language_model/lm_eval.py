@@ -29,10 +29,10 @@ from llm_jax.checkpoints.checksums import checksums
 from llm_jax.config.run import SamplingConfig
 from llm_jax.data.batches import Prompted
 from llm_jax.evaluation.scoring import TokenScores
-from llm_jax.scoring import encode_pair, score_tokens
+from llm_jax.language_model.model import Trained
+from llm_jax.language_model.scoring import encode_pair, score_tokens
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.protocol import fingerprint
-from llm_jax.trained import Trained
 
 MOST_NEW_TOKENS = 256  # where a task does not say
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.sources import quoted
+from llm_jax.interop.source import quoted
 
 _APART = ("rope_theta", "partial_rotary_factor")  # stand beside rope_scaling, or in rope_parameters
 _KINDS = ("rope_type", "type")

@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_jax.base.errors import CheckpointError
 from llm_jax.config.model import NOT_COMPUTED, ModelConfig, RotaryConfig
-from llm_jax.interop.families import ACTIVATIONS, FAMILIES, read_model_config
+from llm_jax.interop.huggingface.read_config import ACTIVATIONS, FAMILIES, read_model_config
 
 _CLASSES = {
     "gpt2": "GPT2LMHeadModel",

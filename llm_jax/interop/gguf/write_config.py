@@ -7,9 +7,9 @@ import numpy as np
 
 from llm_jax.base.errors import CheckpointError
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.gguf_config import llama3_factors, llama3_scaling, read_config
-from llm_jax.interop.gguf_names import origins
+from llm_jax.interop.gguf.read_config import llama3_factors, llama3_scaling, read_config
+from llm_jax.interop.gguf.tensor_names import origins
+from llm_jax.interop.huggingface.read_config import read_model_config
 
 # Hugging Face's model_type -> llama.cpp's architecture.
 _ARCHITECTURES = {

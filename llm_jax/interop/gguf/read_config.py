@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.sources import quoted
+from llm_jax.interop.source import quoted
 
 _SILU = {"hidden_act": "silu"}
 _GELU = {"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False}

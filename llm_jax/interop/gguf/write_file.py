@@ -13,11 +13,11 @@ import numpy as np
 
 from llm_jax.base.errors import CheckpointError
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.gguf_header import ALIGNMENT, Place, header_bytes
-from llm_jax.interop.gguf_names import Origin, origins, redo, undo
-from llm_jax.interop.gguf_settings import write_settings
-from llm_jax.interop.gguf_types import BF16, F16, F32, Q8_0, encode, encodings
-from llm_jax.interop.huggingface import parts
+from llm_jax.interop.gguf.header import ALIGNMENT, Place, header_bytes
+from llm_jax.interop.gguf.tensor_names import Origin, origins, redo, undo
+from llm_jax.interop.gguf.types import BF16, F16, F32, Q8_0, encode, encodings
+from llm_jax.interop.gguf.write_config import write_settings
+from llm_jax.interop.huggingface.tensor_names import parts
 
 # Our word -> GGML's type, and llama.cpp's number of a file whose matrices have it.
 _KINDS = {"float32": (F32, 0), "float16": (F16, 1), "bfloat16": (BF16, 32), "q8_0": (Q8_0, 7)}

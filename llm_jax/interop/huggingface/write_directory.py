@@ -9,8 +9,8 @@ import numpy as np
 
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.interop.huggingface import export_tensors, parts
-from llm_jax.interop.state_dict import write_tensors
+from llm_jax.interop.huggingface.tensor_names import export_tensors, parts
+from llm_jax.interop.pytorch.state_dict import write_tensors
 
 _SHARD = 2 * 10**9  # bytes, so that one at a time fits beside the model
 

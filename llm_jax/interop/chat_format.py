@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_jax.base.errors import CheckpointError, DataError
-from llm_jax.interop.huggingface_directory import own_file
-from llm_jax.interop.sources import quoted
-from llm_jax.interop.tokenizer_files import is_there, named_tokens, optional_json
+from llm_jax.interop.huggingface.read_directory import own_file
+from llm_jax.interop.huggingface.tokenizer_files import is_there, named_tokens, optional_json
+from llm_jax.interop.source import quoted
 from llm_jax.tokenization.chat_format import NAMED, ChatFormat, read_template
 
 # What GGUF's keys call the tokens; "seperator" is how it is spelt there.

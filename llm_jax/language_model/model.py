@@ -24,10 +24,10 @@ from llm_jax.inference.constrained import ENDED
 from llm_jax.inference.decode import Drawn, generate_rows, lay_out
 from llm_jax.inference.grammar import Constraint, Vocabulary
 from llm_jax.inference.text import Continuation, stream_text
+from llm_jax.language_model.decoding import Speculation, check_one_way, constrained, speculated
+from llm_jax.language_model.scoring import score_texts
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
-from llm_jax.scoring import score_texts
-from llm_jax.steering import Speculation, check_one_way, constrained, speculated
 from llm_jax.tokenization.byte_pair import RankTokenizer
 from llm_jax.tokenization.chat_format import ChatFormat, chat_format_from_dict
 from llm_jax.tokenization.from_dict import tokenizer_from_dict

@@ -1,32 +1,28 @@
 """How weights come in: every checkpoint that is written is read again and compared."""
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import TypeVar
 
-import jax
 import numpy as np
 
 from llm_jax.base.errors import CheckpointError, UserError
-from llm_jax.base.terminal import remark, tracked
-from llm_jax.base.tree import Tree, count_parameters, flatten
-from llm_jax.checkpoints.step_files import checkpoint_directory
-from llm_jax.checkpoints.writer import Checkpoints
-from llm_jax.config.load import to_dict
-from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import Config
-from llm_jax.interop import torch_tutorial
-from llm_jax.interop.adapters import adapter_digest, merge_adapter, read_adapter_fields
-from llm_jax.interop.chat_files import read_directory_chat, read_folder_template, read_gguf_chat
-from llm_jax.interop.families import config_fields, read_model_config
+from llm_jax.base.terminal import remark
+from llm_jax.base.tree import count_parameters
+from llm_jax.interop.chat_format import read_directory_chat, read_folder_template, read_gguf_chat
 from llm_jax.interop.fields import passed_over, require_ignorable
-from llm_jax.interop.gguf_file import open_gguf
-from llm_jax.interop.huggingface import import_params, require_tensors
-from llm_jax.interop.huggingface_directory import open_directory
-from llm_jax.interop.sources import Source
-from llm_jax.interop.state_dict import read_state_dict_file
-from llm_jax.interop.tokenizer_files import read_directory_tokenizer, read_vocabulary_file
+from llm_jax.interop.gguf.read_file import open_gguf
+from llm_jax.interop.huggingface.read_config import config_fields, read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.huggingface.tensor_names import import_params, require_tensors
+from llm_jax.interop.huggingface.tokenizer_files import read_directory_tokenizer, read_vocabulary_file
+from llm_jax.interop.peft.merge import merge_adapter, read_adapter_fields
+from llm_jax.interop.pytorch import tutorial
+from llm_jax.interop.pytorch.state_dict import read_state_dict_file
+from llm_jax.interop.source import Source
+from llm_jax.interop.verify import require_equal, shown
+from llm_jax.language_model.model import load
+from llm_jax.language_model.save import save_model
 from llm_jax.model.decoder import abstract_params
 from llm_jax.tokenization.byte_pair import named_tokenizer
 from llm_jax.tokenization.chat_format import ChatFormat
@@ -34,12 +30,7 @@ from llm_jax.tokenization.from_gguf import gguf_tokenizer_json, without_pre
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.language_check import check_tokens, require_same_pieces
 from llm_jax.tokenization.plain import ByteTokenizer
-from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.tokenization.start_tokens import Named, tokens_around, with_tokens_around
-from llm_jax.trained import load
-from llm_jax.training.record import versions
-
-_Item = TypeVar("_Item")
 
 
 def import_model(
@@ -78,7 +69,9 @@ def import_model(
     if adapter is not None:
         found, model = merge_adapter(found, adapter, model, ignored)
     family, count = found.config["model_type"], count_parameters(abstract_params(model))
-    _save(out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, adapter)
+    save_model(
+        out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, adapter
+    )
     # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
     require_tensors(family, model, load(out).params, found.shapes, found.read, shown)
     merged = "" if adapter is None else f", the adapter {adapter} merged into them"
@@ -145,9 +138,9 @@ def import_tutorial(source: Path, out: Path, tokenizer: str, context_length: int
         context_length: the longest text, in tokens; None for what the file's masks say, or the tutorial.
     """
     state_dict = read_state_dict_file(source)
-    model = torch_tutorial.infer_config(state_dict, context_length)
-    params = torch_tutorial.import_params(state_dict, model)
-    masks = {name for name in state_dict if torch_tutorial.is_mask(name)}
+    model = tutorial.infer_config(state_dict, context_length)
+    params = tutorial.import_params(state_dict, model)
+    masks = {name for name in state_dict if tutorial.is_mask(name)}
     parameters = {name: tensor for name, tensor in state_dict.items() if name not in masks}
     if odd := [name for name, tensor in parameters.items() if tensor.dtype != np.float32]:
         raise CheckpointError(
@@ -159,7 +152,7 @@ def import_tutorial(source: Path, out: Path, tokenizer: str, context_length: int
             f"the tokenizer must have the model's {model.vocab_size:,} ids, but {tokenizer} has "
             f"{chosen.vocab_size:,}; give another --tokenizer"
         )
-    _save(out, model, params, chosen)
+    save_model(out, model, params, chosen)
     require_equal(load(out).params, params, out)
     count = sum(tensor.size for tensor in parameters.values())
     done = f"imported {count:,} parameters into {out}; read again, every bit is equal"
@@ -168,40 +161,3 @@ def import_tutorial(source: Path, out: Path, tokenizer: str, context_length: int
     return (
         f"{done}; without masks, texts of {model.context_length} tokens as in the tutorial (--context_length)"
     )
-
-
-def _save(
-    out: Path,
-    model: ModelConfig,
-    params: Tree,
-    tokenizer: Tokenizer,
-    chat: ChatFormat | None = None,
-    adapter: Path | None = None,
-) -> None:
-    about = {
-        "config": to_dict(Config(model=model)),
-        "tokenizer": tokenizer.to_dict(),
-        "data_fingerprint": None,
-        "versions": versions(),
-    }
-    if chat is not None:
-        about["chat"] = chat.to_dict()
-    if adapter is not None:
-        about["adapter"] = {"name": adapter.resolve().name, "sha256": adapter_digest(adapter)}
-    with Checkpoints(checkpoint_directory(out), keep=2, about=about) as checkpoints:
-        # device_put takes aligned memory of a CPU as it is; jnp.asarray would copy it.
-        checkpoints.save(0, {"params": jax.device_put(params)}, metrics={}, score=None)
-
-
-def shown(parts: Iterator[_Item], count: int) -> Iterator[_Item]:
-    """The same, with a bar of how many of them are done."""
-    return tracked(parts, "tensors", count)
-
-
-def require_equal(got: Tree, wanted: Tree, where: Path) -> None:
-    """CheckpointError for leaves of which a bit differs."""
-    others = dict(flatten(wanted))
-    if odd := [
-        path for path, leaf in flatten(got) if not np.array_equal(np.asarray(leaf), np.asarray(others[path]))
-    ]:
-        raise CheckpointError(f"{where} does not hold the bits that were written: {odd[0]} differs")

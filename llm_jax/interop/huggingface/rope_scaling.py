@@ -8,7 +8,7 @@ from typing import Any
 from llm_jax.base.errors import CheckpointError
 from llm_jax.config.model import RotaryConfig
 from llm_jax.interop.fields import Fields
-from llm_jax.interop.sources import quoted
+from llm_jax.interop.source import quoted
 
 
 def read_rotary(fields: Fields, context: int) -> RotaryConfig:

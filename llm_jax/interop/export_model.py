@@ -14,24 +14,24 @@ from typing import Any
 import numpy as np
 
 from llm_jax.base.errors import CheckpointError, DataError, UserError, writing
-from llm_jax.converting import require_equal, shown
-from llm_jax.interop import torch_tutorial
-from llm_jax.interop.config_json import write_model_config
-from llm_jax.interop.families import read_model_config
-from llm_jax.interop.gguf_file import open_gguf
-from llm_jax.interop.gguf_writing import plan, rounded, write_gguf
-from llm_jax.interop.huggingface import export_tensors, import_params
-from llm_jax.interop.huggingface_directory import open_directory
-from llm_jax.interop.huggingface_writing import write_directory
-from llm_jax.interop.sources import Source
-from llm_jax.interop.state_dict import read_state_dict_file, write_state_dict_file
+from llm_jax.interop.gguf.read_file import open_gguf
+from llm_jax.interop.gguf.write_file import plan, rounded, write_gguf
+from llm_jax.interop.huggingface.read_config import read_model_config
+from llm_jax.interop.huggingface.read_directory import open_directory
+from llm_jax.interop.huggingface.tensor_names import export_tensors, import_params
+from llm_jax.interop.huggingface.write_config import write_model_config
+from llm_jax.interop.huggingface.write_directory import write_directory
+from llm_jax.interop.pytorch import tutorial
+from llm_jax.interop.pytorch.state_dict import read_state_dict_file, write_state_dict_file
+from llm_jax.interop.source import Source
+from llm_jax.interop.verify import require_equal, shown
+from llm_jax.language_model.model import Trained, load
 from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
 from llm_jax.tokenization.from_huggingface import FileTokenizer, read_tokenizer_file
 from llm_jax.tokenization.protocol import decode
 from llm_jax.tokenization.start_tokens import tokens_around
 from llm_jax.tokenization.to_gguf import ENDS, composes_accents, gguf_tokenizer
 from llm_jax.tokenization.to_huggingface import tokenizer_json
-from llm_jax.trained import Trained, load
 
 _PROMPT = 500  # tokens on which a written model's logits are compared
 
@@ -41,10 +41,10 @@ def export_tutorial(directory: Path, out: Path) -> str:
     if out.suffix != ".safetensors":
         raise UserError(f"the file to write must end in .safetensors, got {out}")
     model = load(directory)
-    state_dict = torch_tutorial.export_state_dict(model.params, model.config)
+    state_dict = tutorial.export_state_dict(model.params, model.config)
 
     def check(part: Path) -> None:
-        again = torch_tutorial.import_params(read_state_dict_file(part), model.config)
+        again = tutorial.import_params(read_state_dict_file(part), model.config)
         require_equal(again, model.params, part)
 
     write_state_dict_file(state_dict, out, check)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from llm_jax.base.errors import CheckpointError, writing
 from llm_jax.interop.other_kinds import why_not_the_tutorials
-from llm_jax.interop.pickle_reader import read_state_dict
+from llm_jax.interop.pytorch.pickle_reader import read_state_dict
 
 StateDict = dict[str, np.ndarray]
 # What DataParallel, and torch.compile, put into the names of what they wrap.

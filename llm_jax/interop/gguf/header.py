@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.interop.sources import quoted
+from llm_jax.interop.source import quoted
 
 ALIGNMENT = 32  # of tensors, where a file does not say it
 _VERSION = 3
