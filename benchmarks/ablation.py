@@ -22,16 +22,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rich.progress import track
 
-from llm_jax import materials
 from llm_jax.base.compilation import keep_compiled_programs
 from llm_jax.config.load import read_config
 from llm_jax.config.run import Config
+from llm_jax.runs import data
 from llm_jax.training.step import evaluated_params, init_state, run_steps
 
 
 def train(config: Config) -> float:
     """Nats per token over the whole validation split after the run."""
-    material = materials.gather(config, report=lambda _: None)
+    material = data.gather(config, report=lambda _: None)
     config, each = material.config, material.config.train.steps_per_dispatch
     state = init_state(config)
     for first in range(0, config.train.steps, each):

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
-from llm_jax.resume import differences, finish, last_logged_step, place, start
+from llm_jax.proofs.resume import differences, finish, last_logged_step, place, start
 
 SAVE_INTERVAL = 2
 

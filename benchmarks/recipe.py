@@ -22,17 +22,18 @@ from torch import nn
 from torch.nn import functional
 from torch_gpt import TorchGPT, adamw
 
-from llm_jax import command, materials
+from llm_jax import command
 from llm_jax.base.batch import Batch
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.data.batches import scoring_batch, scoring_rows
+from llm_jax.runs import data
 from llm_jax.training.optimizer import make_horizon, make_schedule
 
 
 def main(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
     """Trains torch's GPT as the configuration says."""
-    material = materials.gather(config, report=print)
+    material = data.gather(config, report=print)
     config = material.config
     torch.manual_seed(config.train.seed)
     model = gpt(config.model)

@@ -25,7 +25,7 @@ from rich.progress import track
 from llm_jax.base.compilation import keep_compiled_programs
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
-from llm_jax.coordinates import widened
+from llm_jax.proofs.width import widened
 
 HEAD_WIDTH = 16
 

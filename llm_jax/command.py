@@ -24,7 +24,7 @@ from llm_jax.training.interrupt import Stopped, ended_by_signals
 
 
 def _inherited(init_from: str, run: Path) -> Mapping[str, Any]:
-    from llm_jax.origin import inherited_settings  # JAX, which other configurations are read without
+    from llm_jax.runs.init_from import inherited_settings  # JAX, which other configurations are read without
 
     return inherited_settings(init_from, run)
 

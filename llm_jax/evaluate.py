@@ -31,15 +31,15 @@ def evaluate(
     """
     from rich.table import Table
 
-    from llm_jax import materials
     from llm_jax.language_model.model import load
+    from llm_jax.runs import data
 
     model = load(directory)
     if text is None:
-        material = materials.gather_again(model.about, str(directory), say, moved)
+        material = data.gather_again(model.about, str(directory), say, moved)
         score, floors = material.evaluate(model.params), material.floors()
     else:
-        score, floors = materials.score_text(model, text), {}
+        score, floors = data.score_text(model, text), {}
     table = Table("measure", "value", title=f"{directory}, step {model.about['step']}")
     table.add_row("loss, nats per token", f"{score.loss:.4f} +- {score.standard_error:.4f}")
     table.add_row("perplexity", f"{score.perplexity:.2f}")

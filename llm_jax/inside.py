@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax import command, materials
+from llm_jax import command
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import DataError
 from llm_jax.checkpoints.reader import read_about, read_params, read_restored
@@ -18,15 +18,17 @@ from llm_jax.config.run import Config, MovedConfig, SamplingConfig
 from llm_jax.data.batches import OrderStart, batch_at
 from llm_jax.data.corpora import read_corpus
 from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.inspect import look
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import read_out
-from llm_jax.origin import first_state
+from llm_jax.runs import data
+from llm_jax.runs.init_from import first_state
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.training.losses import token_nats
 from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, train_step
 from llm_jax.walkthrough import passages
-from llm_jax.walkthrough.lesson import Lesson, look, movements
+from llm_jax.walkthrough.lesson import Lesson, movements
 from llm_jax.walkthrough.xray import (
     Origin,
     Overlap,
@@ -66,14 +68,14 @@ def find_subject(
     """
     if source is None or source.suffix == ".toml":
         config = Config() if source is None else read_config([source], below=command.INHERITED)
-        material = materials.gather(materials.moved_to(config, moved), report)
+        material = data.gather(data.moved_to(config, moved), report)
         return _subject(material, first_state(material.config, material.origin), None)
     directory = checkpoint_directory(source)
     about = read_about(directory)
     config = config_from_dict(about["config"], str(source))
     if about["data_fingerprint"] is None:
-        return _imported(directory, materials.moved_to(config, moved), about, report)
-    material = materials.gather_again(about, str(source), report, moved)
+        return _imported(directory, data.moved_to(config, moved), about, report)
+    material = data.gather_again(about, str(source), report, moved)
     restored = read_restored(directory, abstract_state(config))
     return _subject(material, restored.state, restored.step)
 
@@ -195,7 +197,7 @@ def next_batch(subject: Subject) -> Batch:
     )
 
 
-def _subject(material: materials.Materials, state: State, step: int | None) -> Subject:
+def _subject(material: data.Materials, state: State, step: int | None) -> Subject:
     store = material.store
     splits = (store.tokens("train"), store.tokens("validation"))
     return Subject(material.config, state, store.tokenizer, *splits, step, material.order_start)

@@ -15,7 +15,7 @@ from llm_jax.config.effects import settle
 from llm_jax.config.run import Config
 
 if TYPE_CHECKING:
-    from llm_jax.profiling import Profile
+    from llm_jax.profiling.measure import Profile
 
 
 def profile(
@@ -57,14 +57,14 @@ def profile(
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise UserError(f"--json {json_file} must be a file in a folder that exists")
     config, _ = settle(config, given, {}, report=say)
-    from llm_jax import profiling
+    from llm_jax.profiling import measure
 
-    measured = profiling.profile(config, steps, out, report=say)
+    measured = measure.profile(config, steps, out, report=say)
     _show_speed(measured)
     _show_parts(measured)
     _show_operations(measured, top)
     _show_trace(measured, out)
-    figures = profiling.figures(measured)
+    figures = measure.figures(measured)
     if json_file is not None:
         with writing(json_file):
             json_file.write_text(strict_json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -93,8 +93,8 @@ def _share(measured: "Profile") -> str:
 
 
 def _show_parts(measured: "Profile") -> None:
-    from llm_jax.training.program import PHASES
-    from llm_jax.training.trace import sums
+    from llm_jax.profiling.program import PHASES
+    from llm_jax.profiling.trace import sums
 
     cells = sums(measured.rows, "part", "phase")
     table = _table("by part of the model, ms a step", "part", *PHASES, "all", "share")

@@ -18,7 +18,7 @@ from llm_jax.walkthrough.shades import legend, shade
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from llm_jax.rerun import Comparison, Replayed, Target
+    from llm_jax.runs.replay import Comparison, Replayed, Target
     from llm_jax.tokenization.protocol import Tokenizer
 
 _STANDS_OUT = 3.0  # times the median
@@ -61,25 +61,25 @@ def replay(
     numbers = {"before": before, "rows": rows, "hardest": hardest}
     if broken := [f"{name} ({n}) must be at least 0" for name, n in numbers.items() if n < 0]:
         raise UserError("; ".join(broken))
-    from llm_jax import rerun
+    from llm_jax.runs import replay as replaying
 
-    material = rerun.open_run(directory, step, say, moved)
+    material = replaying.open_run(directory, step, say, moved)
     tokenizer = material.store.tokenizer
-    replayed = rerun.replay(
+    replayed = replaying.replay(
         directory, material, step, before, report=say, track=lambda steps: tracked(steps, "recomputing")
     )
-    compared = rerun.compare(replayed, directory)
-    targets = rerun.hardest_targets(replayed, tokenizer, hardest)
+    compared = replaying.compare(replayed, directory)
+    targets = replaying.hardest_targets(replayed, tokenizer, hardest)
     shown = console()
     _show_rows(shown, replayed, tokenizer, rows)
     _show_targets(shown, targets)
     _show_norms(shown, replayed)
     _show_summary(shown, replayed, compared)
-    say_json({"run": str(directory), **rerun.summary(replayed, compared, targets)})
+    say_json({"run": str(directory), **replaying.summary(replayed, compared, targets)})
 
 
 def _show_rows(shown: "Console", replayed: "Replayed", tokenizer: "Tokenizer", count: int) -> None:
-    from llm_jax.rerun import row_pieces
+    from llm_jax.runs.replay import row_pieces
 
     losses = replayed.row_losses()
     shown.print(Text.assemble("\nbatch by loss in nats: ", *legend()))
@@ -100,7 +100,7 @@ def _show_targets(shown: "Console", targets: "list[Target]") -> None:
 
 
 def _show_norms(shown: "Console", replayed: "Replayed") -> None:
-    from llm_jax.rerun import beside_median
+    from llm_jax.runs.replay import beside_median
 
     kinds = {name: beside_median(replayed, name) for name in ("grad_norms", "update_norms")}
     titles = [

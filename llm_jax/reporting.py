@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from llm_jax import continuing, materials
 from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.json_lines import read_history, read_lines, read_object
 from llm_jax.base.tree import Tree, count_parameters
@@ -15,8 +14,9 @@ from llm_jax.config.load import config_from_dict, differences
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.facts import label_facts, store_facts
 from llm_jax.language_model.model import Trained, load
-from llm_jax.materials import Materials
 from llm_jax.model.decoder import abstract_params
+from llm_jax.runs import continuing, data
+from llm_jax.runs.data import Materials
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode, fingerprint
 from llm_jax.walkthrough.curves import Picture
@@ -62,7 +62,7 @@ def open_run(run: Path, report: Callable[[str], None], moved: MovedConfig = Move
     try:
         if model.about["data_fingerprint"] is None:
             raise CheckpointError(f"{run} was imported and names no text")
-        material = materials.gather_again(model.about, str(run), report, moved)
+        material = data.gather_again(model.about, str(run), report, moved)
         return Opened(config, model, material, missing)
     except UserError as error:
         return Opened(config, model, None, [*missing, f"what needs the text: {error}"])
@@ -84,7 +84,7 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
     config, model, material = opened[:3]
     missing = list(opened.missing)
     recorded, texts = read_object(run / "environment.json"), samples(run, missing.append)
-    default = Config() if model is None else materials.with_vocabulary(Config(), model.tokenizer)
+    default = Config() if model is None else data.with_vocabulary(Config(), model.tokenizer)
     go_on()
     checkpoints = verify_steps(checkpoint_directory(run))
     go_on()

@@ -11,8 +11,8 @@ from llm_jax.base.terminal import only_show, say
 from llm_jax.config.effects import settle
 from llm_jax.config.rules import Whole
 from llm_jax.config.run import Config
-from llm_jax.training.budget import parse_time, with_fall
-from llm_jax.training.depth import derive_model, with_derived
+from llm_jax.planning.depth_rules import derive_model, with_derived
+from llm_jax.planning.time_budget import parse_time, with_fall
 from llm_jax.training.interrupt import Stopped
 
 
@@ -78,16 +78,17 @@ def _train(
     if seconds is not None:
         config = with_fall(config, given)
     config, given = settle(config, given, {"time": time}, report=say)
-    from llm_jax import running, sizing, timing
+    from llm_jax.planning import by_depth, by_time
+    from llm_jax.runs.train import run
     from llm_jax.training.loop import claim_device
 
     claim_device(say)
     if depth is not None:
-        config = sizing.sized_config(config, depth, given, timed=seconds is not None, report=say)
+        config = by_depth.sized_config(config, depth, given, timed=seconds is not None, report=say)
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
-        config = timing.planned_config(config, seconds, report=say, given=chosen)
-    running.run(config, seconds, agreed=agreed)
+        config = by_time.planned_config(config, seconds, report=say, given=chosen)
+    run(config, seconds, agreed=agreed)
 
 
 if __name__ == "__main__":

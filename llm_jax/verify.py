@@ -29,7 +29,7 @@ def parity(golden: Path, /) -> None:
         A .npz file with start weights, batches, logits, loss, gradients, losses and greedy tokens (see
         docs/architecture.md).
     """
-    from llm_jax.proof import prove
+    from llm_jax.proofs.tutorial import prove
 
     if not prove(golden):
         sys.exit(1)
@@ -56,8 +56,8 @@ def resume(
     accumulation_steps:
         Parts of a batch, in place of the configuration's.
     """
-    from llm_jax.materials import moved_to
-    from llm_jax.resume import compare_runs, short_run
+    from llm_jax.proofs.resume import compare_runs, short_run
+    from llm_jax.runs.data import moved_to
 
     if steps < 8:
         raise UserError(f"steps ({steps}) must be at least 8")
@@ -116,9 +116,15 @@ def width(
     png:
         A file for a picture of sizes by width and step.
     """
-    from llm_jax import coordinates
+    from llm_jax.proofs.width import check
 
-    if not coordinates.check(source, smallest, largest, steps, png):
+    checked = check(source, smallest, largest, steps)
+    if png:
+        from llm_jax.walkthrough.figures import write_png
+        from llm_jax.walkthrough.sizes import sizes_picture
+
+        write_png(sizes_picture(checked.widths, checked.sizes), png)
+    if not checked.holds:
         sys.exit(1)
 
 

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from llm_jax.config.model import ModelConfig
-from llm_jax.evaluation.golden import Arrays
-from llm_jax.evaluation.kinks import FIRM, ULP, Kink, Program
 from llm_jax.interop.pytorch.tutorial import export_state_dict, name_of_relu_bias
 from llm_jax.model.decoder import init_params
-from llm_jax.proof import tutorial_program
+from llm_jax.proofs.golden_file import Arrays
+from llm_jax.proofs.kinks import FIRM, ULP, Kink, Program
+from llm_jax.proofs.tutorial import tutorial_program
 
 CONFIG = ModelConfig(
     vocab_size=11, spare_embedding_rows=1, context_length=6, d_model=8, num_layers=2, num_heads=2, d_ff=32

@@ -43,7 +43,7 @@ HOMES = {
     "gguf": ("interop/gguf/types.py",),
     "llguidance": ("inference/grammar.py",),
     "lm_eval": ("language_model/lm_eval.py",),
-    "tensorboardX": ("training/tensorboard.py",),
+    "tensorboardX": ("runs/tensorboard.py",),
     "cyclopts": ("config/rules.py", "config/load.py", "command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (
         "language_model/",
@@ -64,7 +64,7 @@ HOMES = {
                 "verify",
             )
         ),
-        "profiling.py",
+        "profiling/measure.py",
     ),
     "sentencepiece": (),
     "torch": (),

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command, timing
+from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
-from llm_jax.materials import Materials
-from llm_jax.train import train
-from llm_jax.training.budget import (
+from llm_jax.planning import by_time
+from llm_jax.planning.time_budget import (
     LADDER,
     Costs,
     adopt_plan,
@@ -24,6 +23,8 @@ from llm_jax.training.budget import (
     with_fall,
     with_size,
 )
+from llm_jax.runs.data import Materials
+from llm_jax.train import train
 
 pytestmark = pytest.mark.compiles
 
@@ -131,8 +132,8 @@ def test_a_planned_run_records_its_plan_and_goes_on_with_it(
         assert all(0 < seconds < math.inf for seconds in found)
         return costs
 
-    measure = timing.measure
-    monkeypatch.setattr(timing, "measure", measured)
+    measure = by_time.measure
+    monkeypatch.setattr(by_time, "measure", measured)
 
     def run(time: str) -> dict:
         with pytest.raises(SystemExit) as stop:

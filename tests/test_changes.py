@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import pytest
 
-from llm_jax import continuing, materials
 from llm_jax.base.environment import environment
 from llm_jax.base.json_lines import read_history
 from llm_jax.config import changes, load
@@ -17,7 +16,7 @@ from llm_jax.config.effects import values_of
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
-from llm_jax.training import starts
+from llm_jax.runs import continuing, data, starts
 from llm_jax.training.step import abstract_state
 
 _form = cache(abstract_state)
@@ -65,7 +64,7 @@ def test_a_change_that_nothing_was_saved_under_leaves_no_trace(tmp_path: Path) -
     about = {"config": to_dict(with_rate(0.1)), "step": 6, "changes": []}
     histories = []
     for rate in (0.2, 0.3, 0.1):
-        material = materials.Materials(with_rate(rate), None)  # type: ignore[arg-type]
+        material = data.Materials(with_rate(rate), None)  # type: ignore[arg-type]
         material, _ = continuing.went_on(material, about, 7)
         continuing.write_history(tmp_path, material.history)
         histories.append([line["changes"] for line in material.history])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import materials
 from llm_jax.base.errors import DataError
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config, DataConfig
@@ -15,6 +14,7 @@ from llm_jax.data import store
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.download import Source, download
 from llm_jax.language_model.model import Trained
+from llm_jax.runs import data
 from llm_jax.tokenization.plain import ByteTokenizer
 
 
@@ -102,12 +102,12 @@ def test_evaluating_a_named_corpus_looks_for_it_where_training_does(monkeypatch:
         looked.append(downloads)
         raise DataError(corpus)
 
-    monkeypatch.setattr(materials, "read_corpus", reading)
+    monkeypatch.setattr(data, "read_corpus", reading)
     monkeypatch.setattr(store, "read_corpus", reading)
     config = Config(data=DataConfig(prepared=Path("p")))
     model = Trained(config.model, {}, ByteTokenizer(), {"config": to_dict(config)})
     with pytest.raises(DataError):
-        materials.score_text(model, Path("the_verdict"))
+        data.score_text(model, Path("the_verdict"))
     with pytest.raises(DataError):
         store.prepare_store(config.data, print)
     assert looked == [Path("p/downloads")] * 2

@@ -15,8 +15,8 @@ from llm_jax.base.tree import count_parameters
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params
+from llm_jax.planning.depth_rules import BASE_WIDTH, Derived, derive_model, derive_run, with_derived
 from llm_jax.train import train
-from llm_jax.training.depth import BASE_WIDTH, Derived, derive_model, derive_run, with_derived
 
 pytestmark = pytest.mark.compiles
 

@@ -14,7 +14,7 @@ from llm_jax.config.run import Config, SamplingConfig, SteeringConfig
 from llm_jax.generate import generate
 from llm_jax.prepare import prepare
 from llm_jax.profile import profile
-from llm_jax.resume import short_run, start
+from llm_jax.proofs.resume import short_run, start
 from llm_jax.train import train
 
 ROTARY = "--model.positions=rotary"

@@ -13,7 +13,7 @@ from llm_jax.interop.gguf.read_file import open_gguf
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
-from llm_jax.origin import find_origin
+from llm_jax.runs.init_from import find_origin
 from tests.test_convert import run_convert
 from tests.test_file_tokenizer import byte_level
 from tests.test_gguf_writing import MODELS, random_params

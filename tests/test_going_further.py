@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_jax import materials, rerun
 from llm_jax.checkpoints.reader import read_about
 from llm_jax.data.batches import OrderStart, batch_at, whole_epochs
-from llm_jax.origin import recorded_origin
+from llm_jax.runs import data, replay
+from llm_jax.runs.init_from import recorded_origin
 from llm_jax.train import train
 from tests.test_going_on import going_on
 from tests.test_runs import run_door
@@ -74,10 +74,10 @@ def test_a_run_leaves_out_what_its_model_has_seen_and_remembers_where_it_began(
     assert [recorded(run / "run") for run in (one, two)] == [24, 24 + 12]
     everything = [*seen, *rows_of(one / "run", range(6)), *rows_of(two / "run", range(6))]
     assert len(set(everything)) == len(everything) == 24 + 12 + 24
-    again = rerun.replay(
-        one / "run", rerun.open_run(one / "run", 2, print), 2, 0, report=print, track=lambda steps: steps
+    again = replay.replay(
+        one / "run", replay.open_run(one / "run", 2, print), 2, 0, report=print, track=lambda steps: steps
     )
-    assert rerun.compare(again, one / "run").loss_equal
+    assert replay.compare(again, one / "run").loss_equal
 
 
 def test_a_run_that_was_begun_before_keeps_its_order() -> None:
@@ -93,5 +93,5 @@ def recorded(run: Path) -> int:
 
 def rows_of(run: Path, steps: range) -> list[bytes]:
     """The windows of some steps of a run, each as its tokens."""
-    material = materials.gather_again(read_about(run / "checkpoints"), str(run), print)
+    material = data.gather_again(read_about(run / "checkpoints"), str(run), print)
     return [row.tobytes() for step in steps for row in np.asarray(material.batch_at(step).tokens)]

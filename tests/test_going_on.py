@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import pytest
 
-from llm_jax import rerun
 from llm_jax.base.json_lines import read_history
 from llm_jax.checkpoints.checksums import checksums
 from llm_jax.checkpoints.reader import read_about, read_state
@@ -22,6 +21,7 @@ from llm_jax.inside import find_subject
 from llm_jax.replay import replay
 from llm_jax.report import report
 from llm_jax.reporting import open_run
+from llm_jax.runs import replay as replaying
 from llm_jax.train import train
 from tests.test_runs import metrics_of, run_door, words_for
 
@@ -180,8 +180,8 @@ def test_a_step_is_done_again_under_the_configuration_that_held_then(retuned: Pa
     logged = {line["step"]: line for line in metrics_of(retuned) if "train_loss" in line}
     assert logged.keys() == set(range(1, 13))
     for step, before in ((2, 9), (7, 0), (9, 5), (11, 0), (12, 11)):
-        material = rerun.open_run(retuned, step, print)
-        again = rerun.replay(retuned, material, step, before, report=print, track=lambda steps: steps)
+        material = replaying.open_run(retuned, step, print)
+        again = replaying.replay(retuned, material, step, before, report=print, track=lambda steps: steps)
         assert again.loss == logged[step]["train_loss"]
         for name in ("grad_norm", "update_norm", "learning_rate"):
             assert again.metrics[name] == logged[step][name]
@@ -193,7 +193,7 @@ def test_a_step_is_done_again_under_the_configuration_that_held_then(retuned: Pa
 
 
 def test_batches_of_another_size_go_on_in_the_order(retuned: Path) -> None:
-    material = rerun.open_run(retuned, 12, print)
+    material = replaying.open_run(retuned, 12, print)
     assert material.order_start == (10, 6 * 4 + 4 * 2)
     assert material.at(10).order_start == (6, 24)
     assert material.at(6).order_start == (0, 0)

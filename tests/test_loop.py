@@ -13,7 +13,7 @@ from llm_jax.checkpoints.reader import read_state
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
-from llm_jax.resume import compare_runs, short_run
+from llm_jax.proofs.resume import compare_runs, short_run
 from llm_jax.training import loop
 
 

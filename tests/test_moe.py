@@ -14,7 +14,7 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.model.moe import Routing, expert_use, imbalance, mix_experts, route
-from llm_jax.proof import as_batch
+from llm_jax.proofs.tutorial import as_batch
 from llm_jax.training.losses import next_token_loss, token_nats
 from llm_jax.training.step import init_state, train_step
 from llm_jax.training.throughput import flops_per_token

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from llm_jax import running
 from llm_jax.base.errors import InterruptedAndSaved, UserError
 from llm_jax.base.json_lines import read_lines
 from llm_jax.checkpoints.reader import read_about
@@ -20,11 +19,12 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inference.decode import row_keys
 from llm_jax.language_model.model import Trained
+from llm_jax.runs.record import RunRecord
+from llm_jax.runs.train import check_prompt
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.training import loop
 from llm_jax.training.observers import Guard
-from llm_jax.training.record import RunRecord
 from llm_jax.training.step import _key
 
 SAY = """
@@ -110,7 +110,7 @@ def test_a_line_that_a_full_disk_cut_off_does_not_spoil_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr("llm_jax.training.record.open_tensorboard", lambda *_: None)
+    monkeypatch.setattr("llm_jax.runs.record.open_tensorboard", lambda *_: None)
     record = RunRecord(tmp_path, {}, 0, warnings.append)
     record.write(1, a=1.0)
     opened = Path.open
@@ -239,21 +239,21 @@ def a_material(tokenizer: Tokenizer, prompt: str, vocab_size: int, sample_tokens
 
 
 def test_a_prompt_is_checked_before_the_first_step() -> None:
-    running.check_prompt(a_material(ByteTokenizer(), "The", 256))
-    running.check_prompt(a_material(ByteTokenizer(), "", 256, sample_tokens=0))
+    check_prompt(a_material(ByteTokenizer(), "The", 256))
+    check_prompt(a_material(ByteTokenizer(), "", 256, sample_tokens=0))
     for prompt, vocab_size, message in (("", 256, "empty"), ("The", 100, "below model.vocab_size")):
         with pytest.raises(UserError, match=message):
-            running.check_prompt(a_material(ByteTokenizer(), prompt, vocab_size))
+            check_prompt(a_material(ByteTokenizer(), prompt, vocab_size))
     nothing: Any = SimpleNamespace(encode=lambda _: np.zeros(0, np.int32))
     with pytest.raises(UserError, match="must have a token"):
-        running.check_prompt(a_material(nothing, "The", 256))
+        check_prompt(a_material(nothing, "The", 256))
 
     def refuse(_: str) -> Any:
         raise ValueError("no such character")
 
     nothing.encode = refuse
     with pytest.raises(UserError, match="must be encodable: no such character"):
-        running.check_prompt(a_material(nothing, "The", 256))
+        check_prompt(a_material(nothing, "The", 256))
 
 
 def test_ids_beyond_the_tokenizer_stand_for_nothing(tiny: ModelConfig, tiny_params: Any) -> None:

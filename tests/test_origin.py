@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import llm_jax
-from llm_jax import materials, origin
 from llm_jax.base.tree import flatten
 from llm_jax.checkpoints.checksums import checksums
 from llm_jax.checkpoints.reader import read_about, read_state
@@ -26,9 +25,10 @@ from llm_jax.generate import generate
 from llm_jax.inside import find_subject
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.model.decoder import init_params
+from llm_jax.proofs.resume import compare_runs, short_run
 from llm_jax.replay import replay
 from llm_jax.report import report
-from llm_jax.resume import compare_runs, short_run
+from llm_jax.runs import data, init_from
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.train import train
@@ -106,9 +106,9 @@ def config_of(run: Path) -> Config:
 
 def test_a_run_begins_with_its_models_weights_to_the_bit(tuned: Path, parent: Path, tmp_path: Path) -> None:
     config = config_of(tuned)
-    found = origin.find_origin(str(parent), tmp_path / "new")
+    found = init_from.find_origin(str(parent), tmp_path / "new")
     with Checkpoints(tmp_path / "new" / "checkpoints", keep=2, about={}) as checkpoints:
-        state = start_state(config, checkpoints, lambda config: origin.first_state(config, found))
+        state = start_state(config, checkpoints, lambda config: init_from.first_state(config, found))
     require_equal(state["params"], llm_jax.load(parent).params)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(state["opt_state"]))
     saved = read_state(tmp_path / "new" / "checkpoints")
@@ -119,7 +119,7 @@ def test_the_first_line_and_the_first_loss_are_those_of_the_model_it_starts_from
     tuned: Path, parent: Path
 ) -> None:
     model = llm_jax.load(parent)
-    material = materials.gather(config_of(tuned), print)
+    material = data.gather(config_of(tuned), print)
     first, *others = metrics_of(tuned)
     assert first["step"] == 0
     wanted = {
@@ -230,13 +230,13 @@ def test_a_killed_run_goes_on_to_the_bit_and_not_from_the_model(
 def test_the_average_is_what_a_run_with_one_passes_on(tmp_path: Path, parent: Path, prose: Path) -> None:
     words = words_for(tmp_path, parent, prose, "--optim.ema_decay=0.9")
     run_door(train, words, takes_files=True)
-    found = origin.find_origin(str(tmp_path / "run"), tmp_path / "next")
+    found = init_from.find_origin(str(tmp_path / "run"), tmp_path / "next")
     assert found.part == "ema"
     config = config_of(tmp_path / "run")
     config = dataclasses.replace(
         config, train=dataclasses.replace(config.train, init_from=str(tmp_path / "run"))
     )
-    state = origin.first_state(config, found)
+    state = init_from.first_state(config, found)
     saved = read_state(tmp_path / "run" / "checkpoints")
     require_equal(state["params"], saved["ema"])
     require_equal(state["ema"], saved["ema"])

@@ -7,13 +7,14 @@ import jax
 import pytest
 
 import llm_jax
-from llm_jax import command, origin
+from llm_jax import command
 from llm_jax.base.process import seconds_since_start
 from llm_jax.config.load import read_config
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, TrainConfig
+from llm_jax.planning.by_time import planned_config
 from llm_jax.prepare import prepare
-from llm_jax.timing import planned_config
+from llm_jax.runs import init_from
 from llm_jax.train import train
 from llm_jax.training.step import evaluated_params
 from tests.test_origin import a_model, a_parent, words_for
@@ -104,12 +105,12 @@ def test_learned_positions_keep_their_number(
 
 
 def test_weights_are_evaluated_in_the_type_that_is_asked_for(tmp_path: Path, parent: Path) -> None:
-    found = origin.find_origin(str(parent), tmp_path / "new")
+    found = init_from.find_origin(str(parent), tmp_path / "new")
     narrow = dataclasses.replace(found.model, param_dtype="bfloat16")
-    origin.require_same_model(narrow, found)
+    init_from.require_same_model(narrow, found)
     train_config = TrainConfig(init_from=str(parent))
     data = DataConfig(tokenizer="inherited", compact_vocab=False)
-    state = origin.first_state(Config(model=narrow, data=data, train=train_config), found)
+    state = init_from.first_state(Config(model=narrow, data=data, train=train_config), found)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(state["params"])} == {"float32"}
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(evaluated_params(narrow, state))} == {"bfloat16"}
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from llm_jax import command
-from llm_jax.evaluation.golden import Arrays
-from llm_jax.evaluation.kinks import FIRM, Program, near
 from llm_jax.interop.pytorch.tutorial import name_of_relu_bias
-from llm_jax.proof import holds, judge
+from llm_jax.proofs.golden_file import Arrays
+from llm_jax.proofs.kinks import FIRM, Program, near
+from llm_jax.proofs.tutorial import holds, judge
 from llm_jax.verify import verify
 from tests.golden import FAULTS, RATE, Planted, golden_file, plant, start, write
 

@@ -8,9 +8,9 @@ import pytest
 
 from llm_jax import command
 from llm_jax.profile import profile
-from llm_jax.training.program import PHASES, Operation, module_name, read_program
+from llm_jax.profiling.program import PHASES, Operation, module_name, read_program
+from llm_jax.profiling.trace import Event, Mark, host_events, rows, sums
 from llm_jax.training.throughput import datasheet_flops, share_of_peak
-from llm_jax.training.trace import Event, Mark, host_events, rows, sums
 from tests.conftest import ROOT
 
 PROGRAM = """HloModule jit_train_steps, is_scheduled=true
@@ -183,9 +183,9 @@ def test_a_profile_finds_every_part_and_its_sums_are_what_was_traced(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_cpus_peak_is_that_of_the_models_own_products(dtype: str) -> None:
-    from llm_jax import profiling
+    from llm_jax.profiling import measure
 
-    ceiling = profiling._ceiling(jax.devices()[0], dtype)
+    ceiling = measure._ceiling(jax.devices()[0], dtype)
     assert ceiling.flops
     assert ceiling.origin == f"a {dtype} product measured here"
 
@@ -193,10 +193,10 @@ def test_a_cpus_peak_is_that_of_the_models_own_products(dtype: str) -> None:
 def test_an_accelerator_without_a_peak_has_no_share(
     tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from llm_jax import profiling
+    from llm_jax.profiling import measure
 
-    ceiling = profiling.Ceiling(None, "Wafer 9 is not in the table of datasheets", 1e9)
-    monkeypatch.setattr(profiling, "_ceiling", lambda *_: ceiling)
+    ceiling = measure.Ceiling(None, "Wafer 9 is not in the table of datasheets", 1e9)
+    monkeypatch.setattr(measure, "_ceiling", lambda *_: ceiling)
     places = [f"--data.corpus={prose}", f"--data.prepared={tmp_path}", "--out", tmp_path / "out"]
     assert run_profile(*SMALL, *places, "--steps=2") == 0
     shown = capsys.readouterr().out

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from llm_jax import rerun
 from llm_jax.base.batch import Batch
 from llm_jax.base.json_lines import read_lines
 from llm_jax.checkpoints.reader import read_about, read_before
@@ -20,10 +19,11 @@ from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import Config
 from llm_jax.convert import convert
 from llm_jax.replay import replay
+from llm_jax.runs import replay as replaying
+from llm_jax.runs.record import mean_loss
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.tokenization.protocol import decode
 from llm_jax.train import train
-from llm_jax.training.record import mean_loss
 from llm_jax.training.step import abstract_state
 from tests.test_runs import run_door, words_for
 
@@ -53,9 +53,9 @@ def copied(runs: dict[str, Path], tmp_path: Path) -> Path:
 
 def done_again(
     run: Path, step: int, before: int, report: Callable[[str], None] = lambda _: None
-) -> rerun.Replayed:
-    material = rerun.open_run(run, step, report=report)
-    return rerun.replay(run, material, step, before, report=report, track=lambda steps: steps)
+) -> replaying.Replayed:
+    material = replaying.open_run(run, step, report=report)
+    return replaying.replay(run, material, step, before, report=report, track=lambda steps: steps)
 
 
 def logged(run: Path, step: int) -> dict[str, Any]:
@@ -63,12 +63,12 @@ def logged(run: Path, step: int) -> dict[str, Any]:
     return line
 
 
-def require_as_logged(replayed: rerun.Replayed, run: Path) -> None:
+def require_as_logged(replayed: replaying.Replayed, run: Path) -> None:
     line = logged(run, replayed.step)
     assert replayed.loss == line["train_loss"]
     for name in ("grad_norm", "update_norm", "grad_norms", "update_norms", "learning_rate", "skipped"):
         assert replayed.metrics[name] == line[name], name
-    assert rerun.compare(replayed, run) == (line["train_loss"], 1, True, line["grad_norm"], True)
+    assert replaying.compare(replayed, run) == (line["train_loss"], 1, True, line["grad_norm"], True)
 
 
 def keep_checkpoints(run: Path, *steps: int) -> None:
@@ -133,15 +133,15 @@ def test_after_a_roll_back_the_batch_is_the_one_that_the_counters_name(copied: P
     rewrite_checkpoint(copied, 8, rolled_back)
     replayed = done_again(copied, 10, 1)
     assert (first.batch_index, replayed.batch_index) == (8, 21)
-    expected = rerun.open_run(copied, 1, report=print).batch_at(21)
+    expected = replaying.open_run(copied, 1, report=print).batch_at(21)
     assert jax.tree.all(jax.tree.map(np.array_equal, replayed.batch, expected))
     # Its line is the one that the second attempt wrote, not that of the first.
-    assert rerun.compare(replayed, copied) == (None,) * 5
+    assert replaying.compare(replayed, copied) == (None,) * 5
     line = logged(copied, 10) | {"train_loss": replayed.loss, "grad_norm": 0.5}
     with (copied / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    assert rerun.compare(replayed, copied) == (replayed.loss, 1, True, 0.5, False)
-    assert rerun.compare(first, copied).loss_equal
+    assert replaying.compare(replayed, copied) == (replayed.loss, 1, True, 0.5, False)
+    assert replaying.compare(first, copied).loss_equal
 
 
 def test_a_step_that_is_not_finite_is_shown_and_what_came_after_a_roll_back_is_refused(
@@ -162,7 +162,7 @@ def test_a_step_that_is_not_finite_is_shown_and_what_came_after_a_roll_back_is_r
     assert "rolled back at step 10" in capsys.readouterr().err
 
 
-def made_up(losses: list[float], norms: list[float]) -> rerun.Replayed:
+def made_up(losses: list[float], norms: list[float]) -> replaying.Replayed:
     """Steps with these loss sums and gradient norms of which the last is the one done again."""
     steps = [
         {
@@ -176,7 +176,7 @@ def made_up(losses: list[float], norms: list[float]) -> rerun.Replayed:
     tokens = np.frombuffer("aé\nb".encode(), np.uint8)[None].astype(np.int32)
     batch = Batch(tokens[:, :-1], tokens[:, 1:], np.array([[1, 1, 0, 1]], np.float32))
     nats = np.array([[2.0, 5.0, 99.0, math.nan]])
-    return rerun.Replayed(len(steps), len(steps) - 1, 0, batch, nats, steps[-1], steps[:-1])
+    return replaying.Replayed(len(steps), len(steps) - 1, 0, batch, nats, steps[-1], steps[:-1])
 
 
 @pytest.mark.parametrize(("count", "equal"), [(3, True), (4, None), (2, False), (None, None)])
@@ -187,21 +187,21 @@ def test_a_logged_mean_is_compared_only_when_all_its_steps_were_recomputed(
     line: dict[str, Any] = {"step": 3, "train_loss": mean_loss([(1.1, 3.0), (2.3, 3.0), (3.7, 3.0)])}
     line |= {"grad_norm": 1.0} | ({"averaged_steps": count} if count else {})
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    assert rerun.compare(replayed, tmp_path) == (line["train_loss"], count, equal, 1.0, True)
+    assert replaying.compare(replayed, tmp_path) == (line["train_loss"], count, equal, 1.0, True)
 
 
 def test_norms_stand_beside_the_median_of_the_finite_ones_before() -> None:
     replayed = made_up([1.0] * 5, [3.0, math.inf, 1.0, 2.0, 50.0])
-    assert rerun.beside_median(replayed, "grad_norms") == {
+    assert replaying.beside_median(replayed, "grad_norms") == {
         "blocks/0": (50.0, 2.0),
         "blocks/1": (1.0, 1.0),
         "head": (2.0, 2.0),
     }
-    assert rerun.beside_median(made_up([1.0], [7.0]), "grad_norms")["blocks/0"] == (7.0, None)
+    assert replaying.beside_median(made_up([1.0], [7.0]), "grad_norms")["blocks/0"] == (7.0, None)
 
 
 def test_the_hardest_targets_come_first_and_those_without_weight_never() -> None:
-    found = rerun.hardest_targets(made_up([1.0], [1.0]), ByteTokenizer(), 9)
+    found = replaying.hardest_targets(made_up([1.0], [1.0]), ByteTokenizer(), 9)
     assert [target.position for target in found] == [3, 1, 0]  # not a number is the hardest of all
     assert found[0][2:] == ("aé\n", "b", math.inf, 0.0)
     assert found[2].context == "a"
@@ -209,13 +209,15 @@ def test_the_hardest_targets_come_first_and_those_without_weight_never() -> None
 
 
 def test_the_pieces_of_a_row_are_its_text(runs: dict[str, Path]) -> None:
-    pieces = rerun.row_pieces(made_up([1.0], [1.0]), ByteTokenizer(), 0)
+    pieces = replaying.row_pieces(made_up([1.0], [1.0]), ByteTokenizer(), 0)
     assert [piece for piece, _ in pieces] == ["a", "", "é", "\n", "b", ""]
     assert [nats for _, nats in pieces[:4]] == [None, 2.0, 5.0, 99.0]
     replayed = done_again(runs["plain"], 1, 0)
-    tokenizer = rerun.open_run(runs["plain"], 1, report=print).store.tokenizer
+    tokenizer = replaying.open_run(runs["plain"], 1, report=print).store.tokenizer
     ids = [replayed.batch.tokens[2, 0], *replayed.batch.targets[2]]
-    assert "".join(piece for piece, _ in rerun.row_pieces(replayed, tokenizer, 2)) == decode(tokenizer, ids)
+    assert "".join(piece for piece, _ in replaying.row_pieces(replayed, tokenizer, 2)) == decode(
+        tokenizer, ids
+    )
 
 
 def test_the_door_shows_the_batch_and_ends_in_json(

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import llm_jax
-from llm_jax import materials, reporting, running
+from llm_jax import reporting
 from llm_jax.evaluate import evaluate
 from llm_jax.report import report
+from llm_jax.runs import data
+from llm_jax.runs.train import _leave_report
 from llm_jax.train import train
 from llm_jax.training.observers import Guard, warn
 from llm_jax.walkthrough.comparison import Pair, verdict
@@ -107,11 +109,11 @@ def test_a_report_that_cannot_be_written_is_a_warning(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = llm_jax.load(trained)
-    material = materials.gather_again(model.about, "it", print)
+    material = data.gather_again(model.about, "it", print)
     obstacle = trained / "report.html.part"
     obstacle.mkdir()
     try:
-        assert running._leave_report(material, model.params, Guard(warn), str) is None
+        assert _leave_report(material, model.params, Guard(warn), str) is None
     finally:
         obstacle.rmdir()
     assert "report.html cannot be written: Is a directory; the run goes on" in capsys.readouterr().err
@@ -202,7 +204,7 @@ def test_a_running_mean_is_the_mean_of_what_there_is() -> None:
 
 def test_surprisal_is_the_loss_of_the_first_targets(trained: Path, facts: RunFacts) -> None:
     model = llm_jax.load(trained)
-    material = materials.gather_again(model.about, "it", print)
+    material = data.gather_again(model.about, "it", print)
     whole = material.nats(model.params, material.held_out())
     np.testing.assert_allclose([nats for _, nats in facts.passage], whole[:200], rtol=1e-5)
     assert "".join(text for text, _ in facts.passage[:20]) in Path(material.config.data.corpus).read_text()
@@ -334,13 +336,13 @@ def test_runs_on_different_texts_are_not_paired_and_the_page_says_why(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    scored = materials.Materials.scored
+    scored = data.Materials.scored
 
-    def elsewhere(self: materials.Materials, params: Any) -> Any:
+    def elsewhere(self: data.Materials, params: Any) -> Any:
         name = self.config.data.tokenizer
         return scored(self, params)._replace(source=f"digest of {name}", corpus=f"the book in {name}")
 
-    monkeypatch.setattr(materials.Materials, "scored", elsewhere)
+    monkeypatch.setattr(data.Materials, "scored", elsewhere)
     out = tmp_path / "page.html"
     run_door(report, [str(trained), str(idle), "--out", str(out), "--png", str(tmp_path / "png")])
     (pair,) = last_json(capsys)["pairs"]
@@ -385,7 +387,7 @@ def test_what_cannot_be_reported_is_one_line(
 def test_memorisation_of_a_run_is_the_overlap_of_its_samples_with_its_training_text(
     trained: Path, facts: RunFacts
 ) -> None:
-    material = materials.gather_again(llm_jax.load(trained).about, "it", print)
+    material = data.gather_again(llm_jax.load(trained).about, "it", print)
     tokens = list(map(int, material.store.tokens("train")))
     assert [step for step, *_ in facts.memorisation] == [step for step, _ in facts.samples]
     for (_, overlap, size, copied), (_, text) in zip(facts.memorisation, facts.samples, strict=True):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from llm_jax import reporting
 from llm_jax.base.json_lines import entry_of, read_lines, read_object, split_lines
-from llm_jax.resume import last_logged_step
-from llm_jax.training.record import forget_after, score_before
+from llm_jax.proofs.resume import last_logged_step
+from llm_jax.runs.record import forget_after, score_before
 from llm_jax.walkthrough import comparison
 from llm_jax.walkthrough.report import RunFacts, run_page, run_pictures
 

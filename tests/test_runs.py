@@ -25,7 +25,7 @@ from llm_jax.convert import convert
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
 from llm_jax.language_model.decoding import Speculation
-from llm_jax.resume import last_logged_step
+from llm_jax.proofs.resume import last_logged_step
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.train import train
 

@@ -21,8 +21,8 @@ from llm_jax.inference.decode import generate_tokens
 from llm_jax.inside import Subject, next_batch, text_xray
 from llm_jax.language_model.decoding import Speculation
 from llm_jax.language_model.model import Trained
-from llm_jax.materials import Materials
 from llm_jax.model.decoder import init_params
+from llm_jax.runs.data import Materials
 from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.plain import ByteTokenizer

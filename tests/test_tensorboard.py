@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from llm_jax.training.record import RunRecord
-from llm_jax.training.tensorboard import _Format, records_of
+from llm_jax.runs.record import RunRecord
+from llm_jax.runs.tensorboard import _Format, records_of
 
 pytest.importorskip("tensorboardX", reason="tensorboardX is optional")
 

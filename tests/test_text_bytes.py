@@ -17,8 +17,8 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.data.store import prepare_store
 from llm_jax.language_model.model import Trained
-from llm_jax.materials import Materials
 from llm_jax.model.decoder import init_params
+from llm_jax.runs.data import Materials
 from llm_jax.tokenization.byte_pair import named_tokenizer
 from llm_jax.tokenization.compact import compact
 from llm_jax.tokenization.from_huggingface import FileTokenizer

@@ -9,13 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from llm_jax import coordinates
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import flatten, unflatten
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model.layers import Head, bias_init, embedding_init, kernel_init
+from llm_jax.proofs import width as widths_of
 from llm_jax.training.muon import is_muons
 from llm_jax.training.optimizer import make_horizon, make_optimizer, rate_factors
 from llm_jax.training.step import abstract_state
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.compiles
 
 
 def a_model(width: int = 32, **settings: Any) -> ModelConfig:
-    wide = coordinates.widened(ModelConfig(d_model=32, num_heads=4, num_layers=2), width)
+    wide = widths_of.widened(ModelConfig(d_model=32, num_heads=4, num_layers=2), width)
     return dataclasses.replace(wide, vocab_size=64, dropout=0.0, **settings)
 
 
 def a_config(model: ModelConfig, **optim: Any) -> Config:
-    return coordinates.small(Config(model=model, optim=OptimConfig(learning_rate=1e-2, **optim)), 4)
+    return widths_of.small(Config(model=model, optim=OptimConfig(learning_rate=1e-2, **optim)), 4)
 
 
 # Parameters by the last names of their paths; what is Muon's where it is on, and the power of the width.
@@ -131,29 +131,29 @@ def test_at_its_base_width_a_model_starts_and_learns_as_without(initializer: str
 
 
 def test_heads_keep_their_width_when_a_decoder_is_widened() -> None:
-    wide = coordinates.widened(ModelConfig(d_model=48, num_heads=6, num_kv_heads=2, d_ff=100), 96)
+    wide = widths_of.widened(ModelConfig(d_model=48, num_heads=6, num_kv_heads=2, d_ff=100), 96)
     assert (wide.num_heads, wide.kv_heads, wide.head_dim, wide.mlp_width) == (12, 4, 8, 200)
     assert wide.attention_scale == pytest.approx(8**-0.5)
     with pytest.raises(UserError, match="whole numbers"):
-        coordinates.widened(ModelConfig(), 70)
+        widths_of.widened(ModelConfig(), 70)
 
 
 def test_under_mup_what_is_inside_changes_as_much_at_every_width_and_otherwise_does_not() -> None:
     config, widths = a_config(a_model()), (32, 256)
     powers = {
-        base: coordinates.powers(widths, coordinates.measure(config, widths, base_width=base, report=str))
+        base: widths_of.powers(widths, widths_of.measure(config, widths, base_width=base, report=str))
         for base in (0, 32)
     }
-    assert coordinates.keeps_its_size(powers[32]), powers[32]
-    assert not coordinates.keeps_its_size(powers[0])
-    assert all(powers[0][place][1] > 2 * coordinates.GROWTH for place in ("attention", "MLP", "logits"))
+    assert widths_of.keeps_its_size(powers[32]), powers[32]
+    assert not widths_of.keeps_its_size(powers[0])
+    assert all(powers[0][place][1] > 2 * widths_of.GROWTH for place in ("attention", "MLP", "logits"))
 
 
 def test_the_power_of_a_power_is_found() -> None:
     widths = np.array([64, 128, 256])
-    assert coordinates.power(widths, 3 * widths**0.7) == pytest.approx(0.7)
+    assert widths_of.power(widths, 3 * widths**0.7) == pytest.approx(0.7)
 
 
 def test_a_config_of_the_check_is_small() -> None:
-    config = coordinates.small(Config(train=TrainConfig(batch_size=64, accumulation_steps=4)), 3)
+    config = widths_of.small(Config(train=TrainConfig(batch_size=64, accumulation_steps=4)), 3)
     assert (config.model.num_layers, config.train.batch_size, config.train.steps) == (2, 8, 3)

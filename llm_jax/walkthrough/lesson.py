@@ -4,10 +4,8 @@ The forward pass is the decoder's own; what training does comes in as values. Le
 d_model, V vocabulary, L layers, N tokens of the whole text.
 """
 
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from llm_jax.base.batch import Batch
@@ -15,7 +13,6 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree, flatten
 from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 from llm_jax.model.activations import Seen
-from llm_jax.model.decoder import forward
 
 
 class Movement(NamedTuple):
@@ -59,17 +56,6 @@ def require_told(config: ModelConfig) -> None:
     ]
     if odd:
         raise UserError(f"explain tells of the tutorial's and GPT-2's parts; this model has another {odd}")
-
-
-@partial(jax.jit, static_argnums=1)
-def _look(params: Tree, config: ModelConfig, tokens_BT: jax.Array) -> tuple[jax.Array, Seen]:
-    logits_BTV, _, seen = forward(params, config, tokens_BT)
-    return logits_BTV, seen
-
-
-def look(params: Tree, config: ModelConfig, tokens_BT: np.ndarray) -> tuple[np.ndarray, Seen]:
-    """Logits [B, T, V] and everything on the way to them, as numpy arrays, without dropout."""
-    return jax.device_get(_look(params, config, tokens_BT))
 
 
 def movements(before: Tree, after: Tree) -> list[Movement]:

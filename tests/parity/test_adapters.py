@@ -15,7 +15,7 @@ from llm_jax.interop.huggingface.read_directory import open_directory
 from llm_jax.interop.huggingface.tensor_names import import_params
 from llm_jax.interop.peft.merge import merge_adapter
 from llm_jax.model.decoder import forward
-from llm_jax.proof import as_batch
+from llm_jax.proofs.tutorial import as_batch
 from tests.parity.families import reference
 from tests.parity.test_families import WINDOW, require_near
 

@@ -18,7 +18,7 @@ from llm_jax.interop.huggingface.tensor_names import export_tensors, import_para
 from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
 from llm_jax.model.decoder import abstract_params, forward
-from llm_jax.proof import as_batch
+from llm_jax.proofs.tutorial import as_batch
 from llm_jax.training.losses import next_token_loss
 from tests.parity.families import FAMILIES, PLAIN, precision, reference
 

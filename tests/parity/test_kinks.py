@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from llm_jax.evaluation.golden import Arrays, group
-from llm_jax.evaluation.kinks import Kink
 from llm_jax.interop.pytorch.tutorial import name_of_relu_bias
-from llm_jax.proof import holds, judge
+from llm_jax.proofs.golden_file import Arrays, group
+from llm_jax.proofs.kinks import Kink
+from llm_jax.proofs.tutorial import holds, judge
 from tests.golden import CONFIG, RATE, Planted, plant, start
 from tests.parity.torch_tutorial import TorchTutorial
 

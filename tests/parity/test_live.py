@@ -18,10 +18,10 @@ import llm_jax
 from llm_jax import command
 from llm_jax.config.run import SamplingConfig
 from llm_jax.convert import convert
-from llm_jax.evaluation.kinks import Wanted, follow
 from llm_jax.interop.pytorch.tutorial import export_state_dict, infer_config
 from llm_jax.model.decoder import init_params
-from llm_jax.proof import tutorial_program
+from llm_jax.proofs.kinks import Wanted, follow
+from llm_jax.proofs.tutorial import tutorial_program
 from llm_jax.tokenization.byte_pair import named_tokenizer
 from tests.conftest import ROOT
 from tests.parity.torch_tutorial import TorchTutorial

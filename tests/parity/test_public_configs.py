@@ -20,7 +20,7 @@ from llm_jax.interop.huggingface.read_config import FAMILIES, config_fields, rea
 from llm_jax.interop.huggingface.read_directory import open_directory
 from llm_jax.interop.huggingface.tensor_names import import_params
 from llm_jax.model.decoder import forward
-from llm_jax.proof import as_batch
+from llm_jax.proofs.tutorial import as_batch
 from tests.parity.families import PLAIN
 from tests.parity.test_families import require_near
 from tests.public_configs import REFUSED, files, shrunk

@@ -16,7 +16,7 @@ STEPS, RATE, GREEDY = 30, 1e-3, 29
 
 
 def write_golden(path: Path) -> None:
-    """Runs the tutorial's torch model and writes its numbers: see `llm_jax.evaluation.golden`."""
+    """Runs the tutorial's torch model and writes its numbers: see `llm_jax.proofs.golden_file`."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     *sizes, batch = HYPER.values()

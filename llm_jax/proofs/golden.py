@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llm_jax.base.errors import DataError
-from llm_jax.evaluation.golden import Arrays, group
-from llm_jax.evaluation.kinks import Followed, Program, Wanted, follow
+from llm_jax.proofs.golden_file import Arrays, group
+from llm_jax.proofs.kinks import Followed, Program, Wanted, follow
 
 
 class Bounds(NamedTuple):

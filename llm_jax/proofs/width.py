@@ -20,9 +20,9 @@ from llm_jax.base.terminal import console, say, say_json
 from llm_jax.config.load import read_config
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig
+from llm_jax.inference.inspect import look
 from llm_jax.training.precision import rounded
 from llm_jax.training.step import init_state, train_step
-from llm_jax.walkthrough.lesson import look
 
 PLACES = ("embedding", "attention", "MLP", "stream", "logits")
 GROWTH = 0.15  # largest power of the width with which a size may grow or a change may shrink under muP
@@ -34,6 +34,14 @@ class Sizes(NamedTuple):
 
     size: dict[str, np.ndarray]
     change: dict[str, np.ndarray]  # since before the first step, whose column is 0
+
+
+class Checked(NamedTuple):
+    """What `check` found."""
+
+    holds: bool  # whether muP keeps what is inside at its size
+    widths: list[int]
+    sizes: dict[str, dict[str, np.ndarray]]  # "standard" and "muP": by place, [W, steps + 1]
 
 
 def widened(model: ModelConfig, width: int) -> ModelConfig:
@@ -149,8 +157,8 @@ def keeps_its_size(found: dict[str, tuple[float, float]]) -> bool:
     return all(size <= GROWTH and abs(change) <= GROWTH for size, change in found.values())
 
 
-def check(source: Path | None, smallest: int, largest: int, steps: int, png: Path | None) -> bool:
-    """What `verify width` does: a table, a picture and a line of JSON; and whether muP keeps sizes.
+def check(source: Path | None, smallest: int, largest: int, steps: int) -> Checked:
+    """Measure under both rules what widths make of sizes; print a table and a line of JSON.
 
     Raises:
         UserError: the widths or the configuration make no sense.
@@ -180,13 +188,8 @@ def check(source: Path | None, smallest: int, largest: int, steps: int, png: Pat
     holds = keeps_its_size(found["muP"])
     verdict = "yes" if holds else "NO"
     say(f"under muP no size grows by a power above {GROWTH}, no change by one beyond +-{GROWTH}: {verdict}")
-    if png:
-        from llm_jax.walkthrough.figures import write_png
-        from llm_jax.walkthrough.sizes import sizes_picture
-
-        write_png(sizes_picture(widths, {name: sizes.size for name, sizes in runs.items()}), png)
     say_json({"holds": holds, "widths": widths, "steps": steps, "powers": found})
-    return holds
+    return Checked(holds, widths, {name: sizes.size for name, sizes in runs.items()})
 
 
 def _look(params: dict, model: ModelConfig, batch: Batch) -> dict[str, np.ndarray]:

@@ -18,11 +18,11 @@ from llm_jax.checkpoints.reader import read_about, read_before
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import MovedConfig
-from llm_jax.materials import Materials, gather_again
-from llm_jax.origin import first_state
+from llm_jax.runs.data import Materials, gather_again
+from llm_jax.runs.init_from import first_state
+from llm_jax.runs.record import mean_loss
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.tokenization.streaming import StreamDecoder
-from llm_jax.training.record import mean_loss
 from llm_jax.training.step import abstract_state, step_nats, train_step
 
 _CONTEXT = 12  # tokens shown before a target

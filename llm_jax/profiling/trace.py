@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from llm_jax.training.program import Operation
+from llm_jax.profiling.program import Operation
 
 
 class Event(NamedTuple):

@@ -17,8 +17,8 @@ from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.config.changes import History, entry, of_kind, said
 from llm_jax.config.load import changed, config_from_dict
 from llm_jax.config.run import Config
-from llm_jax.materials import Materials
-from llm_jax.origin import recorded_origin, require_same_weights
+from llm_jax.runs.data import Materials
+from llm_jax.runs.init_from import recorded_origin, require_same_weights
 from llm_jax.training.optimizer import make_horizon, make_schedule
 
 CHANGES = "changes.jsonl"

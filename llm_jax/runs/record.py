@@ -11,8 +11,8 @@ from typing import Any
 
 from llm_jax.base import strict_json
 from llm_jax.base.json_lines import entry_of, left_out, read_lines, scalars, split_lines
+from llm_jax.runs.tensorboard import open_tensorboard
 from llm_jax.training.observers import Guard
-from llm_jax.training.tensorboard import open_tensorboard
 
 
 class RunRecord:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from llm_jax import materials
 from llm_jax.base.devices import first_device
 from llm_jax.base.errors import UserError
 from llm_jax.config.run import Config
+from llm_jax.profiling.program import module_name, read_program
+from llm_jax.profiling.trace import Row, read_events, rows, sums
+from llm_jax.runs import data
 from llm_jax.training.loop import is_logged
-from llm_jax.training.program import module_name, read_program
 from llm_jax.training.step import init_state, lower_steps, step_arguments
 from llm_jax.training.throughput import (
     datasheet_flops,
@@ -24,7 +25,6 @@ from llm_jax.training.throughput import (
     measure_peak_flops,
     share_of_peak,
 )
-from llm_jax.training.trace import Row, read_events, rows, sums
 
 _TIMED = 5  # dispatches at least, for a median
 _NO_GRAPHS = {"xla_gpu_graph_min_graph_size": 2**30}  # operations that a CUDA graph must have at least
@@ -87,7 +87,7 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder} must be a folder that can be written: {error.strerror}") from None
-    material = materials.gather(config, report=report)
+    material = data.gather(config, report=report)
     config = material.config
     device = first_device()
     ceiling = _ceiling(device, config.model.dtype)

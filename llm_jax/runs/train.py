@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
-from llm_jax import continuing, materials
 from llm_jax.base.compilation import CompileTime, compile_time
 from llm_jax.base.environment import environment, versions
 from llm_jax.base.errors import UserError
@@ -19,12 +18,13 @@ from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config, SamplingConfig
 from llm_jax.language_model.model import Trained
-from llm_jax.materials import Materials
-from llm_jax.origin import first_state
-from llm_jax.training import loop, record, starts
+from llm_jax.runs import continuing, data, record, starts
+from llm_jax.runs.data import Materials
+from llm_jax.runs.init_from import first_state
+from llm_jax.runs.progress import LiveLine
+from llm_jax.training import loop
 from llm_jax.training.interrupt import leave_unsaved, stop_requests
 from llm_jax.training.observers import Guard, warn
-from llm_jax.training.progress import LiveLine
 from llm_jax.training.step import lower_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 
@@ -47,7 +47,7 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
         InterruptedAndSaved: a signal came before the last step.
     """
     say(f"data: {config.data.corpus} -> {config.data.prepared}")
-    material = materials.gather(config, report=say)
+    material = data.gather(config, report=say)
     config = material.config
     check_prompt(material)
     about: dict[str, Any] = {

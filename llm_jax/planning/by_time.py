@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from llm_jax import materials
 from llm_jax.base.process import seconds_since_start
 from llm_jax.base.tree import count_parameters
 from llm_jax.checkpoints.reader import read_about
@@ -15,9 +14,10 @@ from llm_jax.checkpoints.step_files import checkpoint_directory, saved_steps
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import Config
-from llm_jax.materials import Materials
 from llm_jax.model.decoder import abstract_params
-from llm_jax.training.budget import LADDER, Costs, adopt_plan, choose_rung, is_sized, plan_run, with_size
+from llm_jax.planning.time_budget import LADDER, Costs, adopt_plan, choose_rung, is_sized, plan_run, with_size
+from llm_jax.runs import data
+from llm_jax.runs.data import Materials
 from llm_jax.training.step import evaluated_params, init_state, lower_steps, run_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 
@@ -46,10 +46,10 @@ def planned_config(
         recorded = read_about(directory)["config"]
         return adopt_plan(config, config_from_dict(recorded, str(config.train.run)), given)
     own_size = is_sized(config, given)
-    material = materials.gather(config, report=report)
+    material = data.gather(config, report=report)
     if not own_size:
         config = with_size(config, LADDER[_rung(material, seconds)])
-    material = material._replace(config=materials.with_vocabulary(config, material.store.tokenizer))
+    material = material._replace(config=data.with_vocabulary(config, material.store.tokenizer))
     plan = plan_run(config, seconds, measure(material), given)
     model, train = plan.config.model, plan.config.train
     report(

@@ -25,13 +25,7 @@ from llm_jax.evaluation.metrics import Score, summarise
 from llm_jax.language_model.model import Trained
 from llm_jax.language_model.scoring import score_tokens, whole_text
 from llm_jax.model.checks import check_precision
-from llm_jax.origin import (
-    Origin,
-    find_origin,
-    recorded_origin,
-    require_same_model,
-    sequences_drawn,
-)
+from llm_jax.runs.init_from import Origin, find_origin, recorded_origin, require_same_model, sequences_drawn
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer

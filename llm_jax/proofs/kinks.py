@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llm_jax.evaluation.golden import Arrays
+from llm_jax.proofs.golden_file import Arrays
 
 ULP = 2.0**-23  # of float32
 NEAR = 8.0  # within so many ulps of zero, rounding may put an input on either side

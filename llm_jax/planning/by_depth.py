@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from rich.table import Table
 
-from llm_jax import materials
 from llm_jax.base.terminal import console
 from llm_jax.base.tree import count_parameters
 from llm_jax.config.run import Config
 from llm_jax.model.decoder import abstract_params
-from llm_jax.training.depth import Derived, derive_model, derive_run, with_derived
+from llm_jax.planning.depth_rules import Derived, derive_model, derive_run, with_derived
+from llm_jax.runs import data
 from llm_jax.training.throughput import flops_per_token
 
 
@@ -31,7 +31,7 @@ def sized_config(
     """
     rows = derive_model(depth, config, given)
     sized = with_derived(config, rows)
-    material = materials.gather(sized, report)
+    material = data.gather(sized, report)
     model, text = material.config.model, len(material.store.tokens("train"))
     parameters = count_parameters(abstract_params(model))
     rows += derive_run(sized, given, parameters, text, timed=timed)
