@@ -22,11 +22,11 @@ from torch import nn
 from torch.nn import functional
 from torch_gpt import TorchGPT, adamw
 
-from llm_jax import command
 from llm_jax.base.batch import Batch
+from llm_jax.cli import command
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
-from llm_jax.data.batches import scoring_batch, scoring_rows
+from llm_jax.data.windows import scoring_batch, scoring_rows
 from llm_jax.runs import data
 from llm_jax.training.optimizer import make_horizon, make_schedule
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import remark
+from llm_jax.cli import command
 from llm_jax.config.rules import Seed, Whole, require
 from llm_jax.config.run import SamplingConfig
 
@@ -55,7 +55,7 @@ def chat(
             f"seed ({seed}) must be from 0 to 2**32 - 1": 0 <= seed < 2**32,
         }
     )
-    from llm_jax import conversing
+    from llm_jax.cli import chat_session
     from llm_jax.language_model.model import load
     from llm_jax.tokenization.chat_format import read_template
 
@@ -72,7 +72,7 @@ def chat(
             f"max_new_tokens ({max_new_tokens}) must be below the model's context of {context} tokens; "
             "give a smaller --max_new_tokens"
         )
-    conversation = conversing.Conversation(
+    conversation = chat_session.Conversation(
         model,
         form,
         system=system,
@@ -83,8 +83,8 @@ def chat(
     )
     if typing := sys.stdin.isatty():
         remark("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.")
-    lines = conversing.typed_lines("> ") if typing else conversing.piped_lines(sys.stdin)
-    conversing.converse(conversation, lines, forgiving=typing)
+    lines = chat_session.typed_lines("> ") if typing else chat_session.piped_lines(sys.stdin)
+    chat_session.converse(conversation, lines, forgiving=typing)
 
 
 if __name__ == "__main__":

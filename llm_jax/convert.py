@@ -5,9 +5,9 @@ from typing import Literal
 
 from cyclopts import App
 
-from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say
+from llm_jax.cli import command
 from llm_jax.config.rules import Whole
 
 _NAMES = ("cl100k_base", "gpt2", "o200k_base", "bytes")

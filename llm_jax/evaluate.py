@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from llm_jax import command
 from llm_jax.base.terminal import console, say, say_json
+from llm_jax.cli import command
 from llm_jax.config.run import MovedConfig
 
 

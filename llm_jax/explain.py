@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from llm_jax import command
 from llm_jax.base.terminal import console, say, say_json
+from llm_jax.cli import command
 from llm_jax.config.run import MovedConfig
 
 
@@ -37,13 +37,13 @@ def explain(
     out:
         The page to write; explain.html in the directory, or here for an untrained model.
     """
-    from llm_jax.inside import find_subject, label, make_lesson, next_batch, text_xray
+    from llm_jax.display.page import write_page
     from llm_jax.training.losses import cross_entropy
-    from llm_jax.walkthrough.explain_page import explain_page
+    from llm_jax.walkthrough.gather import find_subject, label, make_lesson, next_batch, text_xray
     from llm_jax.walkthrough.lesson import require_told
-    from llm_jax.walkthrough.page import write_page
+    from llm_jax.walkthrough.page import explain_page
     from llm_jax.walkthrough.stages import stages
-    from llm_jax.walkthrough.story import tell
+    from llm_jax.walkthrough.terminal import tell
     from llm_jax.walkthrough.words import read_words
 
     began = time.perf_counter()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from llm_jax import command
 from llm_jax.base.errors import DataError
 from llm_jax.base.terminal import remark, say_json, write
+from llm_jax.cli import command
 from llm_jax.config.rules import Seed, Whole, require
 from llm_jax.config.run import SamplingConfig, SteeringConfig
 

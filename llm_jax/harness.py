@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llm_jax import command
 from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
 from llm_jax.base.terminal import console, say_json
+from llm_jax.cli import command
 from llm_jax.config.rules import Whole
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from llm_jax import command
 from llm_jax.base.terminal import console, say, say_json
+from llm_jax.cli import command
 from llm_jax.config.effects import find_idle, values_of
 from llm_jax.config.rules import require
 from llm_jax.config.run import DataConfig

@@ -7,10 +7,10 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from llm_jax import command
 from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
 from llm_jax.base.terminal import console, say, say_json
+from llm_jax.cli import command
 from llm_jax.config.effects import settle
 from llm_jax.config.run import Config
 

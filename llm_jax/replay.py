@@ -8,12 +8,12 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import console, say, say_json, tracked
+from llm_jax.cli import command
 from llm_jax.config.rules import Whole
 from llm_jax.config.run import MovedConfig
-from llm_jax.walkthrough.shades import legend, shade
+from llm_jax.display.colours import legend, shade
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say, say_json
+from llm_jax.cli import command
 from llm_jax.config.run import MovedConfig
 
 
@@ -42,8 +42,8 @@ def report(
 
 
 def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig) -> None:
-    from llm_jax.reporting import open_run, write_report
-    from llm_jax.walkthrough.report import last_score, run_cards
+    from llm_jax.reports.gather import open_run, write_report
+    from llm_jax.reports.run_page import last_score, run_cards
 
     facts = write_report(run, open_run(run, say, moved), out, png)
     for card in run_cards(facts):
@@ -57,8 +57,8 @@ def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig) -> None:
 
 
 def _compare(runs: tuple[Path, ...], out: Path, png: Path | None, moved: MovedConfig) -> None:
-    from llm_jax.comparing import short_names, write_comparison
-    from llm_jax.walkthrough.comparison import Refused, verdict
+    from llm_jax.reports.compare import short_names, write_comparison
+    from llm_jax.reports.comparison_page import Refused, verdict
 
     pairs, first = write_comparison(runs, out, png, say, moved), short_names(runs)[0]
     for pair in pairs:

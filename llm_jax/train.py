@@ -1,13 +1,13 @@
 """Door: `python -m llm_jax.train [CONFIG.toml ...] [--section.field VALUE ...]`."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from llm_jax import command
 from llm_jax.base.errors import InterruptedAndSaved
 from llm_jax.base.terminal import only_show, say
+from llm_jax.cli import command
 from llm_jax.config.effects import settle
 from llm_jax.config.rules import Whole
 from llm_jax.config.run import Config
@@ -88,7 +88,13 @@ def _train(
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
         config = by_time.planned_config(config, seconds, report=say, given=chosen)
-    run(config, seconds, agreed=agreed)
+    run(config, _leave_report, seconds, agreed=agreed)
+
+
+def _leave_report(*ended: Any) -> str | None:
+    from llm_jax.reports.gather import leave_report  # half a second that the first step need not wait for
+
+    return leave_report(*ended)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say, say_json
+from llm_jax.cli import command
 from llm_jax.config.load import config_from_dict, read_config
 from llm_jax.config.rules import Whole
 from llm_jax.config.run import Config, MovedConfig
+from llm_jax.runs.inherited import INHERITED
 
 verify = App(name="verify", help="Proofs as commands: numerical parity with torch, exact resume, and muP.")
 
@@ -71,7 +72,7 @@ def resume(
         except (OSError, ValueError) as error:
             raise UserError(f"{source} must be a run directory: {error}") from None
     else:
-        config = read_config([source], below=command.INHERITED)
+        config = read_config([source], below=INHERITED)
     with tempfile.TemporaryDirectory() as folder:
         found = compare_runs(
             short_run(moved_to(config, moved), steps, accumulation_steps),
@@ -120,8 +121,8 @@ def width(
 
     checked = check(source, smallest, largest, steps)
     if png:
-        from llm_jax.walkthrough.figures import write_png
-        from llm_jax.walkthrough.sizes import sizes_picture
+        from llm_jax.display.figures import write_png
+        from llm_jax.reports.width_picture import sizes_picture
 
         write_png(sizes_picture(checked.widths, checked.sizes), png)
     if not checked.holds:

@@ -36,7 +36,7 @@ HOMES = {
     "tokenizers": ("tokenization/",),
     "urllib": ("data/download.py",),
     "matplotlib": ("walkthrough/",),
-    "jinja2": ("walkthrough/page.py", "tokenization/template_sandbox.py"),
+    "jinja2": ("display/page.py", "tokenization/template_sandbox.py"),
     "latex2mathml": ("walkthrough/",),
     "pickle": ("interop/pytorch/pickle_reader.py",),
     "safetensors": ("interop/",),
@@ -44,7 +44,7 @@ HOMES = {
     "llguidance": ("inference/grammar.py",),
     "lm_eval": ("language_model/lm_eval.py",),
     "tensorboardX": ("runs/tensorboard.py",),
-    "cyclopts": ("config/rules.py", "config/load.py", "command.py", *(f"{door}.py" for door in DOORS)),
+    "cyclopts": ("config/rules.py", "config/load.py", "cli/command.py", *(f"{door}.py" for door in DOORS)),
     "jax": (
         "language_model/",
         "interop/import_model.py",

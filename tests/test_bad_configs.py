@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.config import load, run
 from llm_jax.train import train
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.config.run import DataConfig
 from llm_jax.data.store import prepare_store
 from llm_jax.prepare import prepare

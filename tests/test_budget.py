@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command
 from llm_jax.base.errors import UserError
+from llm_jax.cli import command
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.planning import by_time

@@ -11,10 +11,10 @@ import jax
 import pytest
 
 import llm_jax
-from llm_jax import command, conversing
 from llm_jax.chat import chat
+from llm_jax.cli import chat_session, command
+from llm_jax.cli.chat_session import Conversation, converse, typed_lines
 from llm_jax.config.run import SamplingConfig
-from llm_jax.conversing import Conversation, converse, typed_lines
 from llm_jax.convert import convert
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
@@ -177,7 +177,7 @@ def test_a_mistake_at_the_terminal_is_shown_and_the_conversation_goes_on(
     assert shown.out == f"{answer(model, asked('Hi'))}\n"
     assert "not this" in shown.err
     assert "/nothing must be one of" in shown.err
-    assert conversing.HELP in shown.err
+    assert chat_session.HELP in shown.err
     assert [message["content"] for message in talking.messages] == ["Hi", shown.out[:-1]]
 
 

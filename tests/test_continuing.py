@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import llm_jax
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.config.run import SamplingConfig
 from llm_jax.generate import generate
 from llm_jax.language_model.model import Trained

@@ -13,8 +13,8 @@ import pytest
 import tokenizers
 
 import llm_jax
-from llm_jax import command
 from llm_jax.base.tree import Tree, flatten
+from llm_jax.cli import command
 from llm_jax.convert import convert
 from llm_jax.interop import import_model
 from llm_jax.interop.huggingface.read_config import read_model_config

@@ -9,9 +9,9 @@ from typing import Annotated
 import pytest
 from cyclopts import Parameter
 
-from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import count_parameters
+from llm_jax.cli import command
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params

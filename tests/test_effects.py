@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import command
 from llm_jax.base.errors import UserError
 from llm_jax.chat import chat
+from llm_jax.cli import command
 from llm_jax.config import load
 from llm_jax.config.effects import ALWAYS, EFFECTS, values_of
 from llm_jax.config.run import Config, SamplingConfig, SteeringConfig

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_jax.data.batches import Prompted, Rows, scoring_batch, scoring_rows
+from llm_jax.base.batch import Prompted, Rows
+from llm_jax.data.windows import scoring_batch, scoring_rows
 from llm_jax.evaluation.baselines import cached_floors, ngram_floors
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.evaluation.scoring import scores_of_texts

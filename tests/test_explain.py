@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.explain import explain
 from llm_jax.model.layers import Block
 from llm_jax.walkthrough.lesson import movements

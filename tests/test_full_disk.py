@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_jax import command
 from llm_jax.base.errors import UserError, writing
+from llm_jax.cli import command
+from llm_jax.display.page import write_page
 from llm_jax.interop.pytorch.state_dict import write_state_dict_file, write_tensors
-from llm_jax.walkthrough.page import write_page
 
 LARGE = {"a": np.zeros(100_000, np.float32)}
 

@@ -52,7 +52,7 @@ def test_an_epoch_of_other_data_begins_at_its_beginning() -> None:
 def parent(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> Path:
     folder = tmp_path_factory.mktemp("parent")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llm_jax.reporting.leave_report", lambda *_: None)
+        patch.setattr("llm_jax.reports.gather.leave_report", lambda *_: None)
         words = ["--data.tokenizer=bytes", "--train.order=permutation", "--train.steps=6"]
         run_door(train, going_on(folder, prose, *words), takes_files=True)
     return folder / "run"
@@ -66,7 +66,7 @@ def child_words(parent: Path, folder: Path, prose: Path, *more: str) -> list[str
 def test_a_run_leaves_out_what_its_model_has_seen_and_remembers_where_it_began(
     parent: Path, tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_jax.reporting.leave_report", lambda *_: None)
+    monkeypatch.setattr("llm_jax.reports.gather.leave_report", lambda *_: None)
     seen = rows_of(parent, range(6))
     one, two = tmp_path / "one", tmp_path / "two"
     run_door(train, child_words(parent, one, prose, "--train.batch_size=2"), takes_files=True)

@@ -17,12 +17,12 @@ from llm_jax.config.run import MovedConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.explain import explain
 from llm_jax.generate import generate
-from llm_jax.inside import find_subject
 from llm_jax.replay import replay
 from llm_jax.report import report
-from llm_jax.reporting import open_run
+from llm_jax.reports.gather import open_run
 from llm_jax.runs import replay as replaying
 from llm_jax.train import train
+from llm_jax.walkthrough.gather import find_subject
 from tests.test_runs import metrics_of, run_door, words_for
 
 pytestmark = pytest.mark.compiles
@@ -58,7 +58,7 @@ def error_of(words: list[str], status: int, capsys: pytest.CaptureFixture[str]) 
 def no_reports() -> Iterator[None]:
     """The page that each run leaves would take most of the time here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llm_jax.reporting.leave_report", lambda *_: None)
+        patch.setattr("llm_jax.reports.gather.leave_report", lambda *_: None)
         yield
 
 

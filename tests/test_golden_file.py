@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.proofs.golden_file import Arrays
 from llm_jax.verify import verify
 from tests.golden import golden_file, start, write

@@ -22,7 +22,6 @@ from llm_jax.convert import convert
 from llm_jax.data.store import prepare_store
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
-from llm_jax.inside import find_subject
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.model.decoder import init_params
 from llm_jax.proofs.resume import compare_runs, short_run
@@ -33,6 +32,7 @@ from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.train import train
 from llm_jax.training.loop import start_state
+from llm_jax.walkthrough.gather import find_subject
 from tests.test_families import LLAMA
 from tests.test_runs import metrics_of, run_door
 from tests.test_start_tokens import START, byte_tokenizer

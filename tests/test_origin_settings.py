@@ -7,7 +7,6 @@ import jax
 import pytest
 
 import llm_jax
-from llm_jax import command
 from llm_jax.base.process import seconds_since_start
 from llm_jax.config.load import read_config
 from llm_jax.config.model import ModelConfig
@@ -15,6 +14,7 @@ from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.planning.by_time import planned_config
 from llm_jax.prepare import prepare
 from llm_jax.runs import init_from
+from llm_jax.runs.inherited import INHERITED
 from llm_jax.train import train
 from llm_jax.training.step import evaluated_params
 from tests.test_origin import a_model, a_parent, words_for
@@ -121,7 +121,7 @@ def test_a_planned_run_keeps_the_models_size(tmp_path: Path, prose: Path) -> Non
         *(f"--train.init_from={tutorials}", f"--data.corpus={prose}", f"--train.run={tmp_path / 'run'}"),
         *(f"--data.prepared={tmp_path / 'prepared'}", "--train.sample_tokens=4"),
     ]
-    config, lines = read_config([], words, below=command.INHERITED), []
+    config, lines = read_config([], words, below=INHERITED), []
     planned = planned_config(config, seconds_since_start() + 3600, lines.append)
     assert any("your size: 8 layers of 64" in line for line in lines)
     assert planned.model == config.model

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.interop.pytorch.tutorial import name_of_relu_bias
 from llm_jax.proofs.golden_file import Arrays
 from llm_jax.proofs.kinks import FIRM, Program, near

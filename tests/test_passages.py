@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_jax.walkthrough.passages import (
+from llm_jax.evaluation.verbatim import (
     Passage,
     Span,
     build_index,

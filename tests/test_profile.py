@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.profile import profile
 from llm_jax.profiling.program import PHASES, Operation, module_name, read_program
 from llm_jax.profiling.trace import Event, Mark, host_events, rows, sums

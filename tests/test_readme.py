@@ -10,7 +10,6 @@ import pytest
 
 from llm_jax import (
     chat,
-    command,
     convert,
     evaluate,
     explain,
@@ -22,6 +21,7 @@ from llm_jax import (
     train,
     verify,
 )
+from llm_jax.cli import command
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.compiles

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 import llm_jax
-from llm_jax import reporting
 from llm_jax.evaluate import evaluate
 from llm_jax.report import report
+from llm_jax.reports import gather
+from llm_jax.reports.comparison_page import Pair, verdict
+from llm_jax.reports.curves import GRADIENT, curve, loss_picture, norms_by_layer, series, smooth
+from llm_jax.reports.gather import leave_report
+from llm_jax.reports.run_page import RunFacts, duration, run_page, run_pictures
 from llm_jax.runs import data
 from llm_jax.runs.train import _leave_report
 from llm_jax.train import train
 from llm_jax.training.observers import Guard, warn
-from llm_jax.walkthrough.comparison import Pair, verdict
-from llm_jax.walkthrough.curves import GRADIENT, curve, loss_picture, norms_by_layer, series, smooth
-from llm_jax.walkthrough.report import RunFacts, duration, run_page, run_pictures
 from tests.test_checkpoint import flip_a_bit
 from tests.test_runs import metrics_of, run_door, words_for
 
@@ -75,7 +76,7 @@ def idle(folder: Path, prose: Path, trained: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def facts(trained: Path) -> RunFacts:
-    return reporting.gather_facts(trained, reporting.open_run(trained, print))
+    return gather.gather_facts(trained, gather.open_run(trained, print))
 
 
 def copied(run: Path, to: Path) -> Path:
@@ -113,7 +114,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(
     obstacle = trained / "report.html.part"
     obstacle.mkdir()
     try:
-        assert _leave_report(material, model.params, Guard(warn), str) is None
+        assert _leave_report(material, model.params, leave_report, Guard(warn), str) is None
     finally:
         obstacle.rmdir()
     assert "report.html cannot be written: Is a directory; the run goes on" in capsys.readouterr().err
@@ -214,7 +215,7 @@ def test_settings_and_command_say_how_to_make_the_run_again(facts: RunFacts) -> 
     page = text_of(run_page(facts, []))
     assert "optim.learning_rate 0.001 0.01" in page
     assert "model.vocab_size" not in page  # It follows from the tokenizer and was not asked for.
-    assert reporting._command(["/a/llm_jax/train.py", "--train.run", "my run"]) == (
+    assert gather._command(["/a/llm_jax/train.py", "--train.run", "my run"]) == (
         "python -m llm_jax.train --train.run 'my run'"
     )
 
@@ -262,7 +263,7 @@ def test_an_old_or_bare_run_gives_a_page_without_what_it_lacks(trained: Path, tm
         for name in ("grad_norms", "update_norms", "learning_rate", "seconds"):
             line.pop(name, None)
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    facts = reporting.gather_facts(run, reporting.open_run(run, print))
+    facts = gather.gather_facts(run, gather.open_run(run, print))
     without = {"grad_norms", "update_norms", "learning_rate"}
     assert {picture.name for picture in run_pictures(facts)} == PICTURES - without
     assert "wall time" not in run_page(facts, [])

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from llm_jax import reporting
 from llm_jax.base.json_lines import entry_of, read_lines, read_object, split_lines
 from llm_jax.proofs.resume import last_logged_step
+from llm_jax.reports import comparison_page, gather
+from llm_jax.reports.run_page import RunFacts, run_page, run_pictures
 from llm_jax.runs.record import forget_after, score_before
-from llm_jax.walkthrough import comparison
-from llm_jax.walkthrough.report import RunFacts, run_page, run_pictures
 
 SOUND: dict[str, Any] = {
     "step": 7,
@@ -116,14 +115,14 @@ def facts_of(run: Path) -> RunFacts:
         steps=12,
         parameters=3,
         entries=read_lines(run / "metrics.jsonl", report=said.append),
-        samples=reporting.samples(run, said.append),
+        samples=gather.samples(run, said.append),
         floors={"uniform": 3.0},
         passage=[],
         tokenizer=[],
         data=[],
-        machine=reporting._machine_facts(recorded),
-        versions=reporting._version_facts(recorded),
-        command=reporting._command(recorded.get("command")),
+        machine=gather._machine_facts(recorded),
+        versions=gather._version_facts(recorded),
+        command=gather._command(recorded.get("command")),
         changes=[],
         checkpoints=[],
         missing=said,
@@ -196,7 +195,7 @@ def test_whatever_the_records_hold_a_page_is_made_of_what_is_sound(
     (run / "environment.json").write_bytes(environment)
     facts = facts_of(run)
     assert run_page(facts, run_pictures(facts)).startswith("<!doctype html>")
-    sides = [comparison.Side(name, 3, facts.entries, "") for name in ("a", r"$\frac$")]
-    assert len(comparison.comparison_pictures(sides, [])) <= 6
+    sides = [comparison_page.Side(name, 3, facts.entries, "") for name in ("a", r"$\frac$")]
+    assert len(comparison_page.comparison_pictures(sides, [])) <= 6
     forget_after(run / "metrics.jsonl", 2, lambda _: None)
     assert all(entry_of(line) for line in split_lines((run / "metrics.jsonl").read_bytes()))

@@ -18,7 +18,6 @@ from llm_jax.data.batches import batch_at
 from llm_jax.data.store import prepare_store
 from llm_jax.evaluation.compare import compare
 from llm_jax.inference.decode import generate_tokens
-from llm_jax.inside import Subject, next_batch, text_xray
 from llm_jax.language_model.decoding import Speculation
 from llm_jax.language_model.model import Trained
 from llm_jax.model.decoder import init_params
@@ -29,6 +28,7 @@ from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.tokenization.start_tokens import Named, tokens_around, with_tokens_around
 from llm_jax.tokenization.to_gguf import gguf_tokenizer
 from llm_jax.tokenization.to_huggingface import tokenizer_json
+from llm_jax.walkthrough.gather import Subject, next_batch, text_xray
 from tests.test_file_tokenizer import byte_fallback, byte_level
 from tests.test_gguf_tokenizer import gguf_metadata, sentencepiece_metadata
 

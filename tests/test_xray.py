@@ -13,12 +13,13 @@ import jax
 import numpy as np
 import pytest
 
+from llm_jax.base.batch import Prompted
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.data.batches import Prompted
+from llm_jax.display.page import render
 from llm_jax.language_model.scoring import score_tokens
 from llm_jax.model.decoder import forward, init_params, read_out
-from llm_jax.walkthrough import page
+from llm_jax.walkthrough.page import _TEMPLATES
 from llm_jax.walkthrough.words import read_words
 from llm_jax.walkthrough.xray import (
     Attention,
@@ -223,19 +224,19 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The templates, and one of a page that has nothing but an X-ray."""
+    """The walkthrough's templates, and one of a page that has nothing but an X-ray."""
     folder = tmp_path / "templates"
-    shutil.copytree(page._TEMPLATES, folder)
+    shutil.copytree(_TEMPLATES, folder)
     (folder / "only.html.j2").write_text(
         '{% extends "base.html.j2" %}{% from "xray.html.j2" import xray %}'
         "{% block content %}{{ xray(x, words) }}{% endblock %}"
     )
-    monkeypatch.setattr(page, "_TEMPLATES", folder)
+    monkeypatch.setattr(f"{__name__}._TEMPLATES", folder)
     return folder
 
 
 def show(picture: XRay, words: dict[str, str] = WORDS) -> str:
-    return page.render("only.html.j2", language="en", title="X-ray", x=picture, words=words)
+    return render(_TEMPLATES / "only.html.j2", language="en", title="X-ray", x=picture, words=words)
 
 
 def test_hostile_tokens_stay_text(

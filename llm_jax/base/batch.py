@@ -1,6 +1,8 @@
-"""The one record that crosses from data to training. B batch, T tokens."""
+"""The records that cross from data to training and evaluation. B batch, T tokens, N tokens of a text."""
 
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Batch(NamedTuple):
@@ -9,3 +11,27 @@ class Batch(NamedTuple):
     tokens: Any  # [B, T] int32
     targets: Any  # [B, T] int32, tokens moved on by one
     weights: Any  # [B, T] float32, 0 where a target is not scored
+
+
+class Prompted(NamedTuple):
+    """Token ids of a text, and how many of the first are only what stands before it."""
+
+    tokens: np.ndarray  # [N] integers
+    given: int  # at least 1 where no start ids stand before the first token, which then cannot be scored
+
+
+class Window(NamedTuple):
+    """A row of one text: it reads from `begin` on, and scores the tokens from `first` up to `last`."""
+
+    text: int  # its number
+    begin: int
+    first: int
+    last: int
+
+
+class Rows(NamedTuple):
+    """A batch of windows that is not cut yet."""
+
+    windows: list[Window]
+    width: int  # tokens of a row
+    size: int  # rows; those after the windows are empty

@@ -1,11 +1,11 @@
-"""Batches as pure functions of (seed, step), and the windows in which texts are scored.
+"""Batches as pure functions of (seed, step).
 
 A row is what a model reads: the tokens that its tokenizer puts before every text (`start_ids`, mostly
 none), then a part of the text. The token after each is a target where it is the text's. Legend: B batch,
 T context length, N tokens, S start ids, L tokens of the text that a row reads or predicts, T + 1 - S.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,8 +13,6 @@ import numpy as np
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import DataError
-
-_NARROWEST = 16  # tokens of a window to score; each width is compiled, and narrower ones would save no time
 
 
 class OrderStart(NamedTuple):
@@ -53,7 +51,7 @@ def batch_at(
     Raises:
         DataError: the split is shorter than a row.
     """
-    length = _length(context_length, start_ids)
+    length = row_length(context_length, start_ids)
     if len(tokens) < length:
         raise DataError(
             f"the training split must have more than context_length ({context_length}) tokens, "
@@ -68,105 +66,17 @@ def batch_at(
         index_B = start.sequences + (step - start.batch) * batch_size + np.arange(batch_size)
         begin_B = _permuted_begins(len(tokens) - given, length - given, index_B, seed)
     text_BL = tokens[begin_B[:, None] + np.arange(length)]
-    return _batch(text_BL, np.ones(text_BL.shape, np.float32), start_ids)
+    return as_batch(text_BL, np.ones(text_BL.shape, np.float32), start_ids)
 
 
 def whole_epochs(sequences: int, num_tokens: int, context_length: int, start_ids: Sequence[int] = ()) -> int:
     """So many sequences, or as many more as there are to the end of an epoch of a split in "permutation"."""
     given = 0 if start_ids else 1
-    windows = _num_windows(num_tokens - given, _length(context_length, start_ids) - given)
+    windows = _num_windows(num_tokens - given, row_length(context_length, start_ids) - given)
     return -(-sequences // windows) * windows
 
 
-class Prompted(NamedTuple):
-    """Token ids of a text, and how many of the first are only what stands before it."""
-
-    tokens: np.ndarray  # [N] integers
-    given: int  # at least 1 where no start ids stand before the first token, which then cannot be scored
-
-
-class Window(NamedTuple):
-    """A row of one text: it reads from `begin` on, and scores the tokens from `first` up to `last`."""
-
-    text: int  # its number
-    begin: int
-    first: int
-    last: int
-
-
-class Rows(NamedTuple):
-    """A batch of windows that is not cut yet."""
-
-    windows: list[Window]
-    width: int  # tokens of a row
-    size: int  # rows; those after the windows are empty
-
-
-def scoring_rows(
-    texts: Sequence[Prompted],
-    *,
-    context_length: int,
-    stride: int,
-    batch_tokens: int,
-    start_ids: Sequence[int] = (),
-) -> list[Rows]:
-    """Batches that score every token of each text but those that are given, for `scoring_batch` to cut.
-
-    The windows of a text longer than the context begin `stride` tokens apart (side by side where that is
-    more than a row has). Each scores what the ones before it did not, so that all but the first window's
-    targets have context_length - stride tokens before them. What is given loses its beginning where it
-    and the text do not fit: what stays lets the text fit after it, and is at least what each later window
-    has. Texts of about the same length share batches, whose numbers of rows and tokens are powers of two
-    (or the context's), the widest first. A text's windows keep their order.
-
-    Args:
-        texts: in any order.
-        context_length: most tokens of a row.
-        stride: tokens between windows of one text, from 1 to context_length.
-        batch_tokens: most tokens of a batch of more than one row.
-        start_ids: stand before every window.
-
-    Raises:
-        DataError: a text has no token to score, or the first of all is one and nothing stands before it.
-    """
-    length, least = _length(context_length, start_ids), 0 if start_ids else 1
-    stride = min(stride, length - least)
-    by_width: dict[int, list[Window]] = {}
-    for number, text in enumerate(texts):
-        if len(text.tokens) <= text.given or text.given < least:
-            raise DataError(
-                f"a text to score must have a token before it and at least one of its own; got "
-                f"{text.given} before, and {len(text.tokens) - text.given}"
-            )
-        begin = max(0, text.given - length + min(stride, len(text.tokens) - text.given))
-        needed = len(text.tokens) - begin + len(start_ids) - 1
-        width = min(context_length, max(_NARROWEST, power_of_two(needed)))
-        by_width.setdefault(width, []).extend(_windows(number, text, begin, length, stride))
-    found = []
-    for width, windows in sorted(by_width.items(), reverse=True):
-        most = 1 << max(0, (batch_tokens // width).bit_length() - 1)
-        size = min(most, power_of_two(len(windows)))
-        found += [Rows(windows[at : at + size], width, size) for at in range(0, len(windows), size)]
-    return found
-
-
-def scoring_batch(texts: Sequence[Prompted], rows: Rows, start_ids: Sequence[int] = ()) -> Batch:
-    """The batch of some windows of `scoring_rows`, whose weights are 1 where a token is to be scored."""
-    length = rows.width + 1 - len(start_ids)
-    text_BL = np.zeros((rows.size, length), np.int32)
-    scored_BL = np.zeros((rows.size, length), np.float32)
-    for row, (number, begin, first, last) in enumerate(rows.windows):
-        text_BL[row, : last - begin] = texts[number].tokens[begin:last]
-        scored_BL[row, first - begin : last - begin] = 1
-    return _batch(text_BL, scored_BL, start_ids)
-
-
-def power_of_two(number: int) -> int:
-    """The least power of two that is not below the number: of such sizes a few programs serve all."""
-    return 1 << max(0, number - 1).bit_length()
-
-
-def _length(context_length: int, start_ids: Sequence[int]) -> int:
+def row_length(context_length: int, start_ids: Sequence[int]) -> int:
     """L; DataError where start ids fill the context."""
     if context_length <= len(start_ids):
         raise DataError(
@@ -176,20 +86,12 @@ def _length(context_length: int, start_ids: Sequence[int]) -> int:
     return context_length + 1 - len(start_ids)
 
 
-def _batch(text_BL: np.ndarray, scored_BL: np.ndarray, start_ids: Sequence[int]) -> Batch:
+def as_batch(text_BL: np.ndarray, scored_BL: np.ndarray, start_ids: Sequence[int]) -> Batch:
     """Rows of the start ids and a text, whose tokens are targets where they are scored."""
     start_BS = np.broadcast_to(np.array(start_ids, np.int32), (len(text_BL), len(start_ids)))
     tokens = np.concatenate([start_BS, text_BL.astype(np.int32)], axis=1)
     weights = np.concatenate([np.zeros(start_BS.shape, np.float32), scored_BL], axis=1)
     return Batch(tokens[:, :-1], tokens[:, 1:], weights[:, 1:])
-
-
-def _windows(number: int, text: Prompted, begin: int, length: int, stride: int) -> Iterator[Window]:
-    first = text.given
-    while first < len(text.tokens):
-        last = min(len(text.tokens), begin + length)
-        yield Window(number, begin, first, last)
-        begin, first = begin + stride, last
 
 
 def _num_windows(num_targets: int, each: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.data.batches import Rows
+from llm_jax.base.batch import Rows
 from llm_jax.evaluation.metrics import bits_per_byte, summarise
 
 

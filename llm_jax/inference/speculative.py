@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llm_jax.base.buckets import power_of_two
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import SamplingConfig
-from llm_jax.data.batches import power_of_two
 from llm_jax.inference.decode import draw, pad_left, prefill, row_keys
 from llm_jax.inference.sampling import probabilities
 from llm_jax.model.cache import KVCache

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from llm_jax.base.batch import Prompted, Rows
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.data.batches import Prompted, Rows, scoring_batch, scoring_rows
+from llm_jax.data.windows import scoring_batch, scoring_rows
 from llm_jax.evaluation.scoring import TextScore, TokenScores, scores_of_texts
 from llm_jax.model.checks import check_tokens
 from llm_jax.tokenization.protocol import Tokenizer

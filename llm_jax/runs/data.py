@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.base.batch import Batch
+from llm_jax.base.batch import Batch, Prompted
 from llm_jax.base.errors import CheckpointError, DataError
 from llm_jax.base.terminal import say
 from llm_jax.base.tree import Tree
 from llm_jax.config.changes import History, config_at, sequences_before
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.run import Config, MovedConfig
-from llm_jax.data.batches import OrderStart, Prompted, batch_at, whole_epochs
+from llm_jax.data.batches import OrderStart, batch_at, whole_epochs
 from llm_jax.data.corpora import NAMES, read_corpus
 from llm_jax.data.known_store import find_store
 from llm_jax.data.store import Store, prepare_store

@@ -32,11 +32,23 @@ _BITS = "validation_bits_per_byte"
 _GLANCE = 0.05  # seconds between looks for a signal
 
 
-def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = False) -> None:
-    """Begins a run, or goes on with the one in its directory, to its last step.
+# Makes the report of a run that has ended from its materials, parameters and the function that names the
+# signal which asked to stop; gives the page's path, None where it was given up.
+LeaveReport = Callable[[Materials, Tree, Callable[[], str]], str | None]
+
+
+def run(
+    config: Config,
+    leave_report: LeaveReport,
+    wanted_seconds: float | None = None,
+    *,
+    agreed: bool = False,
+) -> None:
+    """Begin a run, or go on with the one in its directory, to its last step.
 
     Args:
         config: the run.
+        leave_report: called at the end.
         wanted_seconds: the time it was planned for; at the end it stands beside the time it took.
         agreed: whether a run that goes on may have other settings for the steps to come.
 
@@ -87,7 +99,7 @@ def run(config: Config, wanted_seconds: float | None = None, *, agreed: bool = F
             if name := stop_requested():
                 leave_unsaved(f"stopped by {name} before the first step: the same command begins it", name)
             ready.result()
-        summary = _train(material, checkpoints, state, run_record, compiling, stop_requested)
+        summary = _train(material, checkpoints, state, run_record, compiling, leave_report, stop_requested)
     if wanted_seconds is not None:
         took = round(seconds_since_start(), 1)
         say(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
@@ -149,6 +161,7 @@ def _train(
     state: dict[str, Any],
     run_record: record.RunRecord,
     compiling: CompileTime,
+    leave_report: LeaveReport,
     stop_requested: Callable[[], str],
 ) -> dict[str, Any]:
     """Trains to the end and leaves sample and report; gives what the run's last line says."""
@@ -189,7 +202,7 @@ def _train(
     times["compile_seconds"] = round(compiling.seconds, 1)
     if start == 0:  # Of a run that was stopped, nobody knows the times as a whole.
         run_record.write(settings.steps, **times)
-    page = _leave_report(material, params, guard, stop_requested)
+    page = _leave_report(material, params, leave_report, guard, stop_requested)
     if page:
         live.say(f"report: {page}")
     elif name := stop_requested():
@@ -208,14 +221,16 @@ def _train(
 
 
 def _leave_report(
-    material: Materials, params: Tree, guard: Guard, stop_requested: Callable[[], str]
+    material: Materials,
+    params: Tree,
+    leave_report: LeaveReport,
+    guard: Guard,
+    stop_requested: Callable[[], str],
 ) -> str | None:
-    """The run's report; gives the page's path, None where it could not be made or was given up."""
+    """The report's path; None where it could not be made, or was given up."""
     with guard("the report"):
         if stop_requested():
             return None
-        from llm_jax.reporting import leave_report  # Half a second that the first step need not wait for.
-
         return leave_report(material, params, stop_requested)
     return None
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from llm_jax.walkthrough.figures import COLOURS, bare_axes, new_figure, plain_axes
+from llm_jax.display.figures import COLOURS, bare_axes, new_figure, plain_axes
 from llm_jax.walkthrough.lesson import Lesson
 
 Names = Mapping[str, str]  # the words of [figure]

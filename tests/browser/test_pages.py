@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.explain import explain
 from llm_jax.report import report
 from llm_jax.train import train

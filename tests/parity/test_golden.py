@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.verify import verify
 from tests.parity.torch_tutorial import TorchTutorial
 from tests.shared_data import SharedData

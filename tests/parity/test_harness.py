@@ -13,8 +13,8 @@ from tokenizers import processors
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import llm_jax
-from llm_jax import command
 from llm_jax.base.errors import UserError
+from llm_jax.cli import command
 from llm_jax.convert import convert
 from llm_jax.harness import harness
 from llm_jax.language_model.lm_eval import asking, run_tasks

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llm_jax
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.config.run import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.interop.pytorch.tutorial import export_state_dict, infer_config

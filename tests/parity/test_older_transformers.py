@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.convert import convert
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.interop.huggingface.write_config import write_model_config

@@ -1,12 +1,15 @@
 """The report of a run as a page, from plain values that somebody else has gathered."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_jax.walkthrough import curves
-from llm_jax.walkthrough.curves import Picture, curve, loss_picture, norms_by_layer
-from llm_jax.walkthrough.figures import to_svg
-from llm_jax.walkthrough.page import render
+from llm_jax.display.figures import to_svg
+from llm_jax.display.page import render
+from llm_jax.reports import curves
+from llm_jax.reports.curves import Picture, curve, loss_picture, norms_by_layer
+
+_TEMPLATES = Path(__file__).parent / "templates"
 
 _SAMPLES_SHOWN = 8
 
@@ -58,7 +61,7 @@ def run_page(facts: RunFacts, pictures: Sequence[Picture]) -> str:
     """The report as HTML; `pictures` are those of `run_pictures`."""
     drawn = {picture.name: draw(picture) for picture in pictures}
     return render(
-        "report.html.j2",
+        _TEMPLATES / "report.html.j2",
         language="en",
         title=f"Run report: {facts.name}",
         facts=facts,

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llm_jax.walkthrough.explain_page import ShownView, show_view
+from llm_jax.display.colours import legend, shade
 from llm_jax.walkthrough.lesson import Lesson
-from llm_jax.walkthrough.shades import legend, shade
+from llm_jax.walkthrough.page import ShownView, show_view
 from llm_jax.walkthrough.stages import Stage
 from llm_jax.walkthrough.xray import XRay
 

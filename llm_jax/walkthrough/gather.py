@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax import command
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import DataError
 from llm_jax.checkpoints.reader import read_about, read_params, read_restored
@@ -17,17 +16,18 @@ from llm_jax.config.load import config_from_dict, read_config
 from llm_jax.config.run import Config, MovedConfig, SamplingConfig
 from llm_jax.data.batches import OrderStart, batch_at
 from llm_jax.data.corpora import read_corpus
+from llm_jax.evaluation import verbatim
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.inspect import look
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import read_out
 from llm_jax.runs import data
+from llm_jax.runs.inherited import INHERITED
 from llm_jax.runs.init_from import first_state
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.training.losses import token_nats
 from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, train_step
-from llm_jax.walkthrough import passages
 from llm_jax.walkthrough.lesson import Lesson, movements
 from llm_jax.walkthrough.xray import (
     Origin,
@@ -67,7 +67,7 @@ def find_subject(
         UserError: the directory, file or text cannot be used.
     """
     if source is None or source.suffix == ".toml":
-        config = Config() if source is None else read_config([source], below=command.INHERITED)
+        config = Config() if source is None else read_config([source], below=INHERITED)
         material = data.gather(data.moved_to(config, moved), report)
         return _subject(material, first_state(material.config, material.origin), None)
     directory = checkpoint_directory(source)
@@ -155,9 +155,9 @@ def _origin(subject: Subject, samples: int = 3, context: int = 16) -> Origin:
         seed=settings.seed,
     )
     texts = np.stack(list(rows), axis=1)
-    index = passages.build_index(subject.train_tokens)
-    spans = passages.verbatim_spans(index, texts[0], 3)
-    found = passages.nearest_passages(index, texts[0], 4, context)
+    index = verbatim.build_index(subject.train_tokens)
+    spans = verbatim.verbatim_spans(index, texts[0], 3)
+    found = verbatim.nearest_passages(index, texts[0], 4, context)
     return Origin(
         mark_spans(
             [token_text(tokenizer.token_bytes(int(token))) for token in texts[0]],
@@ -165,13 +165,13 @@ def _origin(subject: Subject, samples: int = 3, context: int = 16) -> Origin:
         ),
         [_passage(subject, index, passage) for passage in found],
         [
-            Overlap(decode(tokenizer, text), passages.longest_overlap(index, text).length, len(text))
+            Overlap(decode(tokenizer, text), verbatim.longest_overlap(index, text).length, len(text))
             for text in texts
         ],
     )
 
 
-def _passage(subject: Subject, index: passages.Index, passage: passages.Passage) -> Passage:
+def _passage(subject: Subject, index: verbatim.Index, passage: verbatim.Passage) -> Passage:
     span = max(passage.spans, key=lambda span: span.length)
     start, end = span.position, span.position + span.length
     text = subject.train_tokens
@@ -179,7 +179,7 @@ def _passage(subject: Subject, index: passages.Index, passage: passages.Passage)
         decode(subject.tokenizer, text[slice(*cut)])
         for cut in ((passage.start, start), (start, end), (end, passage.end))
     )
-    return Passage(before, matched, after, passages.occurrences(index, text[start:end]))
+    return Passage(before, matched, after, verbatim.occurrences(index, text[start:end]))
 
 
 def next_batch(subject: Subject) -> Batch:

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from llm_jax.walkthrough.figures import (
+from llm_jax.display.figures import (
     COLOURS,
     add_colour_bar,
     add_legend,

@@ -13,17 +13,17 @@ from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict, differences
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.facts import label_facts, store_facts
+from llm_jax.display.figures import write_png
+from llm_jax.display.page import write_page
+from llm_jax.evaluation.verbatim import build_index, longest_overlap
 from llm_jax.language_model.model import Trained, load
 from llm_jax.model.decoder import abstract_params
+from llm_jax.reports.curves import Picture
+from llm_jax.reports.run_page import RunFacts, run_page, run_pictures
 from llm_jax.runs import continuing, data
 from llm_jax.runs.data import Materials
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode, fingerprint
-from llm_jax.walkthrough.curves import Picture
-from llm_jax.walkthrough.figures import write_png
-from llm_jax.walkthrough.page import write_page
-from llm_jax.walkthrough.passages import build_index, longest_overlap
-from llm_jax.walkthrough.report import RunFacts, run_page, run_pictures
 
 PASSAGE_TOKENS = 200
 # Training tokens up to which a report looks for verbatim overlaps: beyond, the index takes too long.

@@ -1,12 +1,15 @@
 """Several runs on one page: curves in one picture, settings side by side, what their difference is worth."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm_jax.walkthrough import curves
-from llm_jax.walkthrough.curves import Picture, curve, differences_picture
-from llm_jax.walkthrough.page import render
-from llm_jax.walkthrough.report import draw, last_score
+from llm_jax.display.page import render
+from llm_jax.reports import curves
+from llm_jax.reports.curves import Picture, curve, differences_picture
+from llm_jax.reports.run_page import draw, last_score
+
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 class Side(NamedTuple):
@@ -71,7 +74,7 @@ def comparison_page(
     """
     drawn = [draw(picture) | {"name": picture.name} for picture in pictures]
     return render(
-        "comparison.html.j2",
+        _TEMPLATES / "comparison.html.j2",
         language="en",
         title="Comparison of runs",
         sides=sides,

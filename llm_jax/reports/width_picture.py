@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from llm_jax.walkthrough.figures import COLOURS, add_legend, new_figure, plain_axes
+from llm_jax.display.figures import COLOURS, add_legend, new_figure, plain_axes
 
 _MOST_LINES = 6
 

@@ -8,11 +8,11 @@ from llm_jax.base.json_lines import read_lines
 from llm_jax.base.tree import count_parameters, flatten
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config, MovedConfig
+from llm_jax.display.page import write_page
 from llm_jax.evaluation.compare import Scored, compare
 from llm_jax.model.decoder import abstract_params
-from llm_jax.reporting import open_run, samples, write_pictures
-from llm_jax.walkthrough.comparison import Pair, Refused, Side, comparison_page, comparison_pictures
-from llm_jax.walkthrough.page import write_page
+from llm_jax.reports.comparison_page import Pair, Refused, Side, comparison_page, comparison_pictures
+from llm_jax.reports.gather import open_run, samples, write_pictures
 
 
 def write_comparison(

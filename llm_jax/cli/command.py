@@ -19,20 +19,13 @@ from llm_jax.base.compilation import keep_compiled_programs
 from llm_jax.base.errors import INPUT_OUTPUT, UserError, reason
 from llm_jax.base.process import leave
 from llm_jax.config.effects import find_idle, values_of
-from llm_jax.config.load import file_layers, inherited_layer
+from llm_jax.config.load import file_layers
+from llm_jax.runs.inherited import INHERITED
 from llm_jax.training.interrupt import Stopped, ended_by_signals
-
-
-def _inherited(init_from: str, run: Path) -> Mapping[str, Any]:
-    from llm_jax.runs.init_from import inherited_settings  # JAX, which other configurations are read without
-
-    return inherited_settings(init_from, run)
-
 
 # A door's parameter for what its files and options give: names, each with the number of its layer.
 Given = Annotated[Mapping[str, int], Parameter(parse=False)]
 NOTHING_GIVEN: Mapping[str, int] = MappingProxyType({})
-INHERITED = inherited_layer(_inherited)
 
 
 def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False) -> None:
