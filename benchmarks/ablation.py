@@ -26,7 +26,8 @@ from llm_jax.base.compilation import keep_compiled_programs
 from llm_jax.config.load import read_config
 from llm_jax.config.run import Config
 from llm_jax.runs import data
-from llm_jax.training.step import evaluated_params, init_state, run_steps
+from llm_jax.training.state import evaluated_params, init_state
+from llm_jax.training.step import run_steps
 
 
 def train(config: Config) -> float:

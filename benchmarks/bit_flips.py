@@ -26,7 +26,7 @@ from llm_jax.checkpoints.reader import read_about, read_state
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig
-from llm_jax.training.step import init_state
+from llm_jax.training.state import init_state
 
 
 def make_checkpoint(directory: Path) -> None:

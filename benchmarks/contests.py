@@ -28,7 +28,8 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.interop.pytorch.tutorial import import_params
 from llm_jax.training.losses import next_token_loss
-from llm_jax.training.optimizer import make_horizon, make_optimizer
+from llm_jax.training.optimizer import make_optimizer
+from llm_jax.training.schedule import make_horizon
 from llm_jax.training.step import run_steps
 from tests.parity.gpt2 import SWITCHES
 from tests.parity.torch_tutorial import TorchTutorial

@@ -51,7 +51,7 @@ TASKS = {
 def ours(model: Path, task: Task) -> Callable[[], Made]:
     """The generator behind `generate` and `chat`."""
     import llm_jax
-    from llm_jax.config.run import SamplingConfig
+    from llm_jax.config.decoding import SamplingConfig
     from llm_jax.inference.decode import generate_tokens, lay_out
 
     trained, greedy, prompts = llm_jax.load(model), SamplingConfig(temperature=0), task.prompts()

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import llm_jax
 from benchmarks.llama_cpp import llama_cpp_scores, open_llama_cpp
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.inference.decode import generate_tokens, lay_out
 from llm_jax.interop.export_model import export_gguf, export_huggingface
 from llm_jax.interop.import_model import import_model

@@ -28,7 +28,7 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.data.windows import scoring_batch, scoring_rows
 from llm_jax.runs import data
-from llm_jax.training.optimizer import make_horizon, make_schedule
+from llm_jax.training.schedule import make_horizon, make_schedule
 
 
 def main(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:

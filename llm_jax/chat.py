@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import remark
 from llm_jax.cli import command
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.rules import Seed, Whole, require
-from llm_jax.config.run import SamplingConfig
 
 
 def chat(

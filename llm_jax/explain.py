@@ -38,7 +38,7 @@ def explain(
         The page to write; explain.html in the directory, or here for an untrained model.
     """
     from llm_jax.display.page import write_page
-    from llm_jax.training.losses import cross_entropy
+    from llm_jax.training.head import cross_entropy
     from llm_jax.walkthrough.gather import find_subject, label, make_lesson, next_batch, text_xray
     from llm_jax.walkthrough.lesson import require_told
     from llm_jax.walkthrough.page import explain_page

@@ -9,8 +9,8 @@ from cyclopts import Parameter
 from llm_jax.base.errors import DataError
 from llm_jax.base.terminal import remark, say_json, write
 from llm_jax.cli import command
+from llm_jax.config.decoding import SamplingConfig, SteeringConfig
 from llm_jax.config.rules import Seed, Whole, require
-from llm_jax.config.run import SamplingConfig, SteeringConfig
 
 if TYPE_CHECKING:
     from llm_jax.language_model.model import Generated, Trained
@@ -69,8 +69,8 @@ def generate(
         }
     )
     prompts = _lines(prompt_file) if prompt_file else list(prompt or ("The salesperson",))
-    from llm_jax.language_model.decoding import asked_constraint, asked_speculation, told
     from llm_jax.language_model.model import load
+    from llm_jax.language_model.options import asked_constraint, asked_speculation, told
 
     given: list[int] = []
     speculation = asked_speculation(steering, len(prompts) * samples, given.append)

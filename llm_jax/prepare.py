@@ -57,7 +57,7 @@ def _first_tokens(store: "Store", count: int = 8) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from llm_jax.walkthrough.xray import token_text, visible
+    from llm_jax.display.tokens import token_text, visible
 
     tokens = [int(token) for token in store.tokens("train")[:count]]
     table = Table(title="the first tokens and their ids")

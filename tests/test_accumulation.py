@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from llm_jax.base.batch import Batch
-from llm_jax.base.tree import flatten
+from llm_jax.base.tree import State, flatten
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model.dropout import dropout, hashed_bits
-from llm_jax.training.step import State, _gradient, run_steps, state_from, step_nats
+from llm_jax.training.state import state_from
+from llm_jax.training.step import _gradient, run_steps, step_nats
 
 pytestmark = pytest.mark.compiles
 

@@ -12,7 +12,7 @@ from llm_jax.config.model import RotaryConfig
 from llm_jax.config.run import Config
 
 PACKAGE = Path(__file__).parents[1] / "llm_jax"
-SCHEMAS = ("config/run.py", "config/model.py")
+SCHEMAS = ("config/run.py", "config/model.py", "config/decoding.py")
 FLOOR_OF_ROOM = {
     "base": 0,
     "config": 0,

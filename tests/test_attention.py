@@ -24,7 +24,8 @@ from llm_jax.model.attention import attention_weights, mix, sight
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.model.fused_attention import fused_attention, fused_kernel
 from llm_jax.training.losses import next_token_loss
-from llm_jax.training.step import abstract_state, step_arguments, train_steps
+from llm_jax.training.state import abstract_state
+from llm_jax.training.step import step_arguments, train_steps
 
 pytestmark = pytest.mark.compiles
 

@@ -11,7 +11,7 @@ import pytest
 import llm_jax
 from llm_jax.checkpoints.checksums import checksums
 from llm_jax.checkpoints.reader import read_state
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.replay import replay

@@ -17,7 +17,7 @@ from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.runs import continuing, data, starts
-from llm_jax.training.step import abstract_state
+from llm_jax.training.state import abstract_state
 
 _form = cache(abstract_state)
 

@@ -14,7 +14,7 @@ import llm_jax
 from llm_jax.chat import chat
 from llm_jax.cli import chat_session, command
 from llm_jax.cli.chat_session import Conversation, converse, typed_lines
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from llm_jax.base.errors import UserError
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import SamplingConfig
 from llm_jax.inference import constrained
 from llm_jax.inference.constrained import constrained_tokens
 from llm_jax.inference.decode import lay_out

@@ -11,7 +11,7 @@ import pytest
 
 import llm_jax
 from llm_jax.cli import command
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.generate import generate
 from llm_jax.language_model.model import Trained
 from tests.test_chat import GREEDY, ending_with, import_talking_model

@@ -9,8 +9,9 @@ from llm_jax.base.errors import UserError
 from llm_jax.chat import chat
 from llm_jax.cli import command
 from llm_jax.config import load
+from llm_jax.config.decoding import SamplingConfig, SteeringConfig
 from llm_jax.config.effects import ALWAYS, EFFECTS, values_of
-from llm_jax.config.run import Config, SamplingConfig, SteeringConfig
+from llm_jax.config.run import Config
 from llm_jax.generate import generate
 from llm_jax.prepare import prepare
 from llm_jax.profile import profile

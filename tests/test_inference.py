@@ -10,8 +10,8 @@ import pytest
 
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.tree import Tree
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import SamplingConfig
 from llm_jax.inference import decode as decoding
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.sampling import keep_likely, penalize, sample

@@ -16,7 +16,8 @@ from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.model.moe import Routing, expert_use, imbalance, mix_experts, route
 from llm_jax.proofs.tutorial import as_batch
 from llm_jax.training.losses import next_token_loss, token_nats
-from llm_jax.training.step import init_state, train_step
+from llm_jax.training.state import init_state
+from llm_jax.training.step import train_step
 from llm_jax.training.throughput import flops_per_token
 
 pytestmark = pytest.mark.compiles

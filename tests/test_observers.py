@@ -25,7 +25,7 @@ from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.training import loop
 from llm_jax.training.observers import Guard
-from llm_jax.training.step import _key
+from llm_jax.training.state import key_for
 
 SAY = """
 import os, sys
@@ -279,8 +279,8 @@ def test_idle_devices_are_named_and_several_processes_refused(monkeypatch: pytes
 
 def test_keys_are_of_one_kind_whatever_the_environment_says(tiny: ModelConfig) -> None:
     config = Config(model=tiny)
-    before = np.asarray(jax.random.key_data(_key(config, 1)))
+    before = np.asarray(jax.random.key_data(key_for(config, 1)))
     with jax.default_prng_impl("rbg"):
-        after = np.asarray(jax.random.key_data(_key(config, 1)))
+        after = np.asarray(jax.random.key_data(key_for(config, 1)))
         assert row_keys(0, [[1]]).dtype == jax.random.key(0, impl="threefry2x32").dtype
     np.testing.assert_array_equal(before, after)

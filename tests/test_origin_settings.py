@@ -16,7 +16,7 @@ from llm_jax.prepare import prepare
 from llm_jax.runs import init_from
 from llm_jax.runs.inherited import INHERITED
 from llm_jax.train import train
-from llm_jax.training.step import evaluated_params
+from llm_jax.training.state import evaluated_params
 from tests.test_origin import a_model, a_parent, words_for
 from tests.test_runs import run_door
 

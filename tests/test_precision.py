@@ -11,6 +11,7 @@ import pytest
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import CheckpointError
+from llm_jax.base.tree import State
 from llm_jax.checkpoints.reader import read_params
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.model import ModelConfig
@@ -18,15 +19,8 @@ from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import init_params
 from llm_jax.training.losses import next_token_loss
 from llm_jax.training.precision import rounded
-from llm_jax.training.step import (
-    State,
-    abstract_state,
-    evaluated_params,
-    init_state,
-    run_steps,
-    step_nats,
-    train_step,
-)
+from llm_jax.training.state import abstract_state, evaluated_params, init_state
+from llm_jax.training.step import run_steps, step_nats, train_step
 from tests.test_training import a_batch, leaves_equal
 
 pytestmark = pytest.mark.compiles

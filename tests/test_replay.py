@@ -24,7 +24,7 @@ from llm_jax.runs.record import mean_loss
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.tokenization.protocol import decode
 from llm_jax.train import train
-from llm_jax.training.step import abstract_state
+from llm_jax.training.state import abstract_state
 from tests.test_runs import run_door, words_for
 
 pytestmark = pytest.mark.compiles

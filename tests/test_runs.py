@@ -20,7 +20,7 @@ from llm_jax.base.json_lines import read_lines
 from llm_jax.base.process import seconds_since_start
 from llm_jax.checkpoints.reader import read_state
 from llm_jax.cli import command
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate

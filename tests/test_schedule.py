@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from llm_jax.base.batch import Batch
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
-from llm_jax.training.optimizer import make_horizon, make_schedule
-from llm_jax.training.step import init_state, run_steps
+from llm_jax.training.schedule import make_horizon, make_schedule
+from llm_jax.training.state import init_state
+from llm_jax.training.step import run_steps
 
 pytestmark = pytest.mark.compiles
 

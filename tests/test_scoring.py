@@ -11,9 +11,10 @@ import pytest
 from llm_jax.base.batch import Batch, Prompted
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.cli import command
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import to_dict
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import Config, SamplingConfig, TrainConfig
+from llm_jax.config.run import Config, TrainConfig
 from llm_jax.data.windows import scoring_batch, scoring_rows
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.harness import harness

@@ -12,8 +12,8 @@ import pytest
 from llm_jax.base.buckets import power_of_two
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import SamplingConfig
 from llm_jax.inference import speculative
 from llm_jax.inference.decode import lay_out
 from llm_jax.inference.proposers import Draft, PromptLookup

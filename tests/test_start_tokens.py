@@ -11,9 +11,10 @@ import pytest
 from tokenizers import processors
 
 from llm_jax.base.errors import DataError
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import to_dict
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import Config, DataConfig, SamplingConfig, TrainConfig
+from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.data.batches import batch_at
 from llm_jax.data.store import prepare_store
 from llm_jax.evaluation.compare import compare

@@ -14,17 +14,12 @@ from llm_jax.base.tree import Tree, flatten
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import forward, init_params
-from llm_jax.training.losses import cross_entropy, head_nats, next_token_loss, token_nats, weighted_sum
-from llm_jax.training.optimizer import decay_mask, make_horizon, make_optimizer, make_schedule, scale_by_adam
-from llm_jax.training.step import (
-    evaluated_params,
-    init_state,
-    part_norms,
-    run_steps,
-    step_nats,
-    train_step,
-    train_steps,
-)
+from llm_jax.training.head import cross_entropy, head_nats
+from llm_jax.training.losses import next_token_loss, token_nats, weighted_sum
+from llm_jax.training.optimizer import decay_mask, make_optimizer, scale_by_adam
+from llm_jax.training.schedule import make_horizon, make_schedule
+from llm_jax.training.state import evaluated_params, init_state
+from llm_jax.training.step import part_norms, run_steps, step_nats, train_step, train_steps
 
 pytestmark = pytest.mark.compiles
 

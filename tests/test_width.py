@@ -17,8 +17,9 @@ from llm_jax.model.decoder import abstract_params
 from llm_jax.model.layers import Head, bias_init, embedding_init, kernel_init
 from llm_jax.proofs import width as widths_of
 from llm_jax.training.muon import is_muons
-from llm_jax.training.optimizer import make_horizon, make_optimizer, rate_factors
-from llm_jax.training.step import abstract_state
+from llm_jax.training.optimizer import make_optimizer, rate_factors
+from llm_jax.training.schedule import make_horizon
+from llm_jax.training.state import abstract_state
 
 pytestmark = pytest.mark.compiles
 

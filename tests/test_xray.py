@@ -17,6 +17,7 @@ from llm_jax.base.batch import Prompted
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.display.page import render
+from llm_jax.display.tokens import token_text
 from llm_jax.language_model.scoring import score_tokens
 from llm_jax.model.decoder import forward, init_params, read_out
 from llm_jax.walkthrough.page import _TEMPLATES
@@ -33,7 +34,6 @@ from llm_jax.walkthrough.xray import (
     pack_weights,
     token_rank,
     token_surprisal,
-    token_text,
     top_tokens,
 )
 

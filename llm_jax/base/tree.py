@@ -10,6 +10,7 @@ from typing import Any
 from llm_jax.base.errors import CheckpointError
 
 Tree = dict[str, Any]
+State = dict[str, Any]  # of a run: trees by part, "params", "opt_state", "counters" and "ema"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

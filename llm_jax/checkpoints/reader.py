@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_jax.base.errors import CheckpointError
-from llm_jax.base.tree import Tree
+from llm_jax.base.tree import State, Tree
 from llm_jax.checkpoints.step_files import Damaged, open_manifest, require_files, saved_steps
-from llm_jax.checkpoints.step_folder import State, leaves_digest, load_everything, load_params, load_step
+from llm_jax.checkpoints.step_folder import leaves_digest, load_everything, load_params, load_step
 
 
 class Restored(NamedTuple):

@@ -28,6 +28,7 @@ from orbax.checkpoint import v1 as ocp
 
 from llm_jax.base.devices import check_types, first_device
 from llm_jax.base.errors import CheckpointError
+from llm_jax.base.tree import State
 from llm_jax.checkpoints.checksums import checksums, describe, leaf_names
 from llm_jax.checkpoints.step_files import (
     Damaged,
@@ -39,7 +40,6 @@ from llm_jax.checkpoints.step_files import (
     write_manifest,
 )
 
-State = dict[str, Any]
 _LEAST_IN_FLIGHT = 64 << 20  # bytes
 _ORDINARY = re.compile(r"[A-Za-z0-9/._-]*")
 TEMPORARY = ".tmp"  # after a step's number: not all of it is there, or not any more

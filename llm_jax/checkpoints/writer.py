@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_jax.base.errors import CheckpointError
 from llm_jax.base.terminal import say
+from llm_jax.base.tree import State
 from llm_jax.checkpoints.lock import DirectoryLock
 from llm_jax.checkpoints.reader import Restored
 from llm_jax.checkpoints.step_files import (
@@ -21,12 +22,7 @@ from llm_jax.checkpoints.step_files import (
     set_aside,
     sound_steps,
 )
-from llm_jax.checkpoints.step_folder import (
-    TEMPORARY,
-    State,
-    load_step,
-    write_step,
-)
+from llm_jax.checkpoints.step_folder import TEMPORARY, load_step, write_step
 
 
 class Checkpoints:

@@ -9,7 +9,7 @@ from typing import TextIO
 from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
 from llm_jax.base.terminal import remark, say, write
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.language_model.model import Trained
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.conversation import Message, conversation_tokens, fit

@@ -16,8 +16,8 @@ import numpy as np
 from llm_jax.base.buckets import power_of_two
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import SamplingConfig
 from llm_jax.inference.decode import Drawn, draw, pad_left, prefill, row_keys, seen_in
 from llm_jax.inference.sampling import log_probs
 from llm_jax.model.cache import KVCache

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from llm_jax.base.tree import Tree
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import SamplingConfig
 from llm_jax.inference.decode import prefill
 from llm_jax.inference.sampling import probabilities
 from llm_jax.inference.speculative import Text

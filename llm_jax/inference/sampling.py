@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 
 
 def sample(

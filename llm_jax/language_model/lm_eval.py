@@ -27,7 +27,7 @@ from llm_jax.base.batch import Prompted
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.terminal import tracked
 from llm_jax.checkpoints.checksums import checksums
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.evaluation.scoring import TokenScores
 from llm_jax.language_model.model import Trained
 from llm_jax.language_model.scoring import encode_pair, score_tokens

@@ -16,9 +16,10 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
 from llm_jax.checkpoints.reader import read_about, read_params
 from llm_jax.checkpoints.step_files import checkpoint_directory
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import Config, SamplingConfig
+from llm_jax.config.run import Config
 from llm_jax.evaluation.scoring import TextScore
 from llm_jax.inference.constrained import ENDED
 from llm_jax.inference.decode import Drawn, generate_rows, lay_out

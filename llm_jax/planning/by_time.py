@@ -18,7 +18,8 @@ from llm_jax.model.decoder import abstract_params
 from llm_jax.planning.time_budget import LADDER, Costs, adopt_plan, choose_rung, is_sized, plan_run, with_size
 from llm_jax.runs import data
 from llm_jax.runs.data import Materials
-from llm_jax.training.step import evaluated_params, init_state, lower_steps, run_steps
+from llm_jax.training.state import evaluated_params, init_state
+from llm_jax.training.step import lower_steps, run_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 
 _TIMED_CALLS = 3

@@ -17,7 +17,8 @@ from llm_jax.profiling.program import module_name, read_program
 from llm_jax.profiling.trace import Row, read_events, rows, sums
 from llm_jax.runs import data
 from llm_jax.training.loop import is_logged
-from llm_jax.training.step import init_state, lower_steps, step_arguments
+from llm_jax.training.state import init_state
+from llm_jax.training.step import lower_steps, step_arguments
 from llm_jax.training.throughput import (
     datasheet_flops,
     flops_per_token,

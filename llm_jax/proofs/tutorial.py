@@ -15,8 +15,9 @@ from llm_jax.base.batch import Batch
 from llm_jax.base.errors import CheckpointError, DataError
 from llm_jax.base.terminal import console, say, say_json
 from llm_jax.base.tree import Tree
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
-from llm_jax.config.run import Config, OptimConfig, SamplingConfig, TrainConfig
+from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.interop.pytorch.tutorial import export_state_dict, import_params, infer_config, name_of_relu_bias
 from llm_jax.model.decoder import forward
@@ -24,7 +25,8 @@ from llm_jax.proofs.golden import FLOAT32, FOR_INFORMATION, Row, compare, on_a_b
 from llm_jax.proofs.golden_file import Arrays, group, read_golden
 from llm_jax.proofs.kinks import Followed, Kink, Program
 from llm_jax.training.losses import next_token_loss
-from llm_jax.training.step import state_from, train_step
+from llm_jax.training.state import state_from
+from llm_jax.training.step import train_step
 
 
 class Judged(NamedTuple):

@@ -22,7 +22,8 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig
 from llm_jax.inference.inspect import look
 from llm_jax.training.precision import rounded
-from llm_jax.training.step import init_state, train_step
+from llm_jax.training.state import init_state
+from llm_jax.training.step import train_step
 
 PLACES = ("embedding", "attention", "MLP", "stream", "logits")
 GROWTH = 0.15  # largest power of the width with which a size may grow or a change may shrink under muP

@@ -19,7 +19,7 @@ from llm_jax.config.load import changed, config_from_dict
 from llm_jax.config.run import Config
 from llm_jax.runs.data import Materials
 from llm_jax.runs.init_from import recorded_origin, require_same_weights
-from llm_jax.training.optimizer import make_horizon, make_schedule
+from llm_jax.training.schedule import make_horizon, make_schedule
 
 CHANGES = "changes.jsonl"
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from llm_jax.base.devices import first_device
 from llm_jax.base.errors import CheckpointError, UserError
-from llm_jax.base.tree import flatten
+from llm_jax.base.tree import State, flatten
 from llm_jax.checkpoints.reader import read_about, read_digest, read_params
 from llm_jax.checkpoints.step_files import checkpoint_directory, saved_steps
 from llm_jax.config.changes import sequences_before
@@ -19,7 +19,7 @@ from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.model.decoder import abstract_params
 from llm_jax.training.precision import with_masters
-from llm_jax.training.step import State, abstract_state, init_state, state_from
+from llm_jax.training.state import abstract_state, init_state, state_from
 
 # A run's own choice; all other settings of the model are what its weights mean.
 _FREE = NOT_COMPUTED | {"context_length"}

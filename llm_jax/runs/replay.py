@@ -23,7 +23,8 @@ from llm_jax.runs.init_from import first_state
 from llm_jax.runs.record import mean_loss
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.tokenization.streaming import StreamDecoder
-from llm_jax.training.step import abstract_state, step_nats, train_step
+from llm_jax.training.state import abstract_state
+from llm_jax.training.step import step_nats, train_step
 
 _CONTEXT = 12  # tokens shown before a target
 _RECENT = 50  # steps that a median is of, at most

@@ -15,8 +15,9 @@ from llm_jax.base.tree import Tree, count_parameters
 from llm_jax.checkpoints.reader import read_about
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.checkpoints.writer import Checkpoints
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import to_dict
-from llm_jax.config.run import Config, SamplingConfig
+from llm_jax.config.run import Config
 from llm_jax.language_model.model import Trained
 from llm_jax.runs import continuing, data, record, starts
 from llm_jax.runs.data import Materials

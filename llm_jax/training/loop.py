@@ -16,11 +16,12 @@ import jax
 from llm_jax.base.batch import Batch
 from llm_jax.base.devices import first_device
 from llm_jax.base.errors import DivergedError, InterruptedAndSaved, UserError
-from llm_jax.base.tree import Tree
+from llm_jax.base.tree import State, Tree
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.training.observers import Guard
-from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, run_steps
+from llm_jax.training.state import abstract_state, evaluated_params, init_state
+from llm_jax.training.step import run_steps
 
 
 class Surroundings(NamedTuple):

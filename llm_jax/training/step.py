@@ -16,64 +16,17 @@ import numpy as np
 import optax
 
 from llm_jax.base.batch import Batch
-from llm_jax.base.tree import Tree
+from llm_jax.base.tree import State, Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
-from llm_jax.model.decoder import init_params, stack_blocks, unstack_blocks
-from llm_jax.model.dropout import KEY_KIND
+from llm_jax.model.decoder import stack_blocks, unstack_blocks
 from llm_jax.model.moe import Use
 from llm_jax.model.norms import wide
 from llm_jax.training.losses import next_token_loss, next_token_nats, parts_use, pulls_router
-from llm_jax.training.optimizer import Horizon, horizon_at, learning_rate, make_horizon, make_optimizer
-from llm_jax.training.precision import rounded, with_masters
-
-State = dict[str, Any]
-
-
-def _key(config: Config, purpose: int, step: jax.Array | int = 0) -> jax.Array:
-    key = jax.random.key(config.train.seed, impl=KEY_KIND)
-    return jax.random.fold_in(jax.random.fold_in(key, purpose), step)
-
-
-def _horizon(config: Config) -> Horizon:
-    return make_horizon(config.optim, config.train.steps)
-
-
-@partial(jax.jit, static_argnums=0)
-def init_state(config: Config) -> State:
-    """The state before the first step.
-
-    "counters" holds int32 scalars: "step" (steps done), "batch" (index of the next batch: ahead of "step"
-    after a roll-back, which leaves the data in between out), "skipped" (non-finite steps in a row) and
-    "rollbacks".
-    """
-    return state_from(config, init_params(_key(config, 0), with_masters(config.model)))
-
-
-def state_from(config: Config, params: Tree) -> State:
-    """The state before the first step with these parameters, in the type that training keeps."""
-    kind = with_masters(config.model).param_dtype
-    params = jax.tree.map(lambda array: array.astype(kind), params)
-    state = {
-        "params": params,
-        "opt_state": make_optimizer(config.optim, _horizon(config), config.model.width_ratio).init(params),
-        "counters": {name: jnp.int32(0) for name in ("step", "batch", "skipped", "rollbacks")},
-    }
-    if config.optim.ema_decay:
-        state["ema"] = jax.tree.map(jnp.copy, params)
-    return state
-
-
-def abstract_state(config: Config) -> State:
-    """Shapes and types of `init_state`, without computing anything."""
-    return jax.eval_shape(lambda: init_state(config))
-
-
-def evaluated_params(model: ModelConfig, state: State) -> Tree:
-    """The parameters that evaluation and sampling use, in the model's own type: the average where one is
-    kept.
-    """
-    return rounded(state.get("ema", state["params"]), model)
+from llm_jax.training.optimizer import horizon_at, learning_rate, make_optimizer
+from llm_jax.training.precision import rounded
+from llm_jax.training.schedule import Horizon
+from llm_jax.training.state import abstract_state, horizon_of, key_for
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -128,7 +81,7 @@ def step_arguments(
     full = [*batches, *[batches[-1]] * (most - len(batches))]
     stacked = Batch(*(np.stack(arrays) for arrays in zip(*full, strict=True)))
     measured_K = np.array([*measured, *[False] * (most - len(measured))])
-    return stacked, np.int32(len(batches)), measured_K, _horizon(config)
+    return stacked, np.int32(len(batches)), measured_K, horizon_of(config)
 
 
 def lower_steps(config: Config) -> jax.stages.Lowered:
@@ -139,7 +92,7 @@ def lower_steps(config: Config) -> jax.stages.Lowered:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_state(config)
     )
     batches = Batch(*(np.zeros((most, *shape), kind) for kind in (np.int32, np.int32, np.float32)))
-    return train_steps.lower(config, state, batches, np.int32(0), np.zeros(most, bool), _horizon(config))
+    return train_steps.lower(config, state, batches, np.int32(0), np.zeros(most, bool), horizon_of(config))
 
 
 def train_step(
@@ -250,7 +203,7 @@ def part_norms(tree: Any) -> dict[str, jax.Array]:
 
 
 def _dropout_key(config: Config, state: State) -> jax.Array:
-    return _key(config, 1, state["counters"]["step"])
+    return key_for(config, 1, state["counters"]["step"])
 
 
 def _in_parts(batch: Batch, parts: int) -> tuple[Batch, jax.Array]:

@@ -10,12 +10,15 @@ import numpy as np
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import DataError
+from llm_jax.base.tree import State
 from llm_jax.checkpoints.reader import read_about, read_params, read_restored
 from llm_jax.checkpoints.step_files import checkpoint_directory
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import config_from_dict, read_config
-from llm_jax.config.run import Config, MovedConfig, SamplingConfig
+from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.batches import OrderStart, batch_at
 from llm_jax.data.corpora import read_corpus
+from llm_jax.display.tokens import token_text, visible
 from llm_jax.evaluation import verbatim
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.inspect import look
@@ -27,18 +30,10 @@ from llm_jax.runs.init_from import first_state
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.training.losses import token_nats
-from llm_jax.training.step import State, abstract_state, evaluated_params, init_state, train_step
+from llm_jax.training.state import abstract_state, evaluated_params, init_state
+from llm_jax.training.step import train_step
 from llm_jax.walkthrough.lesson import Lesson, movements
-from llm_jax.walkthrough.xray import (
-    Origin,
-    Overlap,
-    Passage,
-    XRay,
-    make_xray,
-    mark_spans,
-    token_text,
-    visible,
-)
+from llm_jax.walkthrough.xray import Origin, Overlap, Passage, XRay, make_xray, mark_spans
 
 
 class Subject(NamedTuple):

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llm_jax.display.tokens import token_text, visible
+
 NUM_GUESSES = 3
 
 
@@ -103,19 +105,6 @@ class XRay(NamedTuple):
     def surprisals(self) -> list[tuple[str, float | None]]:
         """Each token's text and nats."""
         return [(token.text, token.nats) for token in self.tokens]
-
-
-def token_text(piece: bytes) -> str:
-    """A token's bytes so that all can be seen: ↵ for a line's end, \\xNN for bytes without a picture."""
-
-    def sign(character: str) -> str:
-        if character.isprintable():
-            return character
-        return {"\n": "↵", "\t": "⇥"}.get(character) or "".join(
-            f"\\x{byte:02x}" for byte in character.encode()
-        )
-
-    return "".join(map(sign, piece.decode("utf-8", errors="backslashreplace"))) or "∅"
 
 
 def token_surprisal(logits_TV: np.ndarray, targets_T: np.ndarray) -> np.ndarray:
@@ -249,11 +238,6 @@ def make_xray(
         for row in zip(*lens, strict=True)
     ]
     return XRay(scored, float(nats_T.mean()), vocab_size, rows, pack_weights(weights_LNTT), origin)
-
-
-def visible(text: str) -> str:
-    """A token's text with a dot for each space."""
-    return text.replace(" ", "·")
 
 
 def _short(value: float) -> float:

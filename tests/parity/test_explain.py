@@ -13,8 +13,8 @@ from llm_jax.base.batch import Batch
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.interop.pytorch.tutorial import import_params, infer_config
 from llm_jax.tokenization.plain import ByteTokenizer
-from llm_jax.training.losses import cross_entropy
-from llm_jax.training.step import init_state
+from llm_jax.training.head import cross_entropy
+from llm_jax.training.state import init_state
 from llm_jax.walkthrough.gather import Subject, make_lesson
 from llm_jax.walkthrough.page import explain_page
 from llm_jax.walkthrough.stages import stages

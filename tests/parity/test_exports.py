@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.inference.decode import generate_tokens, lay_out
 from llm_jax.interop import export_model
 from llm_jax.interop.huggingface.read_config import read_model_config

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import llm_jax
 from llm_jax.cli import command
-from llm_jax.config.run import SamplingConfig
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.interop.pytorch.tutorial import export_state_dict, infer_config
 from llm_jax.model.decoder import init_params

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from llm_jax.config.run import OptimConfig
-from llm_jax.training.optimizer import make_horizon, make_optimizer
+from llm_jax.training.optimizer import make_optimizer
+from llm_jax.training.schedule import make_horizon
 
 RATE, DECAY, STEPS = 0.01, 0.1, 60
 
