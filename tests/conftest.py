@@ -19,7 +19,7 @@ import pytest
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.model.decoder import init_params
-from tests.shared_data import ROOT, SharedData
+from tests.support.shared_data import ROOT, SharedData
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,31 +1,29 @@
-"""The house's rules, read off the code: floors, rooms, library homes, sizes, and no dead setting."""
+"""The order of the house, as data, and what it forbids: read off the code."""
 
 import ast
-import dataclasses
 import importlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from llm_jax.config.model import RotaryConfig
-from llm_jax.config.run import Config
-
-PACKAGE = Path(__file__).parents[1] / "llm_jax"
-SCHEMAS = ("config/run.py", "config/model.py", "config/decoding.py")
-FLOOR_OF_ROOM = {
-    "base": 0,
-    "config": 0,
-    "tokenization": 1,
-    "checkpoints": 1,
-    "data": 2,
-    "model": 2,
-    "parallel": 2,
-}
-FLOOR_OF_ROOM |= dict.fromkeys(("training", "inference", "evaluation", "walkthrough"), 3)
-FLOOR_OF_ROOM |= dict.fromkeys(("language_model", "interop"), 4)
-DOORS = {"prepare", "train", "evaluate", "generate", "convert", "verify", "replay", "explain", "report"}
-DOORS |= {"profile", "chat", "harness"}
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "llm_jax"
+# Imports point down. Rooms on one line never meet. What lies flat is a command, which may import any room.
+ORDER = (
+    {"base"},
+    {"config"},
+    {"tokenization", "model", "checkpoints", "evaluation", "display"},
+    {"data", "training", "inference"},
+    {"language_model"},
+    {"runs", "interop"},
+    {"cli", "planning", "profiling", "proofs", "reports", "walkthrough"},
+)
+LINE = {room: number for number, rooms in enumerate(ORDER, 1) for room in rooms}
+COMMANDS = {"prepare", "train", "evaluate", "generate", "chat", "harness", "explain", "report"}
+COMMANDS |= {"replay", "profile", "convert", "verify"}
+FLAT = COMMANDS | {"__init__", "__main__"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
     "flax": ("model/",),
@@ -35,7 +33,7 @@ HOMES = {
     "tiktoken": ("tokenization/",),
     "tokenizers": ("tokenization/",),
     "urllib": ("data/download.py",),
-    "matplotlib": ("walkthrough/",),
+    "matplotlib": ("display/", "reports/", "walkthrough/"),
     "jinja2": ("display/page.py", "tokenization/template_sandbox.py"),
     "latex2mathml": ("walkthrough/",),
     "pickle": ("interop/pytorch/pickle_reader.py",),
@@ -44,32 +42,17 @@ HOMES = {
     "llguidance": ("inference/grammar.py",),
     "lm_eval": ("language_model/lm_eval.py",),
     "tensorboardX": ("runs/tensorboard.py",),
-    "cyclopts": ("config/rules.py", "config/load.py", "cli/command.py", *(f"{door}.py" for door in DOORS)),
+    "cyclopts": ("config/rules.py", "config/load.py", "cli/", *(f"{command}.py" for command in COMMANDS)),
     "jax": (
-        "language_model/",
-        "interop/import_model.py",
-        "base/",
-        "model/",
-        "checkpoints/",
-        "training/",
-        "inference/",
-        "walkthrough/lesson.py",
-        *(
-            f"{name}.py"
-            for name in (
-                "inside",
-                "rerun",
-                "proof",
-                "resume",
-                "verify",
-            )
-        ),
-        "profiling/measure.py",
+        *("base/", "model/", "checkpoints/", "training/", "inference/", "language_model/", "profiling/"),
+        *("proofs/", "runs/", "walkthrough/gather.py", "interop/import_model.py", "verify.py"),
     ),
     "sentencepiece": (),
     "torch": (),
     "transformers": (),
 }
+TERMINAL = "base/terminal.py"  # all that is written to standard output and error goes through it
+LINES, COMMAND_LINES, FUNCTION_LINES = 300, 150, 70
 
 
 def imports_of(source: str) -> Iterator[str]:
@@ -83,41 +66,60 @@ def imports_of(source: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def place(module: str) -> tuple[int, str]:
-    """(floor, room) of a module of ours, 'llm_jax.data.store' or 'data/store.py' alike."""
+def room_of(module: str) -> str:
+    """The room of a module, '' for what lies flat: 'llm_jax.data.store' or 'data/store.py' alike."""
     parts = module.removeprefix("llm_jax.").removesuffix(".py").replace("/", ".").split(".")
-    if parts[0] in FLOOR_OF_ROOM:
-        return FLOOR_OF_ROOM[parts[0]], parts[0]
-    return 4, parts[0]
+    return parts[0] if parts[0] in LINE else ""
+
+
+def import_faults(path: str, source: str) -> Iterator[str]:
+    """Imports that the order or a library's home forbids."""
+    room, flat = room_of(path), "/" not in path
+    for name in imports_of(source):
+        library = name.split(".")[0]
+        if library in HOMES and not path.startswith(HOMES[library]):
+            yield f"{path} imports {library}"
+        if room == "config" and library not in {*sys.stdlib_module_names, "llm_jax", "cyclopts"}:
+            yield f"{path} imports {library}, and configurations are read without libraries"
+        if library != "llm_jax" or name == "llm_jax" or flat:
+            continue
+        other = room_of(name)
+        if not other:
+            yield f"{path} imports {name}, which is a command"
+        elif LINE[other] > LINE[room]:
+            yield f"{path} (line {LINE[room]}) imports {name} (line {LINE[other]})"
+        elif LINE[other] == LINE[room] and other != room:
+            yield f"{path} imports {name}, of a room on the same line"
+
+
+def size_faults(path: str, source: str, most: int) -> Iterator[str]:
+    """Files and functions that are too long."""
+    if (lines := source.count("\n")) > most:
+        yield f"{path} has {lines} lines, at most {most}"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno
+            if lines > FUNCTION_LINES:
+                yield f"{path}:{node.name} has {lines} lines"
 
 
 def faults(path: str, source: str) -> Iterator[str]:
     """Everything in a file of the package that breaks a rule."""
-    floor, room = place(path)
-    for name in imports_of(source):
-        if name.startswith("llm_jax."):
-            other_floor, other_room = place(name)
-            if other_floor > floor or (other_floor == floor and 0 < floor < 4 and other_room != room):
-                yield f"{path} (floor {floor}) imports {name} (floor {other_floor})"
-        library = name.split(".")[0]
-        if library in HOMES and not path.startswith(HOMES[library]):
-            yield f"{path} imports {library}"
-    limit = 150 if room in DOORS and floor == 4 else 300
-    if (lines := source.count("\n")) > limit:
-        yield f"{path} has {lines} lines, at most {limit}"
+    flat = "/" not in path
+    if flat and path.removesuffix(".py") not in FLAT:
+        yield f"{path} lies flat and is no command"
+    if not flat and not room_of(path):
+        yield f"{path} is in no room of the order"
+    yield from import_faults(path, source)
+    yield from size_faults(path, source, COMMAND_LINES if flat else LINES)
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno > 70:
-            yield f"{path}:{node.name} has {(node.end_lineno or 0) - node.lineno} lines"
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id in ("eval", "exec")
-        ):
-            yield f"{path} calls {node.func.id}"
-        if isinstance(node, ast.Name) and node.id == "print" and path != "base/terminal.py":
-            yield f"{path} prints past base/terminal.py"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Console":
-            yield f"{path} has a console past base/terminal.py"
+        called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+        if called in ("eval", "exec"):
+            yield f"{path} calls {called}"
+        if path != TERMINAL and isinstance(node, ast.Name) and node.id == "print":
+            yield f"{path} prints past {TERMINAL}"
+        if path != TERMINAL and called == "Console":
+            yield f"{path} has a console past {TERMINAL}"
     for word in ("TODO", "FIXME", "NotImplementedError"):
         if word in source:
             yield f"{path} has {word}"
@@ -125,7 +127,52 @@ def faults(path: str, source: str) -> Iterator[str]:
         yield f"{path} has no docstring"
 
 
-FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+def circles(files: Mapping[str, str]) -> list[list[str]]:
+    """Modules that import one another, lazily or not, in groups: strongly connected components (Tarjan)."""
+    modules = {path.removesuffix(".py").replace("/", "."): source for path, source in files.items()}
+    edges = {
+        name: sorted(
+            {found for each in imports_of(source) if (found := _module(each, modules)) != name} - {""}
+        )
+        for name, source in modules.items()
+    }
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in edges[name]:
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            place = stack.index(name)
+            if len(stack) - place > 1:
+                found.append(sorted(stack[place:]))
+            del stack[place:]
+
+    for name in edges:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def _module(imported: str, modules: Mapping[str, str]) -> str:
+    """The module of ours that an import names, '' for none: 'llm_jax.data.store.Store' is in 'data.store'."""
+    name = imported.removeprefix("llm_jax.") if imported.startswith("llm_jax.") else ""
+    return name if name in modules else ""
+
+
+def read(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.py"))}
+
+
+FILES, TESTS = read(PACKAGE), read(ROOT / "tests")
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -133,20 +180,48 @@ def test_a_file_keeps_the_rules(path: str) -> None:
     assert list(faults(path, FILES[path])) == []
 
 
+@pytest.mark.parametrize("path", TESTS)
+def test_a_test_file_can_be_read_at_once(path: str) -> None:
+    assert list(size_faults(path, TESTS[path], LINES)) == []
+
+
+def test_no_modules_import_one_another() -> None:
+    assert circles(FILES) == []
+
+
+def test_every_command_is_listed_and_there() -> None:
+    from llm_jax.__main__ import DOORS
+
+    assert (
+        set(DOORS)
+        == COMMANDS
+        == {path.removesuffix(".py") for path in FILES if "/" not in path}
+        - {
+            "__init__",
+            "__main__",
+        }
+    )
+
+
 BROKEN = {
-    "upward import": ("data/x.py", "from llm_jax.training import loop"),
+    "upward import": ("data/x.py", "from llm_jax.runs import data"),
     "import of a neighbour's room": ("training/x.py", "from llm_jax.inference.decode import prefill"),
-    "word that imports a room": ("base/tree.py", "import llm_jax.model.decoder"),
+    "base imports a room": ("base/tree.py", "import llm_jax.model.decoder"),
+    "room imports a command": ("reports/x.py", "from llm_jax.train import train"),
     "hidden import": ("model/x.py", "def f():\n    from llm_jax.data import store"),
+    "flat and no command": ("scoring.py", "x = 1"),
+    "room without a line": ("utils/x.py", "x = 1"),
     "jax in data": ("data/x.py", "import jax.numpy as jnp"),
     "flax outside the model": ("training/x.py", "import flax"),
     "torch anywhere": ("convert.py", "import torch"),
     "pickle anywhere else": ("checkpoints/writer.py", "import pickle"),
-    "long door": ("train.py", "x = 1\n" * 151),
+    "numpy in a configuration": ("config/run.py", "import numpy"),
+    "long command": ("train.py", "x = 1\n" * 151),
     "long file": ("data/x.py", "x = 1\n" * 301),
     "long function": ("data/x.py", "def f():\n" + "    x = 1\n" * 72),
     "eval": ("data/x.py", "eval('1')"),
     "print": ("prepare.py", "print('a')"),
+    "print in a library": ("runs/x.py", "print('a')"),
     "print as a report": ("prepare.py", "f(report=print)"),
     "console": ("prepare.py", "Console()"),
     "unfinished": ("data/x.py", "x = 1  # TODO"),
@@ -159,49 +234,18 @@ def test_each_rule_can_fail(name: str) -> None:
     assert list(faults(path, '"""Doc."""\n' + source))
 
 
-def settings_read() -> set[str]:
-    """Names of all attributes that something outside the schemas reads."""
-    others = (source for path, source in FILES.items() if path not in SCHEMAS)
-    return {
-        node.attr
-        for source in others
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Attribute)
+def test_a_circle_through_a_lazy_import_is_found() -> None:
+    files = {
+        "data/a.py": "from llm_jax.data import b",
+        "data/b.py": "def f():\n    from llm_jax.data.c import g",
+        "data/c.py": "import llm_jax.data.a",
+        "data/d.py": "from llm_jax.data.a import x",
     }
+    assert circles(files) == [["data.a", "data.b", "data.c"]]
 
 
-def derived_settings() -> dict[str, str]:
-    """Settings that are read through a property of their section."""
-    derived = {"d_ff": "mlp_width", "d_head": "head_dim", "num_kv_heads": "kv_heads"}
-    derived |= {"base_width": "width_ratio"}
-    return derived | {"global_every": "sees_all", "fraction": "turned", "local_theta": "in_windows"}
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [*(field.type for field in dataclasses.fields(Config)), RotaryConfig],
-    ids=lambda kind: kind.__name__,
-)
-def test_no_setting_is_dead_and_each_is_documented(kind: type) -> None:
-    read = settings_read()
-    body = next(
-        node
-        for path in SCHEMAS
-        for node in ast.parse(FILES[path]).body
-        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
-    ).body
-    documented = {
-        node.target.id
-        for node, after in zip(body, body[1:], strict=False)
-        if isinstance(node, ast.AnnAssign)
-        and isinstance(node.target, ast.Name)
-        and isinstance(after, ast.Expr)
-    }
-    for field in dataclasses.fields(kind):
-        assert derived_settings().get(field.name, field.name) in read, (
-            f"{kind.__name__}.{field.name} is read by nothing"
-        )
-        assert field.name in documented, f"{kind.__name__}.{field.name} has no description"
+def test_a_long_test_file_is_found() -> None:
+    assert list(size_faults("test_x.py", "x = 1\n" * 301, LINES)) == ["test_x.py has 301 lines, at most 300"]
 
 
 def test_benchmarks_ask_the_package_for_what_it_has() -> None:

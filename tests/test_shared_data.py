@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import shared_data
-from tests.shared_data import ROOT, SharedData
+from tests.support import shared_data
+from tests.support.shared_data import ROOT, SharedData
 
 Skipped, Failed = pytest.skip.Exception, pytest.fail.Exception
 

@@ -2,23 +2,44 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from llm_jax.base.errors import UserError
+from llm_jax.base.tree import Tree
 from llm_jax.config.decoding import SamplingConfig
+from llm_jax.config.model import ModelConfig
 from llm_jax.config.rules import require
 from llm_jax.inference.constrained import constrained_tokens
 from llm_jax.inference.decode import Drawn
-from llm_jax.inference.grammar import Constraint, GrammarMasks
+from llm_jax.inference.grammar import Constraint, GrammarMasks, Vocabulary
 from llm_jax.inference.proposers import Draft, PromptLookup
 from llm_jax.inference.speculative import Proposer, speculate_tokens
 from llm_jax.model.checks import check_room
-from llm_jax.tokenization.protocol import fingerprint
+from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tokenization.protocol import Tokenizer, fingerprint
 
-if TYPE_CHECKING:
-    from llm_jax.language_model.model import Trained
+
+class Decodable(Protocol):
+    """What decoding reads of a model."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def laid_out(self) -> Tree:
+        """Its parameters, as `inference.decode.lay_out` gives them."""
+        ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def chat(self) -> ChatFormat: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,7 @@ class Speculation:
     """
 
     count: int
-    draft: "Trained | None" = None
+    draft: Decodable | None = None
     heard: Callable[[int], None] = lambda given: None
 
     def __post_init__(self) -> None:
@@ -41,7 +62,7 @@ class Speculation:
 
 
 def speculated(
-    model: "Trained",
+    model: Decodable,
     prompt: Sequence[int],
     speculation: Speculation,
     *,
@@ -82,7 +103,7 @@ def _heard(calls: Iterator[np.ndarray], heard: Callable[[int], None]) -> Iterato
 
 
 def constrained(
-    model: "Trained",
+    model: Decodable,
     prompts: Sequence[Sequence[int]],
     constraint: Constraint,
     *,
@@ -116,7 +137,7 @@ def check_one_way(
     )
 
 
-def _check_draft(model: "Trained", draft: "Trained") -> None:
+def _check_draft(model: Decodable, draft: Decodable) -> None:
     if fingerprint(draft.tokenizer) != fingerprint(model.tokenizer):
         raise UserError(
             f"the draft's tokenizer ({draft.tokenizer.name}, {draft.tokenizer.vocab_size} ids) must be the "

@@ -14,7 +14,7 @@ from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.conversation import conversation_tokens
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from tests.parity.test_tokenizers import TEMPLATES, TURNS
-from tests.test_file_tokenizer import byte_fallback, byte_level, unigram
+from tests.tokenization.test_file_tokenizer import byte_fallback, byte_level, unigram
 
 MARKERS = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<s>"]
 

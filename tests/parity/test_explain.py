@@ -20,7 +20,7 @@ from llm_jax.walkthrough.page import explain_page
 from llm_jax.walkthrough.stages import stages
 from llm_jax.walkthrough.words import read_words
 from tests.parity.torch_tutorial import TorchTutorial
-from tests.shared_data import SharedData
+from tests.support.shared_data import SharedData
 
 
 @pytest.fixture(scope="module")

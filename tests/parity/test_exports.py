@@ -19,8 +19,8 @@ from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.tokenization.train_bpe import train_bpe
 from tests.conftest import ROOT
-from tests.test_gguf_writing import MODELS, random_params
-from tests.test_start_tokens import byte_tokenizer
+from tests.interop.test_gguf_writing import MODELS, random_params
+from tests.tokenization.test_start_tokens import byte_tokenizer
 
 PROSE = (ROOT / "data" / "sales_handbook.txt").read_text(encoding="utf-8")[:12000]
 HARD = [

@@ -10,7 +10,7 @@ import torch
 from llm_jax.cli import command
 from llm_jax.verify import verify
 from tests.parity.torch_tutorial import TorchTutorial
-from tests.shared_data import SharedData
+from tests.support.shared_data import SharedData
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from llm_jax.interop.pytorch.tutorial import name_of_relu_bias
 from llm_jax.proofs.golden_file import Arrays, group
 from llm_jax.proofs.kinks import Kink
 from llm_jax.proofs.tutorial import holds, judge
-from tests.golden import CONFIG, RATE, Planted, plant, start
 from tests.parity.torch_tutorial import TorchTutorial
+from tests.support.golden import CONFIG, RATE, Planted, plant, start
 
 FAULTS: dict[str, dict[str, Any]] = {
     "rate 1 % high": {"lr": 1.01 * RATE},

@@ -17,13 +17,13 @@ from llm_jax.convert import convert
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
+from tests.interop.test_gguf_writing import MODELS, random_params
 from tests.parity import ask_transformers
 from tests.parity.ask_transformers import LONGEST, PROMPT, WINDOW, answers
 from tests.parity.families import FAMILIES, reference
 from tests.parity.test_families import arrays, ours, require_near
-from tests.test_conversation import CHATML
-from tests.test_file_tokenizer import byte_level
-from tests.test_gguf_writing import MODELS, random_params
+from tests.tokenization.test_conversation import CHATML
+from tests.tokenization.test_file_tokenizer import byte_level
 
 OLDER = Path(sys.prefix) / "transformers4"
 NAMES = [name.replace(", ", "-").replace(" ", "-") for name in FAMILIES]

@@ -23,7 +23,7 @@ from llm_jax.model.decoder import forward
 from llm_jax.proofs.tutorial import as_batch
 from tests.parity.families import PLAIN
 from tests.parity.test_families import require_near
-from tests.public_configs import REFUSED, files, shrunk
+from tests.support.public_configs import REFUSED, files, shrunk
 
 CONFIGS = files("config.json")
 WINDOW = np.random.default_rng(0).integers(0, 100, (2, 61))

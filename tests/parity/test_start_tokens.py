@@ -9,7 +9,7 @@ from tokenizers import processors
 from transformers import AutoTokenizer
 
 from llm_jax.tokenization.from_huggingface import read_tokenizer_file
-from tests.test_convert import TEXTS, byte_level_tokenizer
+from tests.interop.test_convert import TEXTS, byte_level_tokenizer
 
 TEMPLATE = processors.TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", 0)])
 PROCESSORS = {

@@ -22,7 +22,7 @@ from llm_jax.tokenization.from_huggingface import BYTE_PIECES, FileTokenizer
 from llm_jax.tokenization.protocol import decode
 from llm_jax.tokenization.train_bpe import train_reference
 from tests.conftest import ROOT
-from tests.shared_data import SharedData
+from tests.support.shared_data import SharedData
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 HARD = [

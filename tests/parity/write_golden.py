@@ -1,6 +1,6 @@
-"""Golden numbers of a small tutorial, as tests/data has them for those who have not the real tutorial's.
+"""Golden numbers of a small tutorial, as tests/support/data has them for those without the real tutorial's.
 
-python -m tests.parity.write_golden tests/data/torch_tutorial_golden.npz
+python -m tests.parity.write_golden tests/support/data/torch_tutorial_golden.npz
 """
 
 import sys

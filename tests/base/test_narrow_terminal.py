@@ -1,0 +1,37 @@
+"""A help text in a terminal of any width, and a user who has neither a home nor a name."""
+
+import os
+import pwd
+from typing import Any
+
+import pytest
+
+from llm_jax.base.compilation import keep_compiled_programs
+from llm_jax.train import train
+from llm_jax.verify import verify
+from tests.support.commands import run_door
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "x", "39"])
+@pytest.mark.parametrize("door", [train, verify])
+def test_help_is_shown_in_any_width(
+    door: Any, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    run_door(door, ["--help"])
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_a_user_without_home_or_name_has_no_cache_and_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    run_door(train, ["--help"], takes_files=True)
+    assert "Usage" in capsys.readouterr().out

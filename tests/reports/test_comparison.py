@@ -1,0 +1,80 @@
+"""Comparisons of runs: which is better, and whether that is an accident."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_jax.evaluate import evaluate
+from llm_jax.report import report
+from llm_jax.reports.comparison_page import Pair, verdict
+from llm_jax.runs import data
+from tests.reports.test_report import last_json, sections, text_of
+from tests.support.commands import run_door
+
+pytestmark = pytest.mark.compiles
+
+
+def test_two_runs_of_two_tokenizers_say_which_is_better_and_that_it_is_no_accident(
+    trained: Path, idle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_door(report, [str(trained), str(idle), "--out", str(tmp_path / "page.html")])
+    (pair,) = last_json(capsys)["pairs"]
+    assert pair["better"] == "run"
+    assert pair["exceeds_noise"]
+    assert pair["difference"] == pytest.approx(pair["second"] - pair["first"])
+    assert pair["difference"] > 2 * pair["standard_error"] > 0
+    run_door(evaluate, [str(trained)])
+    # All that the first run held out, the second did too.
+    score = last_json(capsys)
+    assert pair["first"] == pytest.approx(score["bits_per_byte"], rel=1e-9)
+    assert pair["bytes"] == score["bytes"]
+    page = (tmp_path / "page.html").read_text()
+    assert "run is better than idle by" in page
+    assert "data.tokenizer cl100k_base bytes" in text_of(page)
+    assert "The seed is not in this error." in page
+    run_door(report, [str(idle), str(trained), "--out", str(tmp_path / "page.html")])
+    (swapped,) = last_json(capsys)["pairs"]
+    assert swapped["difference"] == -pair["difference"]
+    assert swapped["better"] == "run"
+
+
+def test_a_run_beside_itself_has_no_winner(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_door(report, [str(trained), str(trained), "--out", str(tmp_path / "page.html")])
+    printed = capsys.readouterr().out.splitlines()
+    (pair,) = json.loads(printed[-1])["pairs"]
+    assert (pair["difference"], pair["better"], pair["exceeds_noise"]) == (0, None, False)
+    assert "have the same loss" in printed[0]
+
+
+def test_runs_on_different_texts_are_not_paired_and_the_page_says_why(
+    trained: Path,
+    idle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scored = data.Materials.scored
+
+    def elsewhere(self: data.Materials, params: Any) -> Any:
+        name = self.config.data.tokenizer
+        return scored(self, params)._replace(source=f"digest of {name}", corpus=f"the book in {name}")
+
+    monkeypatch.setattr(data.Materials, "scored", elsewhere)
+    out = tmp_path / "page.html"
+    run_door(report, [str(trained), str(idle), "--out", str(out), "--png", str(tmp_path / "png")])
+    (pair,) = last_json(capsys)["pairs"]
+    assert "on the book in cl100k_base and on the book in bytes cannot be compared" in pair["reason"]
+    assert pair["reason"] in text_of(out.read_text())
+    assert "difference" not in sections(out.read_text())
+    assert (tmp_path / "png" / "validation_bits_per_byte.png").exists()
+
+
+def test_a_difference_within_the_noise_has_no_winner() -> None:
+    pair = Pair("b", 2.0, 1.99, -0.01, 0.02, 10_000, 39, "b", exceeds_noise=False)
+    assert verdict(pair, "a") == (
+        "b is ahead of a by 0.0100 ± 0.0200 bits per byte, which is within the noise: no winner."
+    )

@@ -1,0 +1,248 @@
+"""Reports of runs: their own numbers in every section, nothing fetched, and what a comparison is worth."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llm_jax
+from llm_jax.report import report
+from llm_jax.reports import gather
+from llm_jax.reports.curves import series
+from llm_jax.reports.gather import leave_report
+from llm_jax.reports.run_page import RunFacts, duration, run_page, run_pictures
+from llm_jax.runs import data
+from llm_jax.runs.train import _leave_report
+from llm_jax.training.observers import Guard, warn
+from tests.support.checkpoints import flip_a_bit
+from tests.support.commands import metrics_of, run_door
+
+pytestmark = pytest.mark.compiles
+
+SECTIONS = {
+    "loss",
+    "optimisation",
+    "speed",
+    "samples",
+    "surprisal",
+    "data",
+    "checkpoints",
+    "again",
+    "memorisation",
+}
+PICTURES = {
+    *("loss", "learning_rate", "grad_norm", "update_norm"),
+    *("grad_norms", "update_norms", "tokens_per_second", "mfu"),
+}
+
+
+def copied(run: Path, to: Path) -> Path:
+    return Path(shutil.copytree(run, to / "copy"))
+
+
+def sections(page: str) -> set[str]:
+    return set(re.findall(r'<section id="(\w+)"', page))
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL).split())
+
+
+def test_train_leaves_its_report_and_names_it(trained: Path, finished: tuple[str, str]) -> None:
+    printed, page = finished
+    summary = json.loads(printed.splitlines()[-1])
+    assert summary["report"] == str(trained / "report.html")
+    assert "warning" not in printed
+    assert sections(page) == SECTIONS
+    assert f"{summary['validation_loss']:.4f}" in page
+    assert duration(summary["seconds"]) in page
+    assert page.count("<svg") == len(PICTURES)
+
+
+def test_a_report_that_cannot_be_written_is_a_warning(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = llm_jax.load(trained)
+    material = data.gather_again(model.about, "it", print)
+    obstacle = trained / "report.html.part"
+    obstacle.mkdir()
+    try:
+        assert _leave_report(material, model.params, leave_report, Guard(warn), str) is None
+    finally:
+        obstacle.rmdir()
+    assert "report.html cannot be written: Is a directory; the run goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_a_page_needs_nothing_beside_it(trained: Path, idle: Path, tmp_path: Path, compared: bool) -> None:
+    runs = [str(trained), str(idle)] if compared else [str(trained)]
+    run_door(report, [*runs, "--out", str(tmp_path / "page.html")])
+    page = (tmp_path / "page.html").read_text()
+    namespaces = r'xmlns(:xlink)?="http://www.w3.org/(2000/svg|1999/xlink)"'
+    assert "http" not in re.sub(namespaces, "", page)
+    links = re.findall(r'(?:src|href)="([^"]*)"', page) + re.findall(r"url\(([^)]*)\)", page)
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert "@import" not in page
+
+
+def test_numbers_on_the_page_are_those_of_the_record(trained: Path, facts: RunFacts) -> None:
+    page = text_of(run_page(facts, run_pictures(facts)))
+    entries = metrics_of(trained)
+    last = [entry for entry in entries if "validation_loss" in entry][-1]
+    (seconds,) = [entry["seconds"] for entry in entries if "seconds" in entry]
+    assert f"final validation loss {last['validation_loss']:.4f}" in page
+    assert f"± {last['validation_standard_error']:.3f} nats per token" in page
+    assert f"{last['validation_bits_per_byte']:.4f} bits per byte" in page
+    assert f"wall time {duration(seconds)}" in page
+    for name, nats in facts.floors.items():
+        assert f"{name} {nats:.4f}" in page
+    assert "steps 12" in page
+    for step, text in facts.samples:
+        assert f"step {step}" in page
+        assert " ".join(text.split()[:4]) in page
+    for key in ("train_loss", "learning_rate", "grad_norm", "tokens_per_second"):
+        steps, values = series(facts.entries, key)
+        wanted = {entry["step"]: entry[key] for entry in entries if entry.get(key) is not None}
+        assert dict(zip(steps.tolist(), values.tolist(), strict=True)) == wanted
+
+
+def test_surprisal_is_the_loss_of_the_first_targets(trained: Path, facts: RunFacts) -> None:
+    model = llm_jax.load(trained)
+    material = data.gather_again(model.about, "it", print)
+    whole = material.nats(model.params, material.held_out())
+    np.testing.assert_allclose([nats for _, nats in facts.passage], whole[:200], rtol=1e-5)
+    assert "".join(text for text, _ in facts.passage[:20]) in Path(material.config.data.corpus).read_text()
+
+
+def test_settings_and_command_say_how_to_make_the_run_again(facts: RunFacts) -> None:
+    page = text_of(run_page(facts, []))
+    assert "optim.learning_rate 0.001 0.01" in page
+    assert "model.vocab_size" not in page  # It follows from the tokenizer and was not asked for.
+    assert gather._command(["/a/llm_jax/train.py", "--train.run", "my run"]) == (
+        "python -m llm_jax.train --train.run 'my run'"
+    )
+
+
+def test_text_from_outside_is_escaped(facts: RunFacts) -> None:
+    page = run_page(facts._replace(samples=[(1, "<script>alert(1)</script>")]), [])
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+def test_memorisation_is_shown_where_it_was_measured(facts: RunFacts) -> None:
+    assert "memorisation" not in sections(run_page(facts._replace(memorisation=[]), []))
+    page = run_page(facts._replace(memorisation=[(500, 17, 90, "a copied sentence")]), [])
+    assert "500 17 90 a copied sentence" in text_of(page)
+
+
+def test_a_damaged_checkpoint_is_shown_as_damaged(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(trained, tmp_path)
+    flip_a_bit(run / "checkpoints" / "8")
+    run_door(report, [str(run)])
+    assert last_json(capsys)["damaged_checkpoints"] == [8]
+    page = text_of((run / "report.html").read_text())
+    assert re.search(r"8 not evaluated damaged : \w+", page)
+    assert re.search(r"12 [\d.]+ intact", page)
+    assert "damaged checkpoints 1" in page
+
+
+def test_without_any_sound_checkpoint_the_page_says_what_is_missing(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(trained, tmp_path)
+    for step in (run / "checkpoints").iterdir():
+        flip_a_bit(step)
+    run_door(report, [str(run)])
+    assert "left out: what needs the model" in capsys.readouterr().out
+    assert sections((run / "report.html").read_text()) == SECTIONS - {"surprisal", "data", "memorisation"}
+
+
+def test_an_old_or_bare_run_gives_a_page_without_what_it_lacks(trained: Path, tmp_path: Path) -> None:
+    run = copied(trained, tmp_path)
+    lines = metrics_of(run)
+    for line in lines:
+        for name in ("grad_norms", "update_norms", "learning_rate", "seconds"):
+            line.pop(name, None)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    facts = gather.gather_facts(run, gather.open_run(run, print))
+    without = {"grad_norms", "update_norms", "learning_rate"}
+    assert {picture.name for picture in run_pictures(facts)} == PICTURES - without
+    assert "wall time" not in run_page(facts, [])
+    for name in ("metrics.jsonl", "samples.jsonl", "environment.json"):
+        (run / name).unlink()
+    run_door(report, [str(run)])
+    missing = {"loss", "optimisation", "speed", "samples"}
+    assert sections((run / "report.html").read_text()) == SECTIONS - missing - {"memorisation"}
+
+
+def test_a_run_whose_text_and_tokens_are_gone_gives_a_page_without_them(
+    trained: Path, folder: Path, prose: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, stores = prose.read_text(), (folder / "prepared").rename(folder / "elsewhere")
+    prose.unlink()
+    try:
+        run_door(report, [str(trained), "--out", str(tmp_path / "page.html")])
+    finally:
+        prose.write_text(text)
+        stores.rename(folder / "prepared")
+    assert "left out: what needs the text" in capsys.readouterr().out
+    assert sections((tmp_path / "page.html").read_text()) == SECTIONS - {"surprisal", "memorisation"}
+
+
+def test_pictures_are_also_written_as_png(trained: Path, tmp_path: Path) -> None:
+    run_door(
+        report, [str(trained), "--out", str(tmp_path / "p.html"), "--png", str(tmp_path / "deep" / "png")]
+    )
+    found = {path.stem: path.read_bytes()[:8] for path in (tmp_path / "deep" / "png").iterdir()}
+    assert found == dict.fromkeys(PICTURES, b"\x89PNG\r\n\x1a\n")
+
+
+BAD_REQUESTS = [
+    ([], 2, "needs a run directory"),
+    (["{tmp}/nowhere"], 4, "must be a run directory"),
+    (["{run}", "{tmp}/nowhere"], 4, "must be a run directory"),
+    (["{run}", "--out", "{tmp}/no/folder.html"], 2, "cannot be written"),
+    (["{run}", "--png", "{run}/config.json"], 2, "cannot be made"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "named"), BAD_REQUESTS)
+def test_what_cannot_be_reported_is_one_line(
+    trained: Path,
+    tmp_path: Path,
+    words: list[str],
+    status: int,
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_door(report, [word.format(tmp=tmp_path, run=trained) for word in words], status=status)
+    errors = capsys.readouterr().err
+    assert named in errors
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+
+
+def test_memorisation_of_a_run_is_the_overlap_of_its_samples_with_its_training_text(
+    trained: Path, facts: RunFacts
+) -> None:
+    material = data.gather_again(llm_jax.load(trained).about, "it", print)
+    tokens = list(map(int, material.store.tokens("train")))
+    assert [step for step, *_ in facts.memorisation] == [step for step, _ in facts.samples]
+    for (_, overlap, size, copied), (_, text) in zip(facts.memorisation, facts.samples, strict=True):
+        assert copied in text
+        ids = material.store.tokenizer.encode(text).tolist()
+        windows = {tuple(tokens[at : at + overlap]) for at in range(len(tokens))}
+        assert len(ids) == size
+        assert any(tuple(ids[at : at + overlap]) in windows for at in range(size))
+        longer = {tuple(tokens[at : at + overlap + 1]) for at in range(len(tokens) - overlap)}
+        assert not any(tuple(ids[at : at + overlap + 1]) in longer for at in range(size - overlap))

@@ -1,0 +1,16 @@
+"""The run that tests of runs share."""
+
+from pathlib import Path
+
+import pytest
+
+from llm_jax.train import train
+from tests.support.commands import run_door, words_for
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_door(train, words_for(folder, prose), takes_files=True)
+    return folder / "run"
