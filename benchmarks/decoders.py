@@ -52,16 +52,14 @@ def ours(model: Path, task: Task) -> Callable[[], Made]:
     """The generator behind `generate` and `chat`."""
     import llm_jax
     from llm_jax.config.decoding import SamplingConfig
-    from llm_jax.inference.decode import generate_tokens, lay_out
+    from llm_jax.inference.decode import generate_tokens
+    from llm_jax.inference.request import Generation
 
-    trained, greedy, prompts = llm_jax.load(model), SamplingConfig(temperature=0), task.prompts()
-    params = lay_out(trained.params)
+    layout, prompts = llm_jax.load(model).layout, task.prompts()
+    request = Generation(max_new_tokens=task.new, sampling=SamplingConfig(temperature=0))
 
     def make() -> Made:
-        steps = generate_tokens(
-            params, trained.config, prompts, max_new_tokens=task.new, sampling=greedy, seed=0
-        )
-        return np.stack(list(steps), axis=1).tolist()
+        return np.stack(list(generate_tokens(layout, prompts, request)), axis=1).tolist()
 
     return make
 

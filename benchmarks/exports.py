@@ -46,7 +46,7 @@ def transformers_greedy(folder: Path, prompt: str, tokens: int) -> tuple[list[in
 
 
 def continuation(
-    model: llm_jax.Trained, folder: Path, server: Server, prompt: str, tokens: int
+    model: llm_jax.LanguageModel, folder: Path, server: Server, prompt: str, tokens: int
 ) -> dict[str, Any]:
     """What each of the three makes of a prompt."""
     ids = model.encode_prompt(prompt)

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import llm_jax
 from benchmarks.llama_cpp import llama_cpp_scores, open_llama_cpp
 from llm_jax.config.decoding import SamplingConfig
-from llm_jax.inference.decode import generate_tokens, lay_out
+from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.request import Generation
 from llm_jax.interop.export_model import export_gguf, export_huggingface
 from llm_jax.interop.import_model import import_model
 
@@ -54,10 +55,9 @@ def theirs_greedy(model: transformers.PreTrainedModel, ids: list[int]) -> list[i
     return made[0, len(ids) :].tolist()
 
 
-def ours_greedy(model: llm_jax.Trained, ids: list[int], tokens: int = NEW_TOKENS) -> list[int]:
-    greedy = SamplingConfig(temperature=0)
-    params = lay_out(model.params)
-    rows = generate_tokens(params, model.config, [ids], max_new_tokens=tokens, sampling=greedy, seed=0)
+def ours_greedy(model: llm_jax.LanguageModel, ids: list[int], tokens: int = NEW_TOKENS) -> list[int]:
+    request = Generation(max_new_tokens=tokens, sampling=SamplingConfig(temperature=0))
+    rows = generate_tokens(model.layout, [ids], request)
     return [int(row[0]) for row in rows]
 
 

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llm_jax.language_model.model import Trained, load
+    from llm_jax.language_model.model import LanguageModel, load
 
-__all__ = ["Trained", "load"]
+__all__ = ["LanguageModel", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,11 +9,11 @@ from cyclopts import Parameter
 from llm_jax.base.errors import DataError
 from llm_jax.base.terminal import remark, say_json, write
 from llm_jax.cli import command
-from llm_jax.config.decoding import SamplingConfig, SteeringConfig
+from llm_jax.config.decoding import DecodingConfig, SamplingConfig
 from llm_jax.config.rules import Seed, Whole, require
 
 if TYPE_CHECKING:
-    from llm_jax.language_model.model import Generated, Trained
+    from llm_jax.language_model.model import Generated, LanguageModel
 
 
 def generate(
@@ -27,7 +27,7 @@ def generate(
     seed: Seed = 0,
     stop: tuple[str, ...] = (),
     logprobs: bool = False,
-    steering: Annotated[SteeringConfig, Parameter(name="*")] = SteeringConfig(),
+    options: Annotated[DecodingConfig, Parameter(name="*")] = DecodingConfig(),
     sampling: Annotated[SamplingConfig, Parameter(name="*")] = SamplingConfig(),
 ) -> None:
     """Continues a prompt with a trained model, as text that streams.
@@ -65,17 +65,17 @@ def generate(
             "prompts must come from --prompt or from --prompt_file, not from both": not (
                 prompt and prompt_file
             ),
-            "speculate does not go together with logprobs": not (steering.speculate and logprobs),
+            "speculate does not go together with logprobs": not (options.speculate and logprobs),
         }
     )
     prompts = _lines(prompt_file) if prompt_file else list(prompt or ("The salesperson",))
     from llm_jax.language_model.model import load
-    from llm_jax.language_model.options import asked_constraint, asked_speculation, told
+    from llm_jax.language_model.options import acceptance_line, asked_constraint, asked_speculation
 
     given: list[int] = []
-    speculation = asked_speculation(steering, len(prompts) * samples, given.append)
+    speculation = asked_speculation(options, len(prompts) * samples, given.append)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "seed": seed}
-    settings |= {"stop": stop, "constraint": asked_constraint(steering)}
+    settings |= {"stop": stop, "constraint": asked_constraint(options)}
     model = load(directory)
     if logprobs or len(prompts) * samples > 1:
         _print_together(model, prompts, samples, logprobs, settings)
@@ -85,11 +85,11 @@ def generate(
         write(piece)
     write("\n")
     if speculation is not None:
-        remark(told(given))
+        remark(acceptance_line(given))
 
 
 def _print_together(
-    model: "Trained", prompts: Sequence[str], samples: int, logprobs: bool, settings: Mapping[str, Any]
+    model: "LanguageModel", prompts: Sequence[str], samples: int, logprobs: bool, settings: Mapping[str, Any]
 ) -> None:
     rows = [text for text in prompts for _ in range(samples)]
     found = model.generate_many(rows, **settings)
@@ -112,7 +112,7 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _scored(model: "Trained", prompt: str, one: "Generated") -> dict[str, Any]:
+def _scored(model: "LanguageModel", prompt: str, one: "Generated") -> dict[str, Any]:
     tokens = [
         {"id": token, "text": model.tokenizer.token_bytes(token).decode(errors="replace"), "logprob": score}
         for token, score in zip(one.token_ids, one.log_probs, strict=True)

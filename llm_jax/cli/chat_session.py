@@ -10,7 +10,7 @@ from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
 from llm_jax.base.terminal import remark, say, write
 from llm_jax.config.decoding import SamplingConfig
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.conversation import Message, conversation_tokens, fit
 
@@ -27,7 +27,7 @@ class Conversation:
 
     def __init__(
         self,
-        model: Trained,
+        model: LanguageModel,
         chat: ChatFormat,
         *,
         system: str,

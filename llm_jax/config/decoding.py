@@ -8,7 +8,7 @@ from llm_jax.config.rules import Whole, at_least, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SteeringConfig:
+class DecodingConfig:
     """Several tokens a call of the model, or only such as a pattern allows."""
 
     speculate: Whole = 0

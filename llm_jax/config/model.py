@@ -196,7 +196,8 @@ class ModelConfig:
                 "global_every needs sliding_window": windowed or not self.global_every,
                 "rotary.local_theta needs sliding_window": windowed or not self.rotary.local_theta,
                 f"rotary positions must turn an even number of entries, got {self.turned} of a head's "
-                f"{self.head_dim}": self.positions != "rotary" or (self.turned > 0 and not self.turned % 2),
+                f"{self.head_dim}": self.positions != "rotary"
+                or (self.rotary_dim > 0 and not self.rotary_dim % 2),
             }
         )
 
@@ -218,13 +219,13 @@ class ModelConfig:
     def kv_heads(self) -> int:
         return self.num_kv_heads or self.num_heads
 
-    def sees_all(self, layer: int) -> bool:
+    def is_global(self, layer: int) -> bool:
         """Whether this layer, counted from 0, has no sliding window."""
         every = self.global_every
         return not self.sliding_window or (every > 0 and (layer + 1) % every == 0)
 
     @property
-    def turned(self) -> int:
+    def rotary_dim(self) -> int:
         """Entries of each head that rotary positions turn."""
         return int(self.head_dim * self.rotary.fraction)
 

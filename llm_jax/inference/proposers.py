@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from llm_jax.base.tree import Tree
 from llm_jax.config.decoding import SamplingConfig
-from llm_jax.config.model import ModelConfig
 from llm_jax.inference.decode import prefill
+from llm_jax.inference.request import Layout
 from llm_jax.inference.sampling import probabilities
 from llm_jax.inference.speculative import Text
 from llm_jax.model.cache import KVCache
@@ -31,11 +30,11 @@ class PromptLookup:
     count: int  # K
     vocab_size: int
 
-    def begin(self, own: Tree, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> tuple[()]:
+    def begin(self, model: None, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> tuple[()]:
         return ()
 
     def propose(
-        self, own: Tree, memory: tuple[()], text: Text, key: jax.Array
+        self, model: None, memory: tuple[()], text: Text, key: jax.Array
     ) -> tuple[jax.Array, jax.Array, tuple[()]]:
         slot_S = jnp.arange(len(text.tokens))
         after = jnp.int32(-1)  # the slot after the match
@@ -56,21 +55,20 @@ class Draft:
     """Proposes what a smaller model with the same tokenizer draws, through a cache of its own."""
 
     count: int  # K
-    config: ModelConfig  # the smaller model's, whose parameters are laid out
     sampling: SamplingConfig  # as of the model, or fewer proposals are taken
 
-    def begin(self, own: Tree, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> KVCache:
-        return prefill(own, self.config, tokens_BT, start_B, num_slots)[1]
+    def begin(self, model: Layout, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> KVCache:
+        return prefill(model, tokens_BT, start_B, num_slots)[1]
 
     def propose(
-        self, own: Tree, memory: KVCache, text: Text, key: jax.Array
+        self, model: Layout, memory: KVCache, text: Text, key: jax.Array
     ) -> tuple[jax.Array, jax.Array, KVCache]:
         def guess(cache: KVCache, fed_T: jax.Array, key: jax.Array) -> tuple[KVCache, jax.Array, jax.Array]:
             hidden_BTD, written, _ = hidden_states(
-                own, self.config, fed_T[None], start_B=text.start[None], cache=cache
+                model.params, model.config, fed_T[None], start_B=text.start[None], cache=cache
             )
             assert written is not None
-            q_V = probabilities(logits(own, self.config, hidden_BTD[:, -1]), self.sampling)[0]
+            q_V = probabilities(logits(model.params, model.config, hidden_BTD[:, -1]), self.sampling)[0]
             return written, jax.random.categorical(key, jnp.log(q_V)).astype(jnp.int32), q_V
 
         def guess_next(

@@ -7,7 +7,6 @@ call may differ in their last bits from scores of single tokens, so tokens that 
 change places. One row. Legend: S slots, K proposed tokens, T = K + 1 scored ones, V vocabulary.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -16,12 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llm_jax.base.buckets import power_of_two
 from llm_jax.base.errors import UserError
-from llm_jax.base.tree import Tree
 from llm_jax.config.decoding import SamplingConfig
-from llm_jax.config.model import ModelConfig
-from llm_jax.inference.decode import draw, pad_left, prefill, row_keys
+from llm_jax.inference.decode import Begun, begin, draw
+from llm_jax.inference.request import Generation, Layout
 from llm_jax.inference.sampling import probabilities
 from llm_jax.model.cache import KVCache
 from llm_jax.model.checks import check_room
@@ -44,18 +41,20 @@ class Proposer(Protocol):
         """K."""
         ...
 
-    def begin(self, own: Tree, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> Any:
+    def begin(self, model: Any, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> Any:
         """What it remembers of a left-padded prompt [1, T].
 
         Args:
-            own: its parameters, if it has any.
+            model: its own `Layout`, None where it has none.
             tokens_BT: the prompt.
             start_B: its first slot that is not padding, [1].
             num_slots: S.
         """
         ...
 
-    def propose(self, own: Tree, memory: Any, text: Text, key: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+    def propose(
+        self, model: Any, memory: Any, text: Text, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Any]:
         """Tokens that may follow, int32 [K]; the probabilities [K, V] that each was drawn with; and what to
         remember.
 
@@ -108,112 +107,97 @@ def decide(
 class Speculating(NamedTuple):
     """Where a row stands after a call of the model."""
 
+    key: jax.Array  # the row's
     text: Text
     call: jax.Array  # [] int32, calls so far
     cache: KVCache  # of all tokens but the last; its length is not kept up
     memory: Any  # the proposer's
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3, 8))
-def begin(
-    params: Tree,
-    config: ModelConfig,
-    sampling: SamplingConfig,
-    proposer: Proposer,
-    key: jax.Array,
-    own: Tree,
-    tokens_BT: jax.Array,
-    start_B: jax.Array,
-    num_slots: int,
+@partial(jax.jit, static_argnums=(0, 1))
+def first_token(
+    sampling: SamplingConfig, proposer: Proposer, model: Any, begun: Begun
 ) -> tuple[jax.Array, Speculating]:
-    """The first token after a left-padded prompt [1, T], as ordinary decoding draws it, and the state."""
-    next_logits_BV, cache = prefill(params, config, tokens_BT, start_B, num_slots)
-    nothing_BV = jnp.zeros(next_logits_BV.shape, bool)
-    drawn, _, call = draw(key[None], next_logits_BV, nothing_BV, jnp.int32(0), sampling)
-    first_B, width = drawn.tokens, tokens_BT.shape[1]
-    tokens_S = jnp.zeros(num_slots, jnp.int32).at[:width].set(tokens_BT[0]).at[width].set(first_B[0])
-    text = Text(tokens_S, start_B[0], jnp.int32(width + 1))
-    memory = proposer.begin(own, tokens_BT, start_B, num_slots)
-    return first_B, Speculating(text, call, cache, memory)
+    """Draw the first token after a prompt, int32 [1], as ordinary decoding does; and the state after it.
 
-
-@partial(jax.jit, static_argnums=(1, 2, 3), donate_argnums=6)
-def speculate(
-    params: Tree,
-    config: ModelConfig,
-    sampling: SamplingConfig,
-    proposer: Proposer,
-    key: jax.Array,
-    own: Tree,
-    state: Speculating,
-) -> tuple[jax.Array, jax.Array, Speculating]:
-    """One call of the model: tokens int32 [T] of which the first A + 1 count, A, and the next state; `state`
-    is donated.
+    Args:
+        sampling: static.
+        proposer: static.
+        model: the proposer's own, if it has one.
+        begun: one row.
     """
-    text, call, cache, memory = state
+    drawn, drawing = draw(begun.drawing, begun.logits, sampling)
+    width, num_slots = begun.tokens.shape[1], begun.cache.num_slots
+    tokens_S = jnp.zeros(num_slots, jnp.int32).at[:width].set(begun.tokens[0]).at[width].set(drawn.tokens[0])
+    text = Text(tokens_S, begun.start[0], jnp.int32(width + 1))
+    memory = proposer.begin(model, begun.tokens, begun.start, num_slots)
+    return drawn.tokens, Speculating(drawing.keys[0], text, drawing.step, begun.cache, memory)
+
+
+@partial(jax.jit, static_argnums=(1, 2), donate_argnums=4)
+def speculate(
+    layout: Layout, sampling: SamplingConfig, proposer: Proposer, model: Any, state: Speculating
+) -> tuple[jax.Array, jax.Array, Speculating]:
+    """Call the model once: tokens int32 [T] of which the first A + 1 count, A, and the next state.
+
+    Args:
+        layout: the model.
+        sampling: static.
+        proposer: static.
+        model: the proposer's own, if it has one.
+        state: donated.
+    """
+    key, text, call, cache, memory = state
     propose_key, decide_key = jax.random.split(jax.random.fold_in(key, call))
-    proposed_K, q_KV, memory = proposer.propose(own, memory, text, propose_key)
+    proposed_K, q_KV, memory = proposer.propose(model, memory, text, propose_key)
     fed_T = jnp.append(text.tokens[text.length - 1], jnp.maximum(proposed_K, 0))
     hidden_BTD, cache, _ = hidden_states(
-        params, config, fed_T[None], start_B=text.start[None], cache=cache._replace(length=text.length - 1)
+        layout.params,
+        layout.config,
+        fed_T[None],
+        start_B=text.start[None],
+        cache=cache._replace(length=text.length - 1),
     )
     assert cache is not None
-    p_TV = probabilities(logits(params, config, hidden_BTD[0]), sampling)
+    p_TV = probabilities(logits(layout.params, layout.config, hidden_BTD[0]), sampling)
     new_T, accepted = decide(decide_key, p_TV, q_KV, proposed_K)
     tokens_S = jax.lax.dynamic_update_slice_in_dim(text.tokens, new_T, text.length, axis=0)
     text = text._replace(tokens=tokens_S, length=text.length + accepted + 1)
-    return new_T, accepted, Speculating(text, call + 1, cache, memory)
+    return new_T, accepted, Speculating(key, text, call + 1, cache, memory)
 
 
 def speculate_tokens(
-    params: Tree,
-    config: ModelConfig,
-    prompt: Sequence[int],
-    *,
-    max_new_tokens: int,
-    sampling: SamplingConfig,
-    seed: int,
-    proposer: Proposer,
-    own: Tree,
+    layout: Layout, prompt: Sequence[int], request: Generation, proposer: Proposer, model: Any = None
 ) -> Iterator[np.ndarray]:
-    """The tokens that each call of the model gives, int32 [1 to K + 1]; `max_new_tokens` of them together.
+    """Give the tokens of each call of the model, int32 [1 to K + 1]; `max_new_tokens` of them together.
 
     Args:
-        params: the model's parameters, as `lay_out` lays them out.
-        config: its shape.
+        layout: the model.
         prompt: token ids, not empty.
-        max_new_tokens: how many to draw; the caller may stop earlier.
-        sampling: how each is drawn.
-        seed: the same seed, prompt, settings and proposer give the same tokens.
+        request: how many tokens, and how each is drawn; the caller may stop earlier.
         proposer: where proposals come from.
-        own: its parameters.
+        model: the proposer's own `Layout`, if it has one.
 
     Raises:
         UserError: a repetition penalty, which would make the tokens of a call depend on one another, or a
             prompt that leaves no room for all tokens and a last proposal.
     """
+    sampling, room = request.sampling, request.max_new_tokens + proposer.count
     if sampling.repetition_penalty != 1:
         raise UserError(
             f"repetition_penalty ({sampling.repetition_penalty}) must be 1 with speculation: tokens are "
             "scored before it is known which of them stay"
         )
-    check_room(len(prompt), max_new_tokens + proposer.count, config, "max_new_tokens and a proposal")
-    tokens_BT, start_B = pad_left([prompt], config.context_length, config)
-    config = dataclasses.replace(config, tied_head=False)  # as the parameters are laid out
-    num_slots = tokens_BT.shape[1] + power_of_two(max_new_tokens + proposer.count)
-    key = row_keys(seed, [prompt])[0]
-    how = (params, config, sampling, proposer, key, own)
-    return _calls(how, begin(*how, tokens_BT, start_B, num_slots), max_new_tokens)
+    check_room(len(prompt), room, layout.config, "max_new_tokens and a proposal")
+    first_B, state = first_token(sampling, proposer, model, begin(layout, [prompt], request, room))
 
+    def calls(state: Speculating, new_T: np.ndarray) -> Iterator[np.ndarray]:
+        left = request.max_new_tokens
+        while left > 0:
+            yield new_T[:left]
+            left -= len(new_T)
+            if left > 0:
+                new, accepted, state = speculate(layout, sampling, proposer, model, state)
+                new_T = np.asarray(new)[: int(accepted) + 1]
 
-def _calls(
-    how: tuple[Any, ...], begun: tuple[jax.Array, Speculating], max_new_tokens: int
-) -> Iterator[np.ndarray]:
-    new_T, state = np.asarray(begun[0]), begun[1]
-    left = max_new_tokens
-    while left > 0:
-        yield new_T[:left]
-        left -= len(new_T)
-        if left > 0:
-            new_T, accepted, state = speculate(*how, state)
-            new_T = np.asarray(new_T)[: int(accepted) + 1]
+    return calls(state, np.asarray(first_B))

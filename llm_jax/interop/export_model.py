@@ -25,7 +25,7 @@ from llm_jax.interop.pytorch import tutorial
 from llm_jax.interop.pytorch.state_dict import read_state_dict_file, write_state_dict_file
 from llm_jax.interop.source import Source
 from llm_jax.interop.verify import require_equal, shown
-from llm_jax.language_model.model import Trained, load
+from llm_jax.language_model.model import LanguageModel, load
 from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
 from llm_jax.tokenization.from_huggingface import FileTokenizer, read_tokenizer_file
 from llm_jax.tokenization.protocol import decode
@@ -136,7 +136,7 @@ def _remove(part: Path) -> None:
         shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
 
-def _marks(model: Trained) -> dict[str, int | list[int] | None]:
+def _marks(model: LanguageModel) -> dict[str, int | list[int] | None]:
     """The ids with which a text begins, ends and is filled, as config.json names them; None for what is not
     known, in place of the ids that some families have for a default.
     """
@@ -146,7 +146,7 @@ def _marks(model: Trained) -> dict[str, int | list[int] | None]:
     return {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": fill}
 
 
-def _mark(model: Trained, name: str) -> int | None:
+def _mark(model: LanguageModel, name: str) -> int | None:
     chat = model.chat.to_dict()
     token = chat[f"{name}_id"]
     if token is None and chat.get(name) and isinstance(model.tokenizer, FileTokenizer):
@@ -154,7 +154,7 @@ def _mark(model: Trained, name: str) -> int | None:
     return token if token is not None and token < model.config.vocab_size else None
 
 
-def _write_tokenizer(folder: Path, model: Trained) -> None:
+def _write_tokenizer(folder: Path, model: LanguageModel) -> None:
     """tokenizer.json, and what transformers wants to be told beside it.
 
     Raises:
@@ -182,7 +182,7 @@ def _write_json(path: Path, value: Mapping[str, Any], indent: int | None = 2) ->
     path.write_text(json.dumps(value, ensure_ascii=False, indent=indent), encoding="utf-8")
 
 
-def _gguf_tokenizer(model: Trained) -> tuple[dict[str, Any], list[str]]:
+def _gguf_tokenizer(model: LanguageModel) -> tuple[dict[str, Any], list[str]]:
     """The settings of the tokenizer, or those of a model without one, and what the user must know of them."""
     try:
         content = tokenizer_json(model.tokenizer)
@@ -198,7 +198,7 @@ def _gguf_tokenizer(model: Trained) -> tuple[dict[str, Any], list[str]]:
 
 
 def _require_same_logits(
-    found: Source, model: Trained, where: Path, stored: Callable[[str, np.ndarray], np.ndarray]
+    found: Source, model: LanguageModel, where: Path, stored: Callable[[str, np.ndarray], np.ndarray]
 ) -> float:
     """Reads a written model as a stranger's: bits must be those that were stored, and logits under its own
     configuration those under ours. Gives how far these are from those of the model itself: 0 for equal bits.
@@ -230,7 +230,7 @@ def _require_same_logits(
     return 0.0 if exact else float(np.abs(got - model.logits(prompt)).max())
 
 
-def _require_same_ids(found: FileTokenizer, model: Trained, where: Path) -> None:
+def _require_same_ids(found: FileTokenizer, model: LanguageModel, where: Path) -> None:
     """The written tokenizer must give the ids of ours, on a text of random tokens, and before every text."""
     ids = np.random.default_rng(0).integers(0, model.tokenizer.vocab_size, _PROMPT)
     text = unicodedata.normalize("NFC", decode(model.tokenizer, ids))

@@ -29,7 +29,7 @@ from llm_jax.base.terminal import tracked
 from llm_jax.checkpoints.checksums import checksums
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.evaluation.scoring import TokenScores
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.language_model.scoring import encode_pair, score_tokens
 from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.protocol import fingerprint
@@ -51,7 +51,7 @@ class HarnessModel(LM):
 
     def __init__(
         self,
-        model: Trained,
+        model: LanguageModel,
         *,
         prefix_id: int,
         max_length: int,
@@ -176,7 +176,9 @@ def _drawing(options: dict[str, Any]) -> Drawing:
     return Drawing(most, [stop] if isinstance(stop, str) else stop, sampling)
 
 
-def asking(model: Trained, *, prefix: str | None, max_length: int | None, batch_tokens: int) -> HarnessModel:
+def asking(
+    model: LanguageModel, *, prefix: str | None, max_length: int | None, batch_tokens: int
+) -> HarnessModel:
     """A model as lm-eval asks it, with the tokens that begin and end a text as its checkpoint names them.
 
     Args:
@@ -199,7 +201,7 @@ def asking(model: Trained, *, prefix: str | None, max_length: int | None, batch_
     )
 
 
-def _prefix_id(model: Trained, prefix: str | None) -> int:
+def _prefix_id(model: LanguageModel, prefix: str | None) -> int:
     tokenizer = model.tokenizer
     named = prefix or model.chat.bos
     if named and isinstance(tokenizer, FileTokenizer) and (found := tokenizer.token_id(named)) is not None:

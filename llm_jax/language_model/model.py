@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import jax
 import numpy as np
@@ -16,16 +16,17 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
 from llm_jax.checkpoints.reader import read_about, read_params
 from llm_jax.checkpoints.step_files import checkpoint_directory
-from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.model import ModelConfig
+from llm_jax.config.rules import require
 from llm_jax.config.run import Config
 from llm_jax.evaluation.scoring import TextScore
 from llm_jax.inference.constrained import ENDED
-from llm_jax.inference.decode import Drawn, generate_rows, lay_out
-from llm_jax.inference.grammar import Constraint, Vocabulary
+from llm_jax.inference.decode import Sampled, generate_rows
+from llm_jax.inference.grammar import Vocabulary
+from llm_jax.inference.request import Generation, GenerationSettings, Layout, decoding_layout
 from llm_jax.inference.text import Continuation, stream_text
-from llm_jax.language_model.decoding import Speculation, check_one_way, constrained, speculated
+from llm_jax.language_model.decoding import constrained, speculated
 from llm_jax.language_model.scoring import score_texts
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import abstract_params, forward
@@ -50,7 +51,7 @@ class Generated(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trained:
+class LanguageModel:
     """A model that can be asked."""
 
     config: ModelConfig
@@ -59,9 +60,9 @@ class Trained:
     about: dict[str, Any]  # what the checkpoint says of itself: "config", "step", "metrics", versions ...
 
     @cached_property
-    def laid_out(self) -> Tree:
+    def layout(self) -> Layout:
         """The parameters as decoding reads them."""
-        return lay_out(self.params)
+        return decoding_layout(self.params, self.config)
 
     @cached_property
     def chat(self) -> ChatFormat:
@@ -104,70 +105,39 @@ class Trained:
         stride = settings.eval_stride or self.config.context_length
         return score_texts(self.params, self.config, self.tokenizer, texts, stride=stride)
 
-    def generate(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int = 100,
-        sampling: SamplingConfig = SamplingConfig(),
-        seed: int = 0,
-        stop: Sequence[str] = (),
-        constraint: Constraint | None = None,
-        speculation: Speculation | None = None,
-    ) -> str:
-        """The prompt's continuation, without the prompt; it ends at the model's end tokens."""
-        pieces = self.stream(
-            prompt,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            seed=seed,
-            stop=stop,
-            constraint=constraint,
-            speculation=speculation,
-        )
-        return "".join(pieces)
+    def generate(self, prompt: Prompt, **settings: Unpack[GenerationSettings]) -> str:
+        """Return the prompt's continuation, without the prompt; it ends at the model's end tokens.
 
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        max_new_tokens: int,
-        sampling: SamplingConfig,
-        seed: int,
-        stop: Sequence[str] = (),
-        constraint: Constraint | None = None,
-        speculation: Speculation | None = None,
-    ) -> Iterator[str]:
-        """The continuation piece by piece; a piece never ends inside a character."""
-        check_one_way(constraint, speculation, stop)
-        if speculation is None:
-            rows = self._rows([prompt], max_new_tokens, sampling, seed, constraint)
-            tokens = (int(drawn.tokens[0]) for drawn in rows)
+        Args:
+            prompt: a text, or token ids, which are taken as they are.
+            **settings: fields of `Generation`, as max_new_tokens, sampling, seed, stop.
+        """
+        return "".join(self.stream(prompt, **settings))
+
+    def stream(self, prompt: Prompt, **settings: Unpack[GenerationSettings]) -> Iterator[str]:
+        """Give the continuation piece by piece, as `generate` has it; none ends inside a character."""
+        request = Generation(**settings)
+        if request.speculation is None:
+            tokens = (int(drawn.tokens[0]) for drawn in self._rows([prompt], request))
         else:
-            ids = self.encode_prompt(prompt)
-            tokens = speculated(
-                self, ids, speculation, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
-            )
-        return stream_text(tokens, StreamDecoder(self.tokenizer), stop, self._ends(stop))
+            tokens = speculated(self, self.encode_prompt(prompt), request.speculation, request)
+        return stream_text(tokens, StreamDecoder(self.tokenizer), request.stop, self._ends(request.stop))
 
     def generate_many(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        max_new_tokens: int,
-        sampling: SamplingConfig,
-        seed: int,
-        stop: Sequence[str] = (),
-        constraint: Constraint | None = None,
+        self, prompts: Sequence[Prompt], **settings: Unpack[GenerationSettings]
     ) -> list[Generated]:
-        """The continuations of several prompts, drawn together, each as it would be alone; a prompt that is
-        given again gets another sample.
+        """Return the continuations of several prompts, drawn together, each as it would be alone; a prompt
+        that is given again gets another sample.
+
+        Raises:
+            UserError: speculation is asked for, which is for one prompt.
         """
-        check_one_way(constraint, None, stop)
-        ends = self._ends(stop)
-        rows = [Continuation(StreamDecoder(self.tokenizer), stop, ends) for _ in prompts]
+        request = Generation(**settings)
+        require({"speculation must be for one prompt: use generate": request.speculation is None})
+        ends = self._ends(request.stop)
+        rows = [Continuation(StreamDecoder(self.tokenizer), request.stop, ends) for _ in prompts]
         log_probs: list[np.ndarray] = []
-        for drawn in self._rows(prompts, max_new_tokens, sampling, seed, constraint):
+        for drawn in self._rows(prompts, request):
             log_probs.append(drawn.log_probs)
             for row, token in zip(rows, drawn.tokens.tolist(), strict=True):
                 row.push(token)
@@ -183,28 +153,11 @@ class Trained:
         named = [token for text in stop if (token := _special_id(self.tokenizer, text)) is not None]
         return (*self.chat.eos_ids, *named, ENDED)
 
-    def _rows(
-        self,
-        prompts: Sequence[Prompt],
-        max_new_tokens: int,
-        sampling: SamplingConfig,
-        seed: int,
-        constraint: Constraint | None,
-    ) -> Iterator[Drawn]:
+    def _rows(self, prompts: Sequence[Prompt], request: Generation) -> Iterator[Sampled]:
         ids = [self.encode_prompt(prompt) for prompt in prompts]
-        if constraint is not None:
-            return constrained(
-                self, ids, constraint, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
-            )
-        return generate_rows(
-            self.laid_out,
-            self.config,
-            ids,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            seed=seed,
-            start_ids=self.tokenizer.start_ids,
-        )
+        if request.constraint is not None:
+            return constrained(self, ids, request.constraint, request)
+        return generate_rows(self.layout, ids, request, self.tokenizer.start_ids)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """The prompt's token ids, after those that stand before every text; UserError for an empty one. Ids
@@ -231,7 +184,7 @@ def _special_id(tokenizer: Tokenizer, name: str) -> int | None:
     return None if token is None or tokenizer.token_bytes(token) else token
 
 
-def load(directory: str | Path, *, step: int | None = None) -> Trained:
+def load(directory: str | Path, *, step: int | None = None) -> LanguageModel:
     """Reads a run directory, or one that `convert import` made.
 
     Args:
@@ -246,4 +199,4 @@ def load(directory: str | Path, *, step: int | None = None) -> Trained:
     config: Config = config_from_dict(about["config"], f"the checkpoint in {directory}")
     name = "ema" if config.optim.ema_decay else "params"
     params, about = read_params(checkpoints, abstract_params(config.model), name=name, step=step)
-    return Trained(config.model, params, tokenizer_from_dict(about["tokenizer"]), about)
+    return LanguageModel(config.model, params, tokenizer_from_dict(about["tokenizer"]), about)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class SeenInBlock(NamedTuple):
-    """One block from its input to its output; `Seen.blocks` has all of them, stacked on a leading L."""
+    """One block from its input to its output; `Activations.blocks` has all, stacked on a leading L."""
 
     block_input: Any  # [B, T, D]
     attention_input: Any  # [B, T, D], normed
@@ -32,11 +32,11 @@ class SeenInBlock(NamedTuple):
     block_output: Any  # [B, T, D], the residual stream
 
 
-class Seen(NamedTuple):
+class Activations(NamedTuple):
     """A whole forward pass up to the final norm."""
 
     token_embedding: Any  # [B, T, D]
     position_embedding: Any  # [B, T, D], or None where positions turn queries and keys
-    sight: Any  # Sight of layers without a window
+    attention_pattern: Any  # AttentionPattern of layers without a window
     blocks: SeenInBlock
     hidden: Any  # [B, T, D], after the final norm

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from llm_jax.config.model import ModelConfig
-from llm_jax.model.norms import wide
+from llm_jax.model.norms import accumulation_dtype
 from llm_jax.model.positions import Rotation, frequencies, rotation
 
 
-class Sight(NamedTuple):
+class AttentionPattern(NamedTuple):
     """What the tokens of a layer see, and how they know distances."""
 
     mask: jax.Array  # [B, T, S] bool, True where attention may look
@@ -23,7 +23,7 @@ class Sight(NamedTuple):
     start: jax.Array | None  # [B] int32, first real slot of left-padded rows; None where no row is padded
 
 
-def sight(
+def attention_pattern(
     config: ModelConfig,
     query_T: jax.Array,
     num_slots: int,
@@ -31,7 +31,7 @@ def sight(
     *,
     local: bool,
     padded: bool,
-) -> Sight:
+) -> AttentionPattern:
     """What tokens see in layers that see all before them or, `local`, the last ones of a window.
 
     Args:
@@ -50,12 +50,12 @@ def sight(
         mask_BTS &= slot_S[None, None, :] > query_T[None, :, None] - config.sliding_window
     windowed, start = jnp.bool_(local), start_B if padded else None
     if config.positions != "rotary":
-        return Sight(mask_BTS, None, windowed, start)
+        return AttentionPattern(mask_BTS, None, windowed, start)
     position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
     rotary = config.rotary.in_windows() if local else config.rotary
-    frequency_P = frequencies(rotary, config.turned)
-    turn = rotation(position_BT, frequency_P, rotary.magnitude, wide(config.dtype))
-    return Sight(mask_BTS, turn, windowed, start)
+    frequency_P = frequencies(rotary, config.rotary_dim)
+    turn = rotation(position_BT, frequency_P, rotary.magnitude, accumulation_dtype(config.dtype))
+    return AttentionPattern(mask_BTS, turn, windowed, start)
 
 
 def cap(x: jax.Array, bound: float) -> jax.Array:
@@ -70,7 +70,7 @@ def attention_weights(
     """Softmax over slots of scaled q.k, exactly 0 where the mask is False; then the scores it was made of,
     after and before the mask. Each [B, N, T, S] in at least float32.
     """
-    kind = wide(q_BTNH.dtype)
+    kind = accumulation_dtype(q_BTNH.dtype)
     q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], k_BSKH.shape[2], -1, q_BTNH.shape[3])
     scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=kind)
     scores_BNTS = scores_BKGTS.reshape(-1, q_BTNH.shape[2], *scores_BKGTS.shape[3:])

@@ -30,12 +30,17 @@ class KVCache(NamedTuple):
     layers: tuple[LayerCache, ...]
     length: jax.Array  # [] int32
 
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return self.layers[0].keys.shape[2]
+
 
 def fill_cache(keys_LBTKH: jax.Array, values_LBTKH: jax.Array, num_slots: int) -> KVCache:
     """The cache after tokens that were read without one, with room for later ones.
 
     Args:
-        keys_LBTKH: of every layer, as `Seen.blocks` has them.
+        keys_LBTKH: of every layer, as `Activations.blocks` has them.
         values_LBTKH: likewise.
         num_slots: S, at least T.
     """

@@ -15,13 +15,13 @@ import numpy as np
 
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.model.activations import Seen, SeenInBlock
-from llm_jax.model.attention import Sight, cap, sight
+from llm_jax.model.activations import Activations, SeenInBlock
+from llm_jax.model.attention import AttentionPattern, attention_pattern, cap
 from llm_jax.model.cache import KVCache
 from llm_jax.model.checks import check_precision
 from llm_jax.model.dropout import KEY_KIND, dropout
 from llm_jax.model.layers import Block, Head, apply, embedding_init, head_scores
-from llm_jax.model.norms import norm, wide
+from llm_jax.model.norms import accumulation_dtype, norm
 from llm_jax.model.positions import sinusoidal_table
 
 
@@ -30,7 +30,9 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     check_precision(config)
     keys = jax.random.split(key, 4)
     x_BTD = jnp.zeros((1, 1, config.d_model), config.dtype)
-    sees_itself = Sight(jnp.ones((1, 1, 1), bool), None, jnp.bool_(False), None)  # parameters know none
+    sees_itself = AttentionPattern(
+        jnp.ones((1, 1, 1), bool), None, jnp.bool_(False), None
+    )  # parameters know none
 
     def init_block(key: jax.Array) -> Tree:
         return dict(Block(config).init(key, x_BTD, sees_itself, None, jnp.int32(0), None)["params"])
@@ -89,7 +91,7 @@ def hidden_states(
     first_row: jax.typing.ArrayLike = 0,
     start_B: jax.Array | None = None,
     cache: KVCache | None = None,
-) -> tuple[jax.Array, KVCache | None, Seen]:
+) -> tuple[jax.Array, KVCache | None, Activations]:
     """The residual stream after the final norm, [B, T, D]; the cache with these tokens in it; and all that
     was computed on the way.
 
@@ -110,7 +112,7 @@ def hidden_states(
     padded = start_B is not None
     start_B = start_B if padded else jnp.zeros(batch_size, jnp.int32)
     query_T = first + jnp.arange(num_tokens)
-    look = partial(sight, config, query_T, num_slots, start_B, padded=padded)
+    look = partial(attention_pattern, config, query_T, num_slots, start_B, padded=padded)
     far, near = look(local=False), look(local=True) if config.sliding_window else None
     position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
 
@@ -122,7 +124,7 @@ def hidden_states(
     blocks = params["blocks"]
     x_BTD, cache, seen = _run_blocks(blocks, config, x_BTD, far, near, cache, dropout_key, first_row)
     hidden_BTD = _final_norm(params, config, x_BTD)
-    return hidden_BTD, cache, Seen(token_BTD, signal_BTD, far, seen, hidden_BTD)
+    return hidden_BTD, cache, Activations(token_BTD, signal_BTD, far, seen, hidden_BTD)
 
 
 def head_weights(params: Tree, config: ModelConfig) -> tuple[jax.Array, jax.Array | None]:
@@ -159,7 +161,7 @@ def forward(
     dropout_key: jax.Array | None = None,
     start_B: jax.Array | None = None,
     cache: KVCache | None = None,
-) -> tuple[jax.Array, KVCache | None, Seen]:
+) -> tuple[jax.Array, KVCache | None, Activations]:
     """Logits [B, T, V], and the rest as in `hidden_states`, whose arguments these are."""
     hidden_BTD, cache, seen = hidden_states(
         params, config, tokens_BT, dropout_key=dropout_key, start_B=start_B, cache=cache
@@ -192,9 +194,13 @@ def _rows_forward(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, tuple[ja
 
 
 @jax.named_scope("embedding")
-def _rows_backward(kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, None]:
+def _rows_backward(kept: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, None]:
     table, ids = kept
-    sums = jnp.zeros(table.shape, wide(table.dtype)).at[ids].add(slope.astype(wide(table.dtype)))
+    sums = (
+        jnp.zeros(table.shape, accumulation_dtype(table.dtype))
+        .at[ids]
+        .add(cotangent.astype(accumulation_dtype(table.dtype)))
+    )
     return sums.astype(table.dtype), None
 
 
@@ -222,8 +228,8 @@ def _run_blocks(
     blocks: Tree | tuple[Tree, ...],
     config: ModelConfig,
     x_BTD: jax.Array,
-    far: Sight,
-    near: Sight | None,
+    far: AttentionPattern,
+    near: AttentionPattern | None,
     cache: KVCache | None,
     key: jax.Array | None,
     first_row: jax.typing.ArrayLike,
@@ -240,7 +246,7 @@ def _run_blocks(
 
     if config.remat:
         run_block = jax.checkpoint(run_block)
-    global_L = np.array([config.sees_all(number) for number in range(config.num_layers)])
+    global_L = np.array([config.is_global(number) for number in range(config.num_layers)])
     layer_keys = None if key is None else jax.random.split(key, (config.num_layers, 3))
     if config.layers == "scan" and cache is None and not isinstance(blocks, tuple):
         x_BTD, (_, seen) = jax.lax.scan(run_block, x_BTD, (blocks, global_L, layer_keys, None))

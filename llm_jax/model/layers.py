@@ -16,12 +16,12 @@ from flax import linen as nn
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.model.activations import SeenInBlock
-from llm_jax.model.attention import Sight, attention_weights, mix
+from llm_jax.model.attention import AttentionPattern, attention_weights, mix
 from llm_jax.model.cache import LayerCache
 from llm_jax.model.dropout import dropout
 from llm_jax.model.fused_attention import fused_attention, fused_kernel
 from llm_jax.model.moe import Routing, mix_experts, route
-from llm_jax.model.norms import RMSNorm, norm, wide
+from llm_jax.model.norms import RMSNorm, accumulation_dtype, norm
 from llm_jax.model.positions import rotate
 
 Initializer = jax.nn.initializers.Initializer
@@ -84,7 +84,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x_BTD: jax.Array,
-        sight: Sight,
+        attention_pattern: AttentionPattern,
         cache: LayerCache | None,
         first: jax.Array,
         keys: jax.Array | None,
@@ -100,18 +100,20 @@ class Block(nn.Module):
         if c.qk_norm != "none":
             q_BTNH = self._norm_heads("query_norm", q_BTNH)
             k_BSKH = self._norm_heads("key_norm", k_BSKH)
-        if sight.turn is not None:
-            q_BTNH, k_BSKH = (rotate(x, sight.turn) for x in (q_BTNH, k_BSKH))
+        if attention_pattern.turn is not None:
+            q_BTNH, k_BSKH = (rotate(x, attention_pattern.turn) for x in (q_BTNH, k_BSKH))
         if cache is not None:
             cache = cache.write(k_BSKH, v_BSKH, first)
             k_BSKH, v_BSKH = (jnp.swapaxes(slots, 1, 2) for slots in cache)
-        weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(c, q_BTNH, k_BSKH, sight.mask)
+        weights_BNTS, masked_BNTS, scores_BNTS = attention_weights(c, q_BTNH, k_BSKH, attention_pattern.mask)
         kernel = fused_kernel(c) if cache is None else None
         if kernel is None:
             kept_BNTS = dropout(weights_key, c.dropout, weights_BNTS.astype(c.dtype), first_row)
             mixed_BTNH = mix(kept_BNTS, v_BSKH)
         else:  # The weights are then for those who look, and otherwise never computed.
-            mixed_BTNH = fused_attention(kernel, c, q_BTNH, k_BSKH, v_BSKH, sight.windowed, sight.start)
+            mixed_BTNH = fused_attention(
+                kernel, c, q_BTNH, k_BSKH, v_BSKH, attention_pattern.windowed, attention_pattern.start
+            )
         projected_BTD = self._project("attention_output", c.d_model, mixed_BTNH, c.output_bias, residual=True)
         attention_output_BTD = self._norm_after("attention_output_norm", projected_BTD)
         after_attention_BTD = x_BTD + dropout(attention_key, c.dropout, attention_output_BTD, first_row)
@@ -246,7 +248,9 @@ class Head(nn.Module):
 
 def head_scores(hidden: jax.Array, kernel_DR: jax.Array, bias_R: jax.Array | None) -> jax.Array:
     """Scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
-    logits = jnp.einsum("...D,DR->...R", hidden, kernel_DR, preferred_element_type=wide(hidden.dtype))
+    logits = jnp.einsum(
+        "...D,DR->...R", hidden, kernel_DR, preferred_element_type=accumulation_dtype(hidden.dtype)
+    )
     if bias_R is None:
         return logits
     return logits + bias_R.astype(logits.dtype).reshape((1,) * (logits.ndim - 1) + (-1,))

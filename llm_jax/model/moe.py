@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from llm_jax.config.model import ModelConfig
-from llm_jax.model.norms import wide
+from llm_jax.model.norms import accumulation_dtype
 
 
 class Routing(NamedTuple):
@@ -29,7 +29,9 @@ def route(config: ModelConfig, x_BTD: jax.Array, router_DE: jax.Array) -> Routin
     """The likeliest experts of each token under a softmax over all of them, in float32 at least; their
     probabilities weigh them, divided by their sum where the model does.
     """
-    scores_BTE = jnp.einsum("BTD,DE->BTE", x_BTD, router_DE, preferred_element_type=wide(x_BTD.dtype))
+    scores_BTE = jnp.einsum(
+        "BTD,DE->BTE", x_BTD, router_DE, preferred_element_type=accumulation_dtype(x_BTD.dtype)
+    )
     probabilities_BTE = jax.nn.softmax(scores_BTE, axis=-1)
     weights_BTC, chosen_BTC = jax.lax.top_k(probabilities_BTE, config.experts_per_token)
     if config.router_normalizes:

@@ -7,7 +7,7 @@ from flax import linen as nn
 from llm_jax.config.model import ModelConfig
 
 
-def wide(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+def accumulation_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """The type of norms, softmax, logits and loss: `dtype`, but float32 at least."""
     return jnp.promote_types(dtype, jnp.float32)
 
@@ -19,7 +19,7 @@ def norm(config: ModelConfig, name: str) -> nn.Module:
     if config.norm == "layer":
         return nn.LayerNorm(
             epsilon=config.norm_eps,
-            dtype=wide(config.dtype),
+            dtype=accumulation_dtype(config.dtype),
             param_dtype=config.param_dtype,
             use_fast_variance=False,
             name=name,
@@ -37,8 +37,8 @@ class RMSNorm(nn.Module):
         c = self.config
         plus_one = c.norm == "rms_plus_one"
         init = nn.initializers.zeros if plus_one else nn.initializers.ones
-        scale = self.param("scale", init, x.shape[-1:], c.param_dtype).astype(wide(c.dtype))
-        wide_x = x.astype(wide(c.dtype))
-        mean_square = jnp.mean(jnp.square(wide_x), axis=-1, keepdims=True)
+        scale = self.param("scale", init, x.shape[-1:], c.param_dtype).astype(accumulation_dtype(c.dtype))
+        widened_x = x.astype(accumulation_dtype(c.dtype))
+        mean_square = jnp.mean(jnp.square(widened_x), axis=-1, keepdims=True)
         factor = (1 + scale if plus_one else scale).reshape((1,) * (x.ndim - 1) + (-1,))
-        return wide_x * jax.lax.rsqrt(mean_square + c.norm_eps) * factor
+        return widened_x * jax.lax.rsqrt(mean_square + c.norm_eps) * factor

@@ -19,6 +19,7 @@ from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.request import Generation, decoding_layout
 from llm_jax.interop.pytorch.tutorial import export_state_dict, import_params, infer_config, name_of_relu_bias
 from llm_jax.model.decoder import forward
 from llm_jax.proofs.golden import FLOAT32, FOR_INFORMATION, Row, compare, on_a_branch
@@ -168,14 +169,8 @@ def tutorial_program(weights: Arrays, context_length: int, dtype: str) -> Progra
 
     def greedy(weights: Arrays, prompt: np.ndarray, length: int) -> np.ndarray:
         start = prompt.ravel().tolist()
-        rows = generate_tokens(
-            read(weights),
-            model,
-            [start],
-            max_new_tokens=length - len(start),
-            sampling=SamplingConfig(temperature=0),
-            seed=0,
-        )
+        request = Generation(max_new_tokens=length - len(start), sampling=SamplingConfig(temperature=0))
+        rows = generate_tokens(decoding_layout(read(weights), model), [start], request)
         return np.array(start + [int(row[0]) for row in rows])
 
     return Program(logits, loss_and_gradients, relu_inputs, nudged, train, greedy)

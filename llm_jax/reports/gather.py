@@ -16,7 +16,7 @@ from llm_jax.data.facts import label_facts, store_facts
 from llm_jax.display.figures import write_png
 from llm_jax.display.page import write_page
 from llm_jax.evaluation.verbatim import build_index, longest_overlap
-from llm_jax.language_model.model import Trained, load
+from llm_jax.language_model.model import LanguageModel, load
 from llm_jax.model.decoder import abstract_params
 from llm_jax.reports.curves import Picture
 from llm_jax.reports.run_page import RunFacts, run_page, run_pictures
@@ -38,7 +38,7 @@ class Opened(NamedTuple):
     """As much of a run as can be had."""
 
     config: Config
-    model: Trained | None
+    model: LanguageModel | None
     material: Materials | None
     missing: list[str]  # what is not there, and why
 
@@ -146,7 +146,7 @@ def leave_report(material: Materials, params: Tree, stop_requested: Callable[[],
     Raises whatever keeps it from being made: the run itself is well.
     """
     run = material.config.train.run
-    model = Trained(material.config.model, params, material.store.tokenizer, {})
+    model = LanguageModel(material.config.model, params, material.store.tokenizer, {})
 
     def go_on() -> None:
         if stop_requested():
@@ -181,7 +181,7 @@ def write_pictures(pictures: Sequence[Picture], folder: Path | None) -> None:
         write_png(picture.figure, folder / f"{picture.name}.png")
 
 
-def _passage(model: Trained, material: Materials) -> list[tuple[str, float]]:
+def _passage(model: LanguageModel, material: Materials) -> list[tuple[str, float]]:
     """The first targets of the validation split as texts, each with its nats."""
     text = material.held_out()
     text = text._replace(tokens=text.tokens[: text.given + PASSAGE_TOKENS])

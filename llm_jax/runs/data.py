@@ -22,7 +22,7 @@ from llm_jax.data.store import Store, prepare_store
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.language_model.scoring import score_tokens, whole_text
 from llm_jax.model.checks import check_precision
 from llm_jax.runs.init_from import Origin, find_origin, recorded_origin, require_same_model, sequences_drawn
@@ -211,8 +211,8 @@ def moved_to(config: Config, moved: MovedConfig) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
 
 
-def score_text(model: Trained, path: Path) -> Score:
-    """The score over a text file or folder, as `Trained.score` gives it.
+def score_text(model: LanguageModel, path: Path) -> Score:
+    """The score over a text file or folder, as `LanguageModel.score` gives it.
 
     Raises:
         DataError: it cannot be read, or has an id that the model has not.

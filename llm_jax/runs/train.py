@@ -18,7 +18,7 @@ from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.runs import continuing, data, record, starts
 from llm_jax.runs.data import Materials
 from llm_jax.runs.init_from import first_state
@@ -187,9 +187,9 @@ def _train(
     elif material.origin:
         live.say(f"starting from {settings.init_from}, step {material.origin.step}")
     times: dict[str, float] = {}
-    around = _surroundings(material, floors, live, run_record, guard, times, stop_requested)
+    callbacks = _callbacks(material, floors, live, run_record, guard, times, stop_requested)
     try:
-        state, score = loop.train(config, checkpoints, state, around)
+        state, score = loop.train(config, checkpoints, state, callbacks)
     finally:
         live.close()
     params = loop.evaluated_params(config.model, state)
@@ -236,7 +236,7 @@ def _leave_report(
     return None
 
 
-def _surroundings(
+def _callbacks(
     material: Materials,
     floors: dict[str, float],
     live: LiveLine,
@@ -244,7 +244,7 @@ def _surroundings(
     guard: Guard,
     times: dict[str, float],
     stop_requested: Callable[[], str],
-) -> loop.Surroundings:
+) -> loop.Callbacks:
     """What the loop calls; notes "seconds_to_first_step" in `times`."""
     settings = material.config.train
 
@@ -276,14 +276,14 @@ def _surroundings(
                 live.say(f"    {text}".replace("\n", " "))
                 run_record.write_sample(step, text)
 
-    return loop.Surroundings(
+    return loop.Callbacks(
         material.batch_at, evaluate, on_steps, on_evaluation, warn, live.aside, stop_requested
     )
 
 
 def _sample(material: Materials, params: Tree, num_tokens: int) -> str:
     settings = material.config.train
-    model = Trained(material.config.model, params, material.store.tokenizer, {})
+    model = LanguageModel(material.config.model, params, material.store.tokenizer, {})
     return model.generate(
         settings.prompt, max_new_tokens=num_tokens, sampling=SamplingConfig(), seed=settings.seed
     )

@@ -79,25 +79,25 @@ def _head_nats_forward(
 
 
 @jax.named_scope("head")
-def _head_nats_backward(shared_ids: int, kept: tuple, slope_N: jax.Array) -> tuple:
+def _head_nats_backward(shared_ids: int, kept: tuple, cotangent_N: jax.Array) -> tuple:
     hidden_ND, kernel_DR, bias_R, targets_N, exponentials_NR, total_N = kept
     row_N = jnp.minimum(targets_N, kernel_DR.shape[1] - 1) if shared_ids else targets_N
-    kind, factor_N = exponentials_NR.dtype, slope_N / total_N
+    kind, factor_N = exponentials_NR.dtype, cotangent_N / total_N
     product = partial(jnp.einsum, preferred_element_type=kind)
     # Probabilities less one at the target, times each token's total: written into the array that was kept.
     away_NR = exponentials_NR.at[jnp.arange(row_N.size), row_N].add(-total_N)
     narrow_NR = away_NR.astype(kernel_DR.dtype)
 
     scaled_ND = (hidden_ND * factor_N[:, None]).astype(hidden_ND.dtype)
-    kernel_slope_DR = product("ND,NR->DR", scaled_ND, narrow_NR)
-    hidden_slope_ND = product("NR,DR->ND", narrow_NR, kernel_DR) * factor_N[:, None]
-    bias_slope_R = None
+    kernel_cotangent_DR = product("ND,NR->DR", scaled_ND, narrow_NR)
+    hidden_cotangent_ND = product("NR,DR->ND", narrow_NR, kernel_DR) * factor_N[:, None]
+    bias_cotangent_R = None
     if bias_R is not None:
-        bias_slope_R = product("N,NR->R", factor_N, away_NR, precision="highest").astype(bias_R.dtype)
+        bias_cotangent_R = product("N,NR->R", factor_N, away_NR, precision="highest").astype(bias_R.dtype)
     return (
-        hidden_slope_ND.astype(hidden_ND.dtype),
-        kernel_slope_DR.astype(kernel_DR.dtype),
-        bias_slope_R,
+        hidden_cotangent_ND.astype(hidden_ND.dtype),
+        kernel_cotangent_DR.astype(kernel_DR.dtype),
+        bias_cotangent_R,
         None,
     )
 

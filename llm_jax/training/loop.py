@@ -24,7 +24,7 @@ from llm_jax.training.state import abstract_state, evaluated_params, init_state
 from llm_jax.training.step import run_steps
 
 
-class Surroundings(NamedTuple):
+class Callbacks(NamedTuple):
     """What the loop calls; all of it may write, none of it changes the state, and all but `batch_at` may
     fail.
     """
@@ -41,7 +41,7 @@ class Surroundings(NamedTuple):
 
 
 def train(
-    config: Config, checkpoints: Checkpoints, state: State, around: Surroundings
+    config: Config, checkpoints: Checkpoints, state: State, callbacks: Callbacks
 ) -> tuple[State, dict[str, float]]:
     """Runs from the state's step to `config.train.steps`.
 
@@ -49,7 +49,7 @@ def train(
         config: the run.
         checkpoints: open for writing; the last state is saved when this returns.
         state: what `start_state` gave; donated.
-        around: see `Surroundings`.
+        around: see `Callbacks`.
 
     Returns:
         The last state and its evaluation.
@@ -58,43 +58,43 @@ def train(
         InterruptedAndSaved: a signal came; the state after the step in hand is saved.
         DivergedError: non-finite steps went on after one roll-back.
     """
-    settings, guard = config.train, Guard(around.warn)
+    settings, guard = config.train, Guard(callbacks.warn)
     score: dict[str, float] = {}
     pending: list[tuple[range, dict[str, Any]]] = []
     step, batch_index = int(state["counters"]["step"]), int(state["counters"]["batch"])
     saved_at = time.monotonic()
     if settings.init_from and not step:
         # What the model was worth before: the run is judged by what it adds.
-        score = _evaluate(config, state, around, guard, 0)
-        _show(config, state, score, around, guard, 0)
+        score = _evaluate(config, state, callbacks, guard, 0)
+        _show(config, state, score, callbacks, guard, 0)
     while step < settings.steps:
         steps = range(step + 1, _next_pause(settings, step) + 1)
-        batches = [around.batch_at(batch_index + number) for number in range(len(steps))]
+        batches = [callbacks.batch_at(batch_index + number) for number in range(len(steps))]
         state, metrics = run_steps(config, state, batches, [is_logged(settings, n) for n in steps])
         step, batch_index = steps[-1], batch_index + len(steps)
         evaluating = step == settings.steps or not step % settings.eval_interval
         due = time.monotonic() - saved_at >= 60 * (settings.save_minutes or math.inf)
-        saving = evaluating or due or bool(around.stop_requested()) or not step % settings.save_interval
+        saving = evaluating or due or bool(callbacks.stop_requested()) or not step % settings.save_interval
         pending.append((steps, metrics))
         # Reading the steps before these keeps the device busy while the host looks; a save needs these, too.
-        if _report(pending, 0 if saving else 1, around, guard) > settings.max_skipped:
-            state = _roll_back(config, checkpoints, batch_index, around)
+        if _report(pending, 0 if saving else 1, callbacks, guard) > settings.max_skipped:
+            state = _roll_back(config, checkpoints, batch_index, callbacks)
             step = int(state["counters"]["step"])
             pending.clear()
             continue
         if saving:
-            with around.aside():
-                score = _evaluate(config, state, around, guard, step) if evaluating else {}
+            with callbacks.aside():
+                score = _evaluate(config, state, callbacks, guard, step) if evaluating else {}
                 checkpoints.save(step, state, metrics=score, score=score.get("validation_loss"))
-                _show(config, state, score, around, guard, step)
+                _show(config, state, score, callbacks, guard, step)
             saved_at = time.monotonic()
-        if saving and step < settings.steps and (name := around.stop_requested()):
+        if saving and step < settings.steps and (name := callbacks.stop_requested()):
             checkpoints.require_saved()
             raise InterruptedAndSaved(
                 f"stopped by {name}; step {step} is saved: the same command goes on from there"
             )
     checkpoints.require_saved()
-    return state, score or around.evaluate(evaluated_params(config.model, state))
+    return state, score or callbacks.evaluate(evaluated_params(config.model, state))
 
 
 def claim_device(report: Callable[[str], None]) -> None:
@@ -146,24 +146,24 @@ def _next_pause(settings: TrainConfig, step: int) -> int:
 
 
 def _evaluate(
-    config: Config, state: State, around: Surroundings, guard: Guard, step: int
+    config: Config, state: State, callbacks: Callbacks, guard: Guard, step: int
 ) -> dict[str, float]:
     """The state's score; empty, with a warning, where it could not be had: the step is saved without one."""
     with guard(f"the evaluation of step {step}"):
-        return around.evaluate(evaluated_params(config.model, state))
+        return callbacks.evaluate(evaluated_params(config.model, state))
     return {}
 
 
 def _show(
-    config: Config, state: State, score: dict[str, float], around: Surroundings, guard: Guard, step: int
+    config: Config, state: State, score: dict[str, float], callbacks: Callbacks, guard: Guard, step: int
 ) -> None:
     if score:
         with guard("what is shown of an evaluation"):
-            around.on_evaluation(step, evaluated_params(config.model, state), score)
+            callbacks.on_evaluation(step, evaluated_params(config.model, state), score)
 
 
 def _report(
-    pending: list[tuple[range, dict[str, Any]]], keep: int, around: Surroundings, guard: Guard
+    pending: list[tuple[range, dict[str, Any]]], keep: int, callbacks: Callbacks, guard: Guard
 ) -> int:
     """Hands over the metrics of all but the last `keep` calls; gives the most non-finite steps in a row among
     them.
@@ -176,12 +176,12 @@ def _report(
             jax.tree.map(lambda x_K, index=index: x_K[index].tolist(), lists) for index in range(len(steps))
         ]
         with guard("what is shown of steps"):
-            around.on_steps(steps, metrics)
+            callbacks.on_steps(steps, metrics)
         most_skipped = max(most_skipped, *(each["skipped"] for each in metrics))
     return most_skipped
 
 
-def _roll_back(config: Config, checkpoints: Checkpoints, batch_index: int, around: Surroundings) -> State:
+def _roll_back(config: Config, checkpoints: Checkpoints, batch_index: int, callbacks: Callbacks) -> State:
     """The last saved state, set to go on with data not yet seen."""
     restored = checkpoints.restore(abstract_state(config))
     if restored is None or int(restored.state["counters"]["rollbacks"]):
@@ -189,7 +189,7 @@ def _roll_back(config: Config, checkpoints: Checkpoints, batch_index: int, aroun
             f"more than max_skipped ({config.train.max_skipped}) steps in a row were not finite, "
             "also after a roll-back; lower learning_rate or set clip_norm"
         )
-    around.warn(
+    callbacks.warn(
         f"more than {config.train.max_skipped} steps in a row were not finite: "
         f"rolled back to step {restored.step}, leaving out the data since then"
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from llm_jax.base.batch import Batch
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.model.activations import Seen
+from llm_jax.model.activations import Activations
 from llm_jax.model.decoder import head_weights, hidden_states, row_logits
 from llm_jax.model.moe import Use, expert_use, imbalance
 from llm_jax.training.head import _head_nats_backward, _head_nats_forward, cross_entropy, head_nats
@@ -48,7 +48,7 @@ def _nats_and_seen(
     batch: Batch,
     dropout_key: jax.Array | None,
     first_row: jax.typing.ArrayLike,
-) -> tuple[jax.Array, Seen]:
+) -> tuple[jax.Array, Activations]:
     hidden_BTD, _, seen = hidden_states(
         params, config, batch.tokens, dropout_key=dropout_key, first_row=first_row
     )
@@ -83,15 +83,15 @@ def next_token_loss(
     """
     nats_BT, seen = _nats_and_seen(params, config, batch, dropout_key, first_row)
     total, weight = weighted_sum(nats_BT, batch.weights)
-    if pulls_router(config):
+    if balances_router(config):
         probabilities, chosen, _ = seen.blocks.routing
         use = use or expert_use(chosen, config.num_experts, batch.weights, weight)
-        pull = config.router_balance * use.weight * imbalance(probabilities, batch.weights, use)
-        total += (pull - jax.lax.stop_gradient(pull)).astype(total.dtype)
+        balance = config.router_balance * use.weight * imbalance(probabilities, batch.weights, use)
+        total += (balance - jax.lax.stop_gradient(balance)).astype(total.dtype)
     return total, weight
 
 
-def pulls_router(config: ModelConfig) -> bool:
+def balances_router(config: ModelConfig) -> bool:
     """Whether the loss has a gradient towards an even use of experts, which a part of a batch cannot know."""
     return bool(config.num_experts and config.router_balance)
 

@@ -21,8 +21,8 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.model.decoder import stack_blocks, unstack_blocks
 from llm_jax.model.moe import Use
-from llm_jax.model.norms import wide
-from llm_jax.training.losses import next_token_loss, next_token_nats, parts_use, pulls_router
+from llm_jax.model.norms import accumulation_dtype
+from llm_jax.training.losses import balances_router, next_token_loss, next_token_nats, parts_use
 from llm_jax.training.optimizer import horizon_at, learning_rate, make_optimizer
 from llm_jax.training.precision import rounded
 from llm_jax.training.schedule import Horizon
@@ -151,7 +151,7 @@ def _step(
 @jax.named_scope("optimizer")
 def _updates(config: Config, horizon: Horizon, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
     """What the gradient `sums` x `scale` adds to the parameters, and the next optimizer state."""
-    grads = jax.tree.map(lambda g: (g * scale).astype(wide(g.dtype)), sums)
+    grads = jax.tree.map(lambda g: (g * scale).astype(accumulation_dtype(g.dtype)), sums)
     optimizer = make_optimizer(config.optim, horizon, config.model.width_ratio)
     return optimizer.update(grads, rest["opt_state"], rest["params"])
 
@@ -189,7 +189,7 @@ def part_norms(tree: Any) -> dict[str, jax.Array]:
 
     def norm(part: Tree, first_axis: int) -> jax.Array:
         squares = [
-            jnp.sum(jnp.square(x.astype(wide(x.dtype))), axis=tuple(range(first_axis, x.ndim)))
+            jnp.sum(jnp.square(x.astype(accumulation_dtype(x.dtype))), axis=tuple(range(first_axis, x.ndim)))
             for x in jax.tree.leaves(part)
         ]
         return jnp.sqrt(sum(squares))
@@ -230,7 +230,7 @@ def _gradient(
         (loss_sum, weight), grads = differentiate(params, batch)
     else:
         cut, first_rows = _in_parts(batch, parts)
-        use = parts_use(params, config, cut, key, first_rows) if pulls_router(config) else None
+        use = parts_use(params, config, cut, key, first_rows) if balances_router(config) else None
 
         def add_part(total: tuple, part: tuple) -> tuple[tuple, None]:
             (loss_sum, weight), grads = differentiate(params, *part, use)
@@ -239,7 +239,7 @@ def _gradient(
         shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], cut))
         (sum_shape, weight_shape), grad_shapes = shapes
         zeros = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, wide(s.dtype)), (grad_shapes, sum_shape, weight_shape)
+            lambda s: jnp.zeros(s.shape, accumulation_dtype(s.dtype)), (grad_shapes, sum_shape, weight_shape)
         )
         (grads, loss_sum, weight), _ = jax.lax.scan(add_part, zeros, (cut, first_rows))
     return grads, loss_sum, weight

@@ -13,7 +13,6 @@ from llm_jax.base.errors import DataError
 from llm_jax.base.tree import State
 from llm_jax.checkpoints.reader import read_about, read_params, read_restored
 from llm_jax.checkpoints.step_files import checkpoint_directory
-from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import config_from_dict, read_config
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.batches import OrderStart, batch_at
@@ -22,6 +21,7 @@ from llm_jax.display.tokens import token_text, visible
 from llm_jax.evaluation import verbatim
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.inspect import look
+from llm_jax.inference.request import Generation, decoding_layout
 from llm_jax.model.checks import check_tokens
 from llm_jax.model.decoder import read_out
 from llm_jax.runs import data
@@ -141,14 +141,9 @@ def _origin(subject: Subject, samples: int = 3, context: int = 16) -> Origin:
     """Where samples of the model have their words from: the first in detail, of each the longest overlap."""
     settings, tokenizer = subject.config.train, subject.tokenizer
     prompt = [*tokenizer.start_ids, *tokenizer.encode(settings.prompt or "The").tolist()]
-    rows = generate_tokens(
-        evaluated_params(subject.config.model, subject.state),
-        subject.config.model,
-        [prompt] * samples,
-        max_new_tokens=100,
-        sampling=SamplingConfig(),
-        seed=settings.seed,
-    )
+    model = subject.config.model
+    layout = decoding_layout(evaluated_params(model, subject.state), model)
+    rows = generate_tokens(layout, [prompt] * samples, Generation(seed=settings.seed))
     texts = np.stack(list(rows), axis=1)
     index = verbatim.build_index(subject.train_tokens)
     spans = verbatim.verbatim_spans(index, texts[0], 3)

@@ -12,7 +12,7 @@ from llm_jax.base.batch import Batch
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree, flatten
 from llm_jax.config.model import NOT_COMPUTED, ModelConfig
-from llm_jax.model.activations import Seen
+from llm_jax.model.activations import Activations
 
 
 class Movement(NamedTuple):
@@ -33,7 +33,7 @@ class Lesson(NamedTuple):
     text_tokens: np.ndarray  # [N], the whole text
     batch: Batch  # [B, T]
     labels: dict[int, str]  # of every token that is named
-    seen: Seen
+    seen: Activations
     embedded_targets: np.ndarray  # [B, T, D]
     logits: np.ndarray  # [B, T, V]
     nats: np.ndarray  # [B, T], cross-entropy of each target

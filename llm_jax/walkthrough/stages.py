@@ -137,7 +137,7 @@ def _signal(lesson: Lesson) -> list[Stage]:
 
 def _rotation(lesson: Lesson) -> list[Stage]:
     """Positions that turn queries and keys in every block."""
-    turn = lesson.seen.sight.turn
+    turn = lesson.seen.attention_pattern.turn
     angles = [statement(positions.rotation, name) for name in ("angle_BTP", "return")]
     code = [statement(positions.frequencies, "frequency_P"), *angles]
     return [
@@ -203,8 +203,8 @@ def _heads(lesson: Lesson) -> list[Stage]:
 
 def _attention(lesson: Lesson) -> list[Stage]:
     block, inputs = _first_block(lesson), _row_labels(lesson)
-    mask_TT = np.where(lesson.seen.sight.mask[0], 0.0, -np.inf)
-    masked_BNTT = np.where(lesson.seen.sight.mask[:, None], block.scores, -np.inf)
+    mask_TT = np.where(lesson.seen.attention_pattern.mask[0], 0.0, -np.inf)
+    masked_BNTT = np.where(lesson.seen.attention_pattern.mask[:, None], block.scores, -np.inf)
     return [
         Stage(
             "scores",
@@ -219,7 +219,7 @@ def _attention(lesson: Lesson) -> list[Stage]:
             "mask",
             r"M_{ij} = \begin{cases} 0 & j \le i \\ -\infty & j > i \end{cases}",
             [
-                statement(attention.sight, "mask_BTS"),
+                statement(attention.attention_pattern, "mask_BTS"),
                 statement(attention.attention_weights, "masked_BNTS"),
             ],
             [

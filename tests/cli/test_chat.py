@@ -18,7 +18,7 @@ from llm_jax.config.decoding import SamplingConfig
 from llm_jax.convert import convert
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.model.decoder import init_params
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.conversation import conversation_tokens
@@ -54,7 +54,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(directory: Path) -> Trained:
+def model(directory: Path) -> LanguageModel:
     return llm_jax.load(directory)
 
 
@@ -75,22 +75,22 @@ def talk(
     return run
 
 
-def ending_with(model: Trained, *ids: int) -> Trained:
+def ending_with(model: LanguageModel, *ids: int) -> LanguageModel:
     return dataclasses.replace(model, about=model.about | {"chat": {"eos_ids": list(ids)}})
 
 
-def answer(model: Trained, messages: list, count: int = 6) -> str:
+def answer(model: LanguageModel, messages: list, count: int = 6) -> str:
     ids = conversation_tokens(messages, model.chat, model.tokenizer)
     return model.generate(ids, max_new_tokens=count, sampling=GREEDY)
 
 
-def test_an_import_keeps_template_and_end_tokens(model: Trained) -> None:
+def test_an_import_keeps_template_and_end_tokens(model: LanguageModel) -> None:
     end = model.tokenizer.token_id("<|im_end|>")
     assert model.about["chat"] == model.chat.to_dict()
     assert model.chat == ChatFormat(CHATML, None, "<|im_end|>", (end,))
 
 
-def test_each_line_of_a_pipe_gets_the_answer_to_all_that_was_said(model: Trained, talk: Any) -> None:
+def test_each_line_of_a_pipe_gets_the_answer_to_all_that_was_said(model: LanguageModel, talk: Any) -> None:
     first = answer(model, asked("Hi"))
     second = answer(model, asked("Hi", first, "And?"))
     said, remarks = talk(["Hi", "", "And?", "/reset", "Hi"])
@@ -98,7 +98,7 @@ def test_each_line_of_a_pipe_gets_the_answer_to_all_that_was_said(model: Trained
     assert remarks == "the conversation begins anew\n"
 
 
-def test_a_system_message_comes_first_and_can_be_changed(model: Trained, talk: Any) -> None:
+def test_a_system_message_comes_first_and_can_be_changed(model: LanguageModel, talk: Any) -> None:
     told = {"role": "system", "content": "Hum."}
     wanted = answer(model, [told, *asked("Hi")])
     assert wanted != answer(model, asked("Hi"))
@@ -106,7 +106,7 @@ def test_a_system_message_comes_first_and_can_be_changed(model: Trained, talk: A
     assert talk(["/system  Hum.", "Hi", "/exit", "Hi"], "--system", "99")[0] == f"{wanted}\n"
 
 
-def test_messages_are_saved_whole(model: Trained, talk: Any, tmp_path: Path) -> None:
+def test_messages_are_saved_whole(model: LanguageModel, talk: Any, tmp_path: Path) -> None:
     said, remarks = talk(["漢", f"/save {tmp_path / 'talk.json'}"], "--system", "Hum.")
     wanted = [{"role": "system", "content": "Hum."}, *asked("漢", said[:-1])]
     assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8")) == wanted
@@ -115,7 +115,7 @@ def test_messages_are_saved_whole(model: Trained, talk: Any, tmp_path: Path) -> 
 
 
 def test_the_oldest_exchange_is_left_out_with_a_remark_when_the_context_is_full(
-    model: Trained, talk: Any
+    model: LanguageModel, talk: Any
 ) -> None:
     long = "it hums when it is cold. it hums when it is cold."
     said, remarks = talk([long, long, long], "--system", "Hum.")
@@ -162,13 +162,13 @@ def test_a_model_without_a_template_says_what_to_do(
     assert talk(["it hums"], "--template", str(tmp_path / "words.jinja"))[0] == f"{wanted}\n"
 
 
-def conversation(model: Trained, template: str = CHATML) -> Conversation:
+def conversation(model: LanguageModel, template: str = CHATML) -> Conversation:
     form = dataclasses.replace(model.chat, template=template)
     return Conversation(model, form, system="", max_new_tokens=6, sampling=GREEDY, seed=0)
 
 
 def test_a_mistake_at_the_terminal_is_shown_and_the_conversation_goes_on(
-    model: Trained, capsys: pytest.CaptureFixture[str]
+    model: LanguageModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refusing = "{% if 'no' in messages[-1].content %}{{ raise_exception('not this') }}{% endif %}" + CHATML
     talking = conversation(model, refusing)
@@ -183,7 +183,10 @@ def test_a_mistake_at_the_terminal_is_shown_and_the_conversation_goes_on(
 
 @pytest.mark.parametrize("pieces", [["so", " far"], []])
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(
-    model: Trained, pieces: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: LanguageModel,
+    pieces: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(*_: Any, **__: Any) -> Iterator[str]:
         yield from pieces
@@ -191,7 +194,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(
 
     talking = conversation(model)
     with monkeypatch.context() as patch:
-        patch.setattr(Trained, "stream", interrupted)
+        patch.setattr(LanguageModel, "stream", interrupted)
         converse(talking, iter(["Hi"]), forgiving=True)
     assert capsys.readouterr() == ("".join(pieces) + "\n", "stopped\n")
     kept = asked("Hi", "so far") if pieces else []
@@ -200,14 +203,16 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(
     assert capsys.readouterr().out == f"{answer(model, [*kept, *asked('And?')])}\n"
 
 
-def test_ctrl_c_between_pieces_keeps_what_was_said(model: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_between_pieces_keeps_what_was_said(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Screen(io.StringIO):
         def write(self, text: str) -> int:
             if text == " far":
                 raise KeyboardInterrupt
             return super().write(text)
 
-    monkeypatch.setattr(Trained, "stream", lambda *_, **__: iter(["so", " far", "!"]))
+    monkeypatch.setattr(LanguageModel, "stream", lambda *_, **__: iter(["so", " far", "!"]))
     monkeypatch.setattr("sys.stdout", Screen())
     talking = conversation(model)
     converse(talking, iter(["Hi"]), forgiving=True)

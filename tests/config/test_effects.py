@@ -9,7 +9,7 @@ from llm_jax.base.errors import UserError
 from llm_jax.chat import chat
 from llm_jax.cli import command
 from llm_jax.config import load
-from llm_jax.config.decoding import SamplingConfig, SteeringConfig
+from llm_jax.config.decoding import DecodingConfig, SamplingConfig
 from llm_jax.config.effects import ALWAYS, EFFECTS, values_of
 from llm_jax.config.run import Config
 from llm_jax.generate import generate
@@ -77,7 +77,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str], door: object =
 
 
 def test_every_setting_is_in_the_table_or_said_to_have_an_effect_always() -> None:
-    sections = (Config(), SamplingConfig(), SteeringConfig())
+    sections = (Config(), SamplingConfig(), DecodingConfig())
     fields = {name for section in sections for name in values_of(section)}
     assert not EFFECTS.keys() & ALWAYS
     assert EFFECTS.keys() | ALWAYS == fields | {"seed"}

@@ -27,7 +27,7 @@ def derived_settings() -> dict[str, str]:
     """Settings that are read through a property of their section."""
     derived = {"d_ff": "mlp_width", "d_head": "head_dim", "num_kv_heads": "kv_heads"}
     derived |= {"base_width": "width_ratio"}
-    return derived | {"global_every": "sees_all", "fraction": "turned", "local_theta": "in_windows"}
+    return derived | {"global_every": "is_global", "fraction": "rotary_dim", "local_theta": "in_windows"}
 
 
 @pytest.mark.parametrize(

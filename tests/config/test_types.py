@@ -15,7 +15,7 @@ from llm_jax.checkpoints.reader import read_params, verify_steps
 from llm_jax.config.model import ModelConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.inference.decode import pad_left
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.train import train
@@ -68,7 +68,7 @@ def test_a_float64_model_is_refused_and_not_called_damaged(
 
 
 def test_a_large_id_does_not_become_another(tiny: ModelConfig, tiny_params: Tree) -> None:
-    model = Trained(tiny, tiny_params, ByteTokenizer(), {})
+    model = LanguageModel(tiny, tiny_params, ByteTokenizer(), {})
     for ids in ([2**32 + 3], np.array([2**32 + 3]), np.array([2**40], np.uint64)):
         with pytest.raises(DataError, match="ids must be from 0 to 36"):
             model.logits(ids)

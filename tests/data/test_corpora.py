@@ -13,7 +13,7 @@ from llm_jax.config.run import Config, DataConfig
 from llm_jax.data import store
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.download import Source, download
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.runs import data
 from llm_jax.tokenization.plain import ByteTokenizer
 
@@ -105,7 +105,7 @@ def test_evaluating_a_named_corpus_looks_for_it_where_training_does(monkeypatch:
     monkeypatch.setattr(data, "read_corpus", reading)
     monkeypatch.setattr(store, "read_corpus", reading)
     config = Config(data=DataConfig(prepared=Path("p")))
-    model = Trained(config.model, {}, ByteTokenizer(), {"config": to_dict(config)})
+    model = LanguageModel(config.model, {}, ByteTokenizer(), {"config": to_dict(config)})
     with pytest.raises(DataError):
         data.score_text(model, Path("the_verdict"))
     with pytest.raises(DataError):

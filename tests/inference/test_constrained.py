@@ -16,9 +16,9 @@ from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
 from llm_jax.inference import constrained
 from llm_jax.inference.constrained import constrained_tokens
-from llm_jax.inference.decode import lay_out
 from llm_jax.inference.grammar import Constraint, GrammarMasks, Vocabulary
-from llm_jax.language_model.model import Trained
+from llm_jax.inference.request import Generation, decoding_layout
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.tokenization.compact import compact
 from llm_jax.tokenization.from_huggingface import FileTokenizer
@@ -172,24 +172,24 @@ def vocabulary() -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def write(config: ModelConfig, vocabulary: Vocabulary) -> Any:
-    every_params = {seed: lay_out(init_params(jax.random.key(seed), config)) for seed in range(2)}
+    every_model = {
+        seed: decoding_layout(init_params(jax.random.key(seed), config), config) for seed in range(2)
+    }
 
     def texts(
         constraint: Constraint, model: int = 0, rows: int = 1, count: int = 200, **options: Any
     ) -> list[str]:
         prompts = [b"abc", b"Write: "]
         tokens = constrained_tokens(
-            every_params[model],
-            config,
+            every_model[model],
             [list(prompts[row % 2]) for row in range(rows)],
             [GrammarMasks(vocabulary, constraint) for _ in range(rows)],
-            max_new_tokens=count,
-            **({"sampling": SamplingConfig(), "seed": 0} | options),
+            Generation(max_new_tokens=count, **options),
         )
         drawn_BN = np.stack([drawn.tokens for drawn in tokens], axis=1)
         return [bytes(row[row >= 0].tolist()).decode() for row in drawn_BN]
 
-    texts.params = every_params[0]  # type: ignore[attr-defined]
+    texts.layout = every_model[0]  # type: ignore[attr-defined]
     return texts
 
 
@@ -228,7 +228,9 @@ def test_greedy_is_the_likeliest_allowed_token_at_every_step(write: Any, config:
     for pattern in PATTERNS[:1] + PATTERNS[3:]:
         texts, tokens = language(pattern), list(b"abc")
         while (allowed_V := allowed_by_listing(texts, bytes(tokens[3:]), ByteTokenizer())).any():
-            scores = jax.jit(forward, static_argnums=1)(write.params, config, np.array([tokens], np.int32))[0]
+            scores = jax.jit(forward, static_argnums=1)(
+                write.layout.params, config, np.array([tokens], np.int32)
+            )[0]
             tokens.append(int(np.where(allowed_V, scores[0, -1], -np.inf).argmax()))
         wanted = bytes(tokens[3:]).decode()
         constraint = Constraint(regex=pattern)
@@ -247,7 +249,7 @@ def test_text_that_is_cut_short_is_given_and_said_to_be_so(config: ModelConfig, 
     assert write(Constraint(regex="a{5}"), count=5) == ["aaaaa"]
     assert write(Constraint(regex="a{5}"), count=4) == ["aaaa"]
     assert write(Constraint(regex="a+"), count=4) == ["aaaa"]  # complete, though it could go on
-    model = Trained(config, init_params(jax.random.key(0), config), ByteTokenizer(), {})
+    model = LanguageModel(config, init_params(jax.random.key(0), config), ByteTokenizer(), {})
     options = {"sampling": GREEDY, "seed": 0, "constraint": Constraint(regex="a{5}")}
     for count, reason in ((4, "length"), (5, "stop")):
         (found,) = model.generate_many(["abc"], max_new_tokens=count, **options)
@@ -262,9 +264,8 @@ def test_a_vocabulary_that_cannot_spell_the_text_is_said_so(config: ModelConfig,
         vocab_size = ord("b")  # all bytes below: no b
 
     source = GrammarMasks(Vocabulary(Letters(), 256), Constraint(regex="ab"))
-    tokens = constrained_tokens(
-        write.params, config, [[1]], [source], max_new_tokens=5, sampling=GREEDY, seed=0
-    )
+    request = Generation(max_new_tokens=5, sampling=GREEDY)
+    tokens = constrained_tokens(write.layout, [[1]], [source], request)
     assert next(tokens).tokens.tolist() == [ord("a")]
     with pytest.raises(UserError, match="no token of this vocabulary"):
         next(tokens)
@@ -280,7 +281,7 @@ def test_constraints_compile_once_per_bucket_whatever_the_lengths(write: Any) ->
 
 def test_a_model_may_end_a_text_that_the_pattern_would_let_go_on(config: ModelConfig, write: Any) -> None:
     chat = {"template": None, "bos": None, "eos": None, "eos_ids": [0]}
-    model = Trained(config, init_params(jax.random.key(0), config), ByteTokenizer(), {"chat": chat})
+    model = LanguageModel(config, init_params(jax.random.key(0), config), ByteTokenizer(), {"chat": chat})
     found = model.generate_many(
         ["abc"] * 8,
         max_new_tokens=100,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
 from llm_jax.inference import decode as decoding
 from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.request import Generation, decoding_layout
 from llm_jax.inference.sampling import keep_likely, penalize, sample
 from llm_jax.inference.text import Continuation, stream_text
 from llm_jax.model.decoder import forward, init_params
@@ -27,11 +29,9 @@ GREEDY = SamplingConfig(temperature=0)
 run = jax.jit(forward, static_argnums=1)
 
 
-def generate(
-    params: Tree, config: ModelConfig, prompts: list, count: int, **options: object
-) -> list[list[int]]:
-    settings = {"sampling": GREEDY, "seed": 0} | options
-    rows = generate_tokens(params, config, prompts, max_new_tokens=count, **settings)
+def generate(params: Tree, config: ModelConfig, prompts: list, count: int, **options: Any) -> list[list[int]]:
+    request = Generation(max_new_tokens=count, **({"sampling": GREEDY} | options))
+    rows = generate_tokens(decoding_layout(params, config), prompts, request)
     return np.stack(list(rows), axis=1).tolist()
 
 
@@ -82,16 +82,16 @@ def test_laid_out_parameters_give_the_same_scores(tiny: ModelConfig) -> None:
     tied = dataclasses.replace(tiny, tied_head=True, head_bias=False, spare_embedding_rows=0)
     params = init_params(jax.random.key(0), tied)
     tokens_BT = np.arange(6, dtype=np.int32)[None]
-    untied = dataclasses.replace(tied, tied_head=False)
-    laid_out, _, _ = run(decoding.lay_out(params), untied, tokens_BT)
+    layout = decoding_layout(params, tied)
+    assert not layout.config.tied_head
+    laid_out, _, _ = run(layout.params, layout.config, tokens_BT)
     np.testing.assert_allclose(laid_out, run(params, tied, tokens_BT)[0], rtol=1e-6, atol=1e-6)
     prompt = [3, 1, 4]
-    for given in (params, decoding.lay_out(params)):
-        assert generate(given, tied, [prompt], 12)[0] == greedy_by_definition(params, tied, prompt, 12)
+    assert generate(params, tied, [prompt], 12)[0] == greedy_by_definition(params, tied, prompt, 12)
 
 
 def test_no_token_asked_for_is_none_drawn(tiny: ModelConfig, tiny_params: Tree) -> None:
-    rows = generate_tokens(tiny_params, tiny, [[1]], max_new_tokens=0, sampling=GREEDY, seed=0)
+    rows = generate_tokens(decoding_layout(tiny_params, tiny), [[1]], Generation(max_new_tokens=0))
     assert list(rows) == []
 
 
@@ -124,7 +124,8 @@ def test_log_probabilities_are_the_models_own_also_past_the_context(
 ) -> None:
     prompts = [[3, 1, 4, 1, 5], [9, 2]]
     odd = SamplingConfig(temperature=0.5, top_k=3, repetition_penalty=1.5)
-    rows = list(decoding.generate_rows(tiny_params, tiny, prompts, max_new_tokens=14, sampling=odd, seed=1))
+    request = Generation(max_new_tokens=14, sampling=odd, seed=1)
+    rows = list(decoding.generate_rows(decoding_layout(tiny_params, tiny), prompts, request))
     for row, prompt in enumerate(prompts):
         tokens = [*prompt, *(int(drawn.tokens[row]) for drawn in rows)]
         for at, drawn in enumerate(rows, start=len(prompt)):

@@ -11,16 +11,15 @@ import pytest
 
 from llm_jax.base.buckets import power_of_two
 from llm_jax.base.errors import UserError
-from llm_jax.base.tree import Tree
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
 from llm_jax.inference import speculative
-from llm_jax.inference.decode import lay_out
+from llm_jax.inference.decode import Begun, Drawing, generate_tokens, prefill
 from llm_jax.inference.proposers import Draft, PromptLookup
+from llm_jax.inference.request import Generation, Layout, decoding_layout
 from llm_jax.inference.sampling import probabilities, sample
 from llm_jax.inference.speculative import Text, chances, decide, speculate_tokens
 from llm_jax.model.decoder import forward, init_params
-from tests.inference.test_inference import generate
 
 pytestmark = pytest.mark.compiles
 
@@ -112,10 +111,11 @@ def test_a_wrong_rule_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert excess(decided(p_TV, q_KV, 2), np.maximum(joint(p_TV) * DRAWS, 1e-3)) < FALSE_ALARM
 
 
-def sharpened(key: int, config: ModelConfig) -> Tree:
-    """Parameters whose scores are far from even."""
+def sharpened(key: int, config: ModelConfig) -> Layout:
+    """A decoder whose scores are far from even."""
     params = start(jax.random.key(key), config)
-    return lay_out(params | {"head": jax.tree.map(lambda leaf: 3 * leaf, params["head"])})
+    head = jax.tree.map(lambda leaf: 3 * leaf, params["head"])
+    return decoding_layout(params | {"head": head}, config)
 
 
 FEW = ModelConfig(vocab_size=5, context_length=16, d_model=8, num_layers=1, num_heads=2, d_ff=8)
@@ -125,25 +125,28 @@ FILTERED = SamplingConfig(temperature=0.7, top_k=4, top_p=0.9, min_p=0.02)
 @pytest.mark.parametrize("sampling", [SamplingConfig(), FILTERED], ids=["plain", "filtered"])
 @pytest.mark.parametrize("kind", ["lookup", "draft"])
 def test_three_tokens_have_the_joint_distribution_of_the_model(kind: str, sampling: SamplingConfig) -> None:
-    params, own = sharpened(0, FEW), sharpened(1, FEW)
+    layout, small = sharpened(0, FEW), sharpened(1, FEW)
     prompt = np.array([[1, 4, 2, 1, 4, 2, 0, 1]], np.int32)
-    proposer, own = (Draft(2, FEW, sampling), own) if kind == "draft" else (PromptLookup(2, 5), {})
-    how = (params, FEW, sampling, proposer)
+    proposer, small = (Draft(2, sampling), small) if kind == "draft" else (PromptLookup(2, 5), None)
     start_B = np.zeros(1, np.int32)
 
     @jax.jit
     @jax.vmap
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        _, state = speculative.begin(*how, key, own, prompt, start_B, 16)
-        _, first, state = speculative.speculate.__wrapped__(*how, key, own, state)
-        _, second, state = speculative.speculate.__wrapped__(*how, key, own, state)
+        scores, cache = prefill(layout, prompt, start_B, 16)
+        drawing = Drawing(key[None], jnp.zeros((1, 5), bool), jnp.int32(0))
+        begun = Begun(prompt, start_B, scores, drawing, cache)
+        _, state = speculative.first_token(sampling, proposer, small, begun)
+        how = (layout, sampling, proposer, small)
+        _, first, state = speculative.speculate.__wrapped__(*how, state)
+        _, second, state = speculative.speculate.__wrapped__(*how, state)
         return state.text.tokens[8:11], first + second
 
     drawn, accepted = draw(jax.random.split(jax.random.key(0), DRAWS))
     assert 0.1 < float(accepted.mean()) < 3.9  # of 4 proposals: some are taken, and some are not
     every = np.array(list(itertools.product(range(5), repeat=3)), np.int32)
     texts = np.concatenate([np.repeat(prompt, 125, axis=0), every], axis=1)
-    scores = jax.jit(forward, static_argnums=1)(params, FEW, texts)[0]
+    scores = jax.jit(forward, static_argnums=1)(layout.params, FEW, texts)[0]
     p_BTV = probabilities(scores[:, 7:10].reshape(-1, 5), sampling).reshape(125, 3, 5)
     expected = np.take_along_axis(np.asarray(p_BTV), every[..., None], axis=2).prod(axis=(1, 2))
     np.testing.assert_allclose(expected.sum(), 1, atol=1e-5)
@@ -169,11 +172,11 @@ class Told:
     count: int
     off_by: int
 
-    def begin(self, own: Tree, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> tuple[()]:
+    def begin(self, model: jax.Array, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> tuple[()]:
         return ()
 
-    def propose(self, own: Any, memory: tuple[()], text: Text, key: jax.Array) -> tuple:
-        tokens_K = jax.lax.dynamic_slice_in_dim(own, text.length, self.count)
+    def propose(self, model: jax.Array, memory: tuple[()], text: Text, key: jax.Array) -> tuple:
+        tokens_K = jax.lax.dynamic_slice_in_dim(model, text.length, self.count)
         tokens_K = (tokens_K + self.off_by) % 37
         return tokens_K, jax.nn.one_hot(tokens_K, 37), ()
 
@@ -191,12 +194,10 @@ def windowed(roomy: ModelConfig) -> ModelConfig:
 
 
 def speculated(
-    params: Tree, config: ModelConfig, prompt: list[int], count: int, proposer: Any, own: Any, **options: Any
+    layout: Layout, prompt: list[int], count: int, proposer: Any, model: Any, **options: Any
 ) -> list[list[int]]:
-    settings = {"sampling": GREEDY, "seed": 0} | options
-    calls = speculate_tokens(
-        params, config, prompt, max_new_tokens=count, proposer=proposer, own=own, **settings
-    )
+    request = Generation(max_new_tokens=count, **({"sampling": GREEDY} | options))
+    calls = speculate_tokens(layout, prompt, request, proposer, model)
     return [call.tolist() for call in calls]
 
 
@@ -211,21 +212,22 @@ def test_greedy_text_is_that_of_ordinary_decoding_whatever_is_proposed(
 ) -> None:
     config = request.getfixturevalue(name)
     small = dataclasses.replace(config, num_layers=1)
-    params, own = sharpened(0, config), sharpened(1, small)
+    layout, draft = sharpened(0, config), sharpened(1, small)
     rng = np.random.default_rng(0)
     count = 25
     for length in lengths:
         prompt = rng.integers(0, 37, length).tolist()
-        wanted = generate(params, config, [prompt], count)[0]
+        rows = generate_tokens(layout, [prompt], Generation(max_new_tokens=count, sampling=GREEDY))
+        wanted = [int(row[0]) for row in rows]
         slots = np.pad(np.array(wanted, np.int32), (power_of_two(length), 2 * K))
         proposers = {
-            "lookup": (PromptLookup(K, 37), {}),
-            "draft": (Draft(K, small, GREEDY), own),
-            "itself": (Draft(K, config, GREEDY), params),
+            "lookup": (PromptLookup(K, 37), None),
+            "draft": (Draft(K, GREEDY), draft),
+            "itself": (Draft(K, GREEDY), layout),
             "right": (Told(K, 0), slots),
             "wrong": (Told(K, 1), slots),
         }
-        calls = {kind: speculated(params, config, prompt, count, *proposers[kind]) for kind in kinds}
+        calls = {kind: speculated(layout, prompt, count, *proposers[kind]) for kind in kinds}
         assert {kind: np.concatenate(given).tolist() for kind, given in calls.items()} == dict.fromkeys(
             calls, wanted
         )
@@ -238,7 +240,7 @@ def test_greedy_text_is_that_of_ordinary_decoding_whatever_is_proposed(
 def test_lookup_proposes_what_followed_the_longest_and_latest_match() -> None:
     @jax.jit
     def propose(slots: jax.Array, start: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return PromptLookup(3, 10).propose({}, (), Text(slots, start, length), jax.random.key(0))[:2]
+        return PromptLookup(3, 10).propose(None, (), Text(slots, start, length), jax.random.key(0))[:2]
 
     def proposed(tokens: list[int], padding: int = 0) -> list[int]:
         length = padding + len(tokens)
@@ -257,32 +259,32 @@ def test_lookup_proposes_what_followed_the_longest_and_latest_match() -> None:
 
 
 def test_same_seed_same_tokens_other_seed_other_tokens(roomy: ModelConfig) -> None:
-    params = sharpened(0, roomy)
-    proposer = PromptLookup(K, 37)
+    layout, proposer = sharpened(0, roomy), PromptLookup(K, 37)
     texts = [
-        speculated(params, roomy, [1, 2], 20, proposer, {}, sampling=SamplingConfig(), seed=seed)
+        speculated(layout, [1, 2], 20, proposer, None, sampling=SamplingConfig(), seed=seed)
         for seed in (5, 5, 6)
     ]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_speculation_compiles_once_per_bucket_whatever_the_lengths(roomy: ModelConfig) -> None:
-    params, small = sharpened(0, roomy), sharpened(1, roomy)
-    for proposer, own in ((PromptLookup(K, 37), {}), (Draft(K, roomy, GREEDY), small)):
-        speculated(params, roomy, [1, 2, 3], 6, proposer, own)
-        before = speculative.begin._cache_size(), speculative.speculate._cache_size()
-        speculated(params, roomy, [4, 5, 6, 7], 9, proposer, own)
-        speculated(params, roomy, [8, 9, 1], 11, proposer, own, seed=7)
-        assert (speculative.begin._cache_size(), speculative.speculate._cache_size()) == before
+    layout, small = sharpened(0, roomy), sharpened(1, roomy)
+    programs = (prefill, speculative.first_token, speculative.speculate)
+    for proposer, model in ((PromptLookup(K, 37), None), (Draft(K, GREEDY), small)):
+        speculated(layout, [1, 2, 3], 6, proposer, model)
+        before = [program._cache_size() for program in programs]
+        speculated(layout, [4, 5, 6, 7], 9, proposer, model)
+        speculated(layout, [8, 9, 1], 11, proposer, model, seed=7)
+        assert [program._cache_size() for program in programs] == before
 
 
 def test_what_cannot_be_speculated_is_refused(roomy: ModelConfig) -> None:
-    params, proposer = sharpened(0, roomy), PromptLookup(K, 37)
+    layout, proposer = sharpened(0, roomy), PromptLookup(K, 37)
     penalized = SamplingConfig(repetition_penalty=1.5)
     with pytest.raises(UserError, match="repetition_penalty"):
-        speculated(params, roomy, [1], 5, proposer, {}, sampling=penalized)
-    assert sum(map(len, speculated(params, roomy, [1] * 11, 50, proposer, {}))) == 50
+        speculated(layout, [1], 5, proposer, None, sampling=penalized)
+    assert sum(map(len, speculated(layout, [1] * 11, 50, proposer, None))) == 50
     with pytest.raises(UserError, match="context_length"):
-        speculated(params, roomy, [1] * 12, 50, proposer, {})
+        speculated(layout, [1] * 12, 50, proposer, None)
     with pytest.raises(UserError, match="empty"):
-        speculated(params, roomy, [], 5, proposer, {})
+        speculated(layout, [], 5, proposer, None)

@@ -167,7 +167,7 @@ def test_the_door_merges_into_a_directory_and_into_a_gguf_file_alike(base: Path,
 def test_what_was_written_is_held_against_the_merged_weights(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def damaged(out: Path) -> llm_jax.Trained:
+    def damaged(out: Path) -> llm_jax.LanguageModel:
         found = llm_jax.load(out)
         blocks = found.params["blocks"]
         kernel = blocks["query"]["kernel"]

@@ -96,7 +96,7 @@ def test_weights_can_be_stored_as_bfloat16(directory: Path, tmp_path: Path) -> N
 def test_what_was_written_is_held_against_the_source(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def damaged(out: Path) -> llm_jax.Trained:
+    def damaged(out: Path) -> llm_jax.LanguageModel:
         found = llm_jax.load(out)
         scale = found.params["final_norm"]["scale"]
         other = found.params | {"final_norm": {"scale": scale.at[-1].set(np.nextafter(scale[-1], 9))}}

@@ -13,7 +13,7 @@ import llm_jax
 from llm_jax.cli import command
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.generate import generate
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from tests.cli.test_chat import GREEDY, ending_with, import_talking_model
 
 
@@ -23,11 +23,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(directory: Path) -> Trained:
+def model(directory: Path) -> LanguageModel:
     return llm_jax.load(directory)
 
 
-def test_a_row_ends_at_its_own_end_token_and_others_go_on(model: Trained) -> None:
+def test_a_row_ends_at_its_own_end_token_and_others_go_on(model: LanguageModel) -> None:
     prompts = ["it hums", "99 lamps", "it hums"]
     settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": GREEDY, "seed": 0}
     whole = ending_with(model).generate_many(prompts, **settings)
@@ -44,7 +44,9 @@ def test_a_row_ends_at_its_own_end_token_and_others_go_on(model: Trained) -> Non
     assert whole[0].text.startswith(cut[0].text)
 
 
-def test_drawing_stops_when_every_row_has_ended(model: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_stops_when_every_row_has_ended(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from llm_jax.language_model import model as language_model
 
     drawn = []
@@ -64,7 +66,7 @@ def test_drawing_stops_when_every_row_has_ended(model: Trained, monkeypatch: pyt
     assert len(drawn) == 1
 
 
-def test_log_probabilities_are_those_of_the_models_own_logits(model: Trained) -> None:
+def test_log_probabilities_are_those_of_the_models_own_logits(model: LanguageModel) -> None:
     odd = SamplingConfig(temperature=0.7, top_k=5, repetition_penalty=1.3)
     (row,) = ending_with(model).generate_many(["it hums"], max_new_tokens=12, sampling=odd, seed=3)
     prompt = model.encode_prompt("it hums")
@@ -73,7 +75,7 @@ def test_log_probabilities_are_those_of_the_models_own_logits(model: Trained) ->
     np.testing.assert_allclose(row.log_probs, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_stop_text_ends_a_row_as_an_end_token_does(model: Trained) -> None:
+def test_a_stop_text_ends_a_row_as_an_end_token_does(model: LanguageModel) -> None:
     settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": GREEDY, "seed": 0}
     (whole,) = ending_with(model).generate_many(["a"], **settings)
     stop = whole.text[3:5]
@@ -105,7 +107,7 @@ def test_the_door_continues_several_prompts_as_each_alone(
 
 
 def test_the_door_gives_log_probabilities_as_json(
-    directory: Path, model: Trained, capsys: pytest.CaptureFixture[str]
+    directory: Path, model: LanguageModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--prompt", "it hums", "--logprobs", "--max_new_tokens", "6", "--temperature", "0"]
     line = json.loads(generated([str(directory), *words], capsys))
@@ -134,7 +136,7 @@ def test_a_file_of_prompts_that_is_none_is_refused(
     assert message in generated(words, capsys, status)
 
 
-def test_a_special_token_that_is_named_as_a_stop_text_ends_it(model: Trained) -> None:
+def test_a_special_token_that_is_named_as_a_stop_text_ends_it(model: LanguageModel) -> None:
     settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": SamplingConfig(temperature=9.0), "seed": 0}
     name = "<|im_start|>"
     end = model.tokenizer.token_id(name)  # type: ignore[attr-defined]

@@ -19,7 +19,8 @@ from llm_jax.data.windows import scoring_batch, scoring_rows
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.harness import harness
 from llm_jax.inference.decode import generate_tokens
-from llm_jax.language_model.model import Trained
+from llm_jax.inference.request import Generation
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.language_model.scoring import encode_pair, score_tokens
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.tokenization.plain import ByteTokenizer
@@ -39,14 +40,14 @@ TEXTS = [
 ]
 
 
-def model_with(tiny: ModelConfig, stride: int = 0) -> Trained:
+def model_with(tiny: ModelConfig, stride: int = 0) -> LanguageModel:
     config = dataclasses.replace(tiny, vocab_size=256, context_length=CONTEXT, spare_embedding_rows=0)
     about = {"config": to_dict(Config(model=config, train=TrainConfig(eval_stride=stride)))}
-    return Trained(config, init_params(jax.random.key(1), config), ByteTokenizer(), about)
+    return LanguageModel(config, init_params(jax.random.key(1), config), ByteTokenizer(), about)
 
 
 @pytest.fixture(scope="module")
-def model(tiny: ModelConfig) -> Trained:
+def model(tiny: ModelConfig) -> LanguageModel:
     return model_with(tiny)
 
 
@@ -54,13 +55,13 @@ def batch_of(tokens: np.ndarray, targets: np.ndarray) -> Batch:
     return Batch(tokens, targets, np.ones(tokens.shape, np.float32))
 
 
-def by_logits(model: Trained, ids: np.ndarray) -> np.ndarray:
+def by_logits(model: LanguageModel, ids: np.ndarray) -> np.ndarray:
     """Log-probabilities of all tokens but the first by the definition, for a text that fits."""
     scores = jax.nn.log_softmax(model.logits(ids[:-1]))
     return np.asarray(scores)[np.arange(len(ids) - 1), ids[1:]]
 
 
-def test_log_probabilities_are_those_of_the_logits(model: Trained) -> None:
+def test_log_probabilities_are_those_of_the_logits(model: LanguageModel) -> None:
     ids = model.tokenizer.encode("listening to all")
     found = model.score("listening to all")
     np.testing.assert_allclose(found.log_probs, by_logits(model, ids), rtol=1e-5)
@@ -68,7 +69,7 @@ def test_log_probabilities_are_those_of_the_logits(model: Trained) -> None:
     assert found.greedy.tolist() == (model.logits(ids[:-1]).argmax(axis=-1) == ids[1:]).tolist()
 
 
-def test_sums_are_those_of_evaluation(model: Trained) -> None:
+def test_sums_are_those_of_evaluation(model: LanguageModel) -> None:
     found = model.score(LONG)
     score = summarise(-found.log_probs, len(LONG) - 1)
     assert found.total == pytest.approx(-score.loss * score.tokens)
@@ -80,14 +81,14 @@ def test_sums_are_those_of_evaluation(model: Trained) -> None:
     )
 
 
-def test_a_text_is_worth_its_beginning_and_what_follows_it(model: Trained) -> None:
+def test_a_text_is_worth_its_beginning_and_what_follows_it(model: LanguageModel) -> None:
     whole = model.score("then wait a little")
     parts = model.score("then"), model.score(" wait a little", prompt="then")
     assert whole.total == pytest.approx(sum(part.total for part in parts), rel=1e-5)
     assert whole.tokens.tolist() == np.concatenate([part.tokens for part in parts]).tolist()
 
 
-def test_texts_of_all_lengths_together_score_as_each_alone(model: Trained) -> None:
+def test_texts_of_all_lengths_together_score_as_each_alone(model: LanguageModel) -> None:
     together = model.score_all(TEXTS)
     for (prompt, text), found in zip(TEXTS, together, strict=True):
         alone = model.score(text, prompt=prompt)
@@ -97,7 +98,7 @@ def test_texts_of_all_lengths_together_score_as_each_alone(model: Trained) -> No
         assert found.bytes == len(found.tokens)
 
 
-def by_windows(model: Trained, ids: np.ndarray, stride: int) -> list[float]:
+def by_windows(model: LanguageModel, ids: np.ndarray, stride: int) -> list[float]:
     """Log-probabilities of all tokens but the first, each in the first window that has it as a target."""
     found: list[float] = []
     while len(found) < len(ids) - 1:
@@ -116,7 +117,7 @@ def test_a_text_longer_than_the_context_scores_in_windows_a_stride_apart(
     np.testing.assert_allclose(model.score(LONG).log_probs, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_prompt_that_does_not_fit_loses_its_beginning_and_no_more(model: Trained) -> None:
+def test_a_prompt_that_does_not_fit_loses_its_beginning_and_no_more(model: LanguageModel) -> None:
     text = " in the end"
     found = model.score(text, prompt=LONG)
     ids = model.tokenizer.encode(LONG + text)[-CONTEXT - 1 :]
@@ -149,16 +150,10 @@ def test_windows_score_each_token_once_and_leave_it_what_the_stride_promises(str
     assert [scored[number] for number in scored] == [text.tokens[text.given :].tolist() for text in texts]
 
 
-def test_a_greedy_continuation_is_known_as_one(model: Trained) -> None:
+def test_a_greedy_continuation_is_known_as_one(model: LanguageModel) -> None:
     prompt = model.tokenizer.encode("The").tolist()
-    rows = generate_tokens(
-        model.params,
-        model.config,
-        [prompt],
-        max_new_tokens=12,
-        sampling=SamplingConfig(temperature=0),
-        seed=0,
-    )
+    request = Generation(max_new_tokens=12, sampling=SamplingConfig(temperature=0))
+    rows = generate_tokens(model.layout, [prompt], request)
     ids = np.array(prompt + [int(row[0]) for row in rows])
     other = ids.copy()
     other[8] = (other[8] + 1) % 256
@@ -204,7 +199,7 @@ def test_a_token_may_begin_with_the_spaces_before_it_and_the_ids_are_those_of_th
     assert (bytes(alone.tokens.tolist()), alone.given) == (b"  now", 1)
 
 
-def test_what_cannot_be_scored_is_refused(model: Trained) -> None:
+def test_what_cannot_be_scored_is_refused(model: LanguageModel) -> None:
     with pytest.raises(UserError, match="must not be empty"):
         model.score("")
     with pytest.raises(UserError, match="must not be empty"):

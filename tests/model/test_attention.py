@@ -20,7 +20,7 @@ from llm_jax.base.tree import flatten
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inference.decode import prefill
-from llm_jax.model.attention import attention_weights, mix, sight
+from llm_jax.model.attention import attention_pattern, attention_weights, mix
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.model.fused_attention import fused_attention, fused_kernel
 from llm_jax.training.losses import next_token_loss
@@ -102,7 +102,7 @@ def test_fused_attention_and_its_gradients_are_those_of_plain_attention(case: st
     settings, local, start, dtype = CASES[case]
     config = dataclasses.replace(SMALL, **settings)
     start_B = jnp.array(start or (0, 0))
-    look = sight(config, jnp.arange(LONG), LONG, start_B, local=local, padded=start is not None)
+    look = attention_pattern(config, jnp.arange(LONG), LONG, start_B, local=local, padded=start is not None)
     shapes = [(2, LONG, heads, config.head_dim) for heads in (4, config.kv_heads, config.kv_heads)]
     keys = jax.random.split(jax.random.key(0), 3)
     qkv = [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True)]

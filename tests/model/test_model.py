@@ -254,7 +254,7 @@ def test_what_is_seen_is_what_was_computed(
         blocks.block_output, blocks.block_input + blocks.attention_output + blocks.mlp_output, atol=1e-5
     )
     np.testing.assert_allclose(
-        np.where(seen.sight.mask[None, :, None], blocks.scores, -np.inf),
+        np.where(seen.attention_pattern.mask[None, :, None], blocks.scores, -np.inf),
         np.where(blocks.masked_scores < -1e30, -np.inf, blocks.masked_scores),
     )
     np.testing.assert_allclose(blocks.weights.sum(axis=-1), 1, rtol=1e-5)

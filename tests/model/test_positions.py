@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llm_jax.config.model import ModelConfig, RotaryConfig
-from llm_jax.model.attention import sight
+from llm_jax.model.attention import attention_pattern
 from llm_jax.model.positions import frequencies, rotate, rotation, sinusoidal_table
 
 
@@ -46,7 +46,7 @@ def test_layers_with_windows_and_a_theta_of_their_own_are_not_stretched(
     yarn = RotaryConfig(scaling="yarn", factor=4, original_context=4, magnitude=1.5, local_theta=50.0)
     config = dataclasses.replace(tiny, positions="rotary", rotary=yarn, sliding_window=5, global_every=2)
     near, far = (
-        sight(config, jnp.arange(12), 12, jnp.zeros(1, jnp.int32), local=x, padded=False)
+        attention_pattern(config, jnp.arange(12), 12, jnp.zeros(1, jnp.int32), local=x, padded=False)
         for x in (True, False)
     )
     for turn, size in ((near.turn, 1.0), (far.turn, 1.5)):

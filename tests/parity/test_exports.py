@@ -9,10 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from llm_jax.config.decoding import SamplingConfig
-from llm_jax.inference.decode import generate_tokens, lay_out
+from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.request import Generation, decoding_layout
 from llm_jax.interop import export_model
 from llm_jax.interop.huggingface.read_config import read_model_config
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.tokenization.byte_pair import named_tokenizer
 from llm_jax.tokenization.compact import compact
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
@@ -54,7 +55,7 @@ def test_auto_tokenizer_gives_our_ids_and_generate_our_tokens(
     tokenizer = tokenizers()[kind]
     rows = {"vocab_size": tokenizer.vocab_size + 3}
     config = dataclasses.replace(read_model_config(MODELS[family] | rows), context_length=96)
-    model = Trained(config, random_params(config), tokenizer, {})
+    model = LanguageModel(config, random_params(config), tokenizer, {})
     monkeypatch.setattr(export_model, "load", lambda _: model)
     export_model.export_huggingface(tmp_path, tmp_path / "out")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -68,6 +69,6 @@ def test_auto_tokenizer_gives_our_ids_and_generate_our_tokens(
     greedy = GenerationConfig(max_new_tokens=20, do_sample=False, pad_token_id=0)
     with torch.no_grad():
         made = network.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy)
-    sampling = SamplingConfig(temperature=0)
-    rows = generate_tokens(lay_out(model.params), config, [ids], max_new_tokens=20, sampling=sampling, seed=0)
+    request = Generation(max_new_tokens=20, sampling=SamplingConfig(temperature=0))
+    rows = generate_tokens(decoding_layout(model.params, config), [ids], request)
     assert made[0, len(ids) :].tolist() == [int(row[0]) for row in rows]

@@ -10,7 +10,7 @@ import pytest
 
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.runs import progress
-from llm_jax.runs.train import _surroundings
+from llm_jax.runs.train import _callbacks
 from llm_jax.training import loop
 from llm_jax.training.observers import Guard
 
@@ -120,7 +120,7 @@ def test_a_runs_speed_leaves_out_its_saves_and_evaluations(
     checkpoints: Any = SimpleNamespace(save=clock.takes(100), require_saved=lambda: None)
     live = a_line(train.steps)
     times = {"seconds_to_first_step": 0.0}
-    around = _surroundings(material, {}, live, record, Guard(pytest.fail), times, str)
+    around = _callbacks(material, {}, live, record, Guard(pytest.fail), times, str)
     state = {"counters": {"step": 0, "batch": 0}, "params": {}}
     loop.train(config, checkpoints, state, around)
     live.close()

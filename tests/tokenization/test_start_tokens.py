@@ -19,8 +19,9 @@ from llm_jax.data.batches import batch_at
 from llm_jax.data.store import prepare_store
 from llm_jax.evaluation.compare import compare
 from llm_jax.inference.decode import generate_tokens
+from llm_jax.inference.request import Generation
 from llm_jax.language_model.decoding import Speculation
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.model.decoder import init_params
 from llm_jax.runs.data import Materials
 from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
@@ -55,12 +56,12 @@ def byte_tokenizer() -> FileTokenizer:
 
 
 @pytest.fixture(scope="module")
-def model(tiny: ModelConfig) -> Trained:
+def model(tiny: ModelConfig) -> LanguageModel:
     config = dataclasses.replace(
         tiny, vocab_size=258, context_length=CONTEXT, spare_embedding_rows=0, num_layers=1
     )
     params = init_params(jax.random.key(1), config)
-    return Trained(config, params, byte_tokenizer(), {"config": to_dict(Config(model=config))})
+    return LanguageModel(config, params, byte_tokenizer(), {"config": to_dict(Config(model=config))})
 
 
 TEMPLATE = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", START), ("</s>", END)])
@@ -143,14 +144,14 @@ def test_a_gguf_file_that_is_written_says_it(content: dict[str, Any]) -> None:
         gguf_tokenizer(with_tokens_around(content, [Named(name, token)] * 2), rows, {})
 
 
-def test_every_way_of_generating_reads_it_before_a_text_and_takes_ids_as_they_are(model: Trained) -> None:
+def test_every_way_of_generating_reads_it_before_a_text_and_takes_ids_as_they_are(
+    model: LanguageModel,
+) -> None:
     options: dict[str, Any] = {"max_new_tokens": 8, "sampling": GREEDY, "seed": 0}
     ids = [START, *b"ask "]
-    rows = generate_tokens(model.params, model.config, [ids], **options)
-    (wanted,) = np.stack(list(rows), axis=1).tolist()
-    (bare,) = np.stack(
-        list(generate_tokens(model.params, model.config, [ids[1:]], **options)), axis=1
-    ).tolist()
+    request = Generation(**options)
+    (wanted,) = np.stack(list(generate_tokens(model.layout, [ids], request)), axis=1).tolist()
+    (bare,) = np.stack(list(generate_tokens(model.layout, [ids[1:]], request)), axis=1).tolist()
     assert wanted != bare
     assert model.encode_prompt("ask ") == ids
     prompts = ["ask ", ids, ids[1:], "a longer one"]
@@ -161,12 +162,12 @@ def test_every_way_of_generating_reads_it_before_a_text_and_takes_ids_as_they_ar
     assert model.generate("ask ", **options, speculation=Speculation(2)) == text
 
 
-def logits(model: Trained, ids: Any) -> np.ndarray:
+def logits(model: LanguageModel, ids: Any) -> np.ndarray:
     """After each of the ids, [T, V]; padded to one length, so that one program serves all."""
     return model.logits(np.pad(np.asarray(ids), (0, CONTEXT - len(ids))))[: len(ids)]
 
 
-def test_text_that_slides_past_the_context_keeps_it(model: Trained) -> None:
+def test_text_that_slides_past_the_context_keeps_it(model: LanguageModel) -> None:
     found = model.generate_many([LONG[:20], LONG, "b"], max_new_tokens=9, sampling=GREEDY, seed=0)
     for prompt, one in zip((LONG[:20], LONG, "b"), found, strict=True):
         ids = [START, *prompt.encode()]
@@ -176,7 +177,7 @@ def test_text_that_slides_past_the_context_keeps_it(model: Trained) -> None:
             ids.append(token)
 
 
-def by_windows(model: Trained, ids: np.ndarray) -> np.ndarray:
+def by_windows(model: LanguageModel, ids: np.ndarray) -> np.ndarray:
     """Log-probabilities of all tokens, in windows side by side that each begin with the start token."""
     found = []
     for begin in range(0, len(ids), CONTEXT):
@@ -186,7 +187,7 @@ def by_windows(model: Trained, ids: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def test_every_window_that_scores_begins_with_it_and_the_first_token_counts(model: Trained) -> None:
+def test_every_window_that_scores_begins_with_it_and_the_first_token_counts(model: LanguageModel) -> None:
     ids = model.tokenizer.encode(LONG)
     found = model.score(LONG)
     assert found.tokens.tolist() == ids.tolist()
@@ -202,7 +203,7 @@ def test_every_window_that_scores_begins_with_it_and_the_first_token_counts(mode
 
 
 @pytest.fixture(scope="module")
-def material(model: Trained, prose: Path, tmp_path_factory: pytest.TempPathFactory) -> Materials:
+def material(model: LanguageModel, prose: Path, tmp_path_factory: pytest.TempPathFactory) -> Materials:
     data = DataConfig(
         corpus=str(prose),
         prepared=tmp_path_factory.mktemp("prepared"),
@@ -215,7 +216,7 @@ def material(model: Trained, prose: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_validation_split_is_scored_so_and_all_of_its_bytes_count(
-    model: Trained, material: Materials
+    model: LanguageModel, material: Materials
 ) -> None:
     ids = np.asarray(material.store.tokens("validation"))
     score = material.evaluate(model.params)
@@ -252,7 +253,7 @@ def test_every_row_of_training_begins_with_it_and_it_is_never_a_target(
         assert (counts[16:80] == 3).all()
 
 
-def test_training_takes_such_rows_and_explain_shows_them(model: Trained, material: Materials) -> None:
+def test_training_takes_such_rows_and_explain_shows_them(model: LanguageModel, material: Materials) -> None:
     batch = material.batch_at(3)
     assert (batch.tokens[:, 0] == START).all()
     state = {"params": model.params, "counters": {"batch": 3}}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.data.store import prepare_store
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.model.decoder import init_params
 from llm_jax.runs.data import Materials
 from llm_jax.tokenization.byte_pair import named_tokenizer
@@ -156,7 +156,7 @@ def test_a_text_that_is_given_is_scored_over_its_own_bytes(tiny: ModelConfig) ->
     for kind in ("composed", "space before"):
         tokenizer = tokenizers()[kind]
         model = dataclasses.replace(tiny, vocab_size=tokenizer.vocab_size, context_length=32)
-        trained = Trained(model, init_params(jax.random.key(0), model), tokenizer, {})
+        trained = LanguageModel(model, init_params(jax.random.key(0), model), tokenizer, {})
         text = f"e{ACCENT}e{ACCENT} hi"
         alone, after = trained.score(text), trained.score(text, prompt="hi")
         assert alone.bytes == len(text.encode()) - encode_sized(tokenizer, text).sizes[0]
@@ -177,7 +177,7 @@ def test_where_a_token_stands_before_every_text_all_of_its_bytes_count(tiny: Mod
     }
     tokenizer = changed(content, normalizer={"type": "NFC"}, post_processor=before)
     model = dataclasses.replace(tiny, vocab_size=tokenizer.vocab_size, context_length=32)
-    trained = Trained(model, init_params(jax.random.key(0), model), tokenizer, {})
+    trained = LanguageModel(model, init_params(jax.random.key(0), model), tokenizer, {})
     text = f"e{ACCENT}e{ACCENT} hi"
     assert trained.score(text).bytes == len(text.encode())
 

@@ -50,7 +50,7 @@ def a_loop(
         return Batch(window[:, :-1], window[:, 1:], np.full((2, 12), weight, np.float32))
 
     warnings: list[str] = []
-    around = loop.Surroundings(
+    around = loop.Callbacks(
         batch_at, lambda _: {"validation_loss": 1.0}, lambda *_: None, lambda *_: None, warnings.append
     )
     with Checkpoints(tmp_path, keep=2, about={}, report=warnings.append) as checkpoints:

@@ -18,7 +18,7 @@ from llm_jax.checkpoints.writer import Checkpoints, saved_steps
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inference.decode import row_keys
-from llm_jax.language_model.model import Trained
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.runs.record import RunRecord
 from llm_jax.runs.train import check_prompt
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
@@ -164,7 +164,7 @@ def run_loop(tmp_path: Path, around: dict[str, Any], **train: Any) -> tuple[list
     state = {"params": {"head": jax.numpy.ones(3)}, "counters": {"step": 0, "batch": 0}}
     state = jax.tree.map(jax.numpy.asarray, state)
     with Checkpoints(tmp_path, keep=config.train.keep, about={}, report=warnings.append) as checkpoints:
-        _, score = loop.train(config, checkpoints, state, loop.Surroundings(**(standard | around)))
+        _, score = loop.train(config, checkpoints, state, loop.Callbacks(**(standard | around)))
     return warnings, score
 
 
@@ -263,7 +263,7 @@ def test_ids_beyond_the_tokenizer_stand_for_nothing(tiny: ModelConfig, tiny_para
     known: Any = SimpleNamespace(
         start_ids=(), encode=lambda _: np.array([0]), token_bytes=lambda id: b"ab"[id : id + 1], vocab_size=2
     )
-    assert set(Trained(tiny, tiny_params, known, {}).generate("a", max_new_tokens=40)) <= {"a", "b"}
+    assert set(LanguageModel(tiny, tiny_params, known, {}).generate("a", max_new_tokens=40)) <= {"a", "b"}
 
 
 def test_idle_devices_are_named_and_several_processes_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def run_to(steps_done: int, config: Config, folder: Path, bad: int | None = None
         if steps_done in steps:
             raise KeyboardInterrupt
 
-    around = loop.Surroundings(
+    around = loop.Callbacks(
         batch_at, lambda _: {"validation_loss": 1.0}, on_steps, lambda *_: None, lambda *_: None
     )
     with Checkpoints(folder, keep=2, about={}) as checkpoints:

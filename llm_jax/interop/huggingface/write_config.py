@@ -99,7 +99,7 @@ def _fields(family: str, config: ModelConfig) -> dict[str, Any]:
 def _special(family: str, config: ModelConfig) -> dict[str, Any]:
     """Fields that not all families have."""
     windows, layers = config.sliding_window > 0, range(config.num_layers)
-    kinds = ["full_attention" if config.sees_all(layer) else "sliding_attention" for layer in layers]
+    kinds = ["full_attention" if config.is_global(layer) else "sliding_attention" for layer in layers]
     if family in ("mistral", "phi3"):
         return {"sliding_window": config.sliding_window or None}
     experts = {"num_experts_per_tok": config.experts_per_token}
