@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import llm_jax
 from llm_jax.interop.export_model import export_huggingface
-from llm_jax.language_model.lm_eval import asking, run_tasks
+from llm_jax.language_model.lm_eval import Tasks, asking, run_tasks
 from tests.parity.harness_tasks import NAMES, answers, log_likelihoods, run_theirs, write_tasks
 
 HANDBOOK = Path(__file__).parents[1] / "data" / "sales_handbook.txt"
@@ -57,7 +57,7 @@ def main() -> None:
         model = llm_jax.load(options.directory)
         asked = asking(model, prefix=options.bos, max_length=options.max_length, batch_tokens=2048)
         began = time.perf_counter()
-        ours = run_tasks(asked, NAMES, include_path=folder)
+        ours = run_tasks(asked, Tasks(NAMES, folder))
         between = time.perf_counter()
         theirs = run_theirs(
             folder / "theirs", folder, bos=options.bos, eos=options.eos, max_length=options.max_length

@@ -71,13 +71,19 @@ def harness(
         directory,
         names,
         {"prefix": prefix, "max_length": max_length, "batch_tokens": batch_tokens},
-        {"include_path": include_path, "num_fewshot": num_fewshot, "limit": limit, "cache": cache},
+        {"include_path": include_path, "num_fewshot": num_fewshot, "limit": limit},
+        cache,
         out,
     )
 
 
 def _run(
-    directory: Path, names: list[str], asking: dict[str, Any], running: dict[str, Any], out: Path | None
+    directory: Path,
+    names: list[str],
+    asking: dict[str, Any],
+    running: dict[str, Any],
+    cache: Path | None,
+    out: Path | None,
 ) -> None:
     try:
         from llm_jax.language_model import lm_eval
@@ -88,7 +94,7 @@ def _run(
     model = load(directory)
     asked = lm_eval.asking(model, **asking)
     began = time.perf_counter()
-    results = lm_eval.run_tasks(asked, names, **running)
+    results = lm_eval.run_tasks(asked, lm_eval.Tasks(names, **running), cache)
     seconds = time.perf_counter() - began
     _show(results, f"{directory}, step {model.about['step']}")
     if out is not None:

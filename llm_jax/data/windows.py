@@ -4,6 +4,7 @@ Legend: B batch, N tokens, L tokens of the text that a row reads or predicts.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,15 +16,17 @@ from llm_jax.data.batches import as_batch, row_length
 _NARROWEST = 16  # tokens of a window to score; each width is compiled, and narrower ones would save no time
 
 
-def scoring_rows(
-    texts: Sequence[Prompted],
-    *,
-    context_length: int,
-    stride: int,
-    batch_tokens: int,
-    start_ids: Sequence[int] = (),
-) -> list[Rows]:
-    """Batches that score every token of each text but those that are given, for `scoring_batch` to cut.
+class Windowing(NamedTuple):
+    """How texts are cut into windows."""
+
+    context_length: int  # most tokens of a row
+    stride: int  # tokens between windows of one text, from 1 to context_length
+    batch_tokens: int = 4096  # most tokens of a batch of more than one row
+    start_ids: Sequence[int] = ()  # stand before every window
+
+
+def scoring_rows(texts: Sequence[Prompted], windowing: Windowing) -> list[Rows]:
+    """Plan batches that score every token of each text but those that are given, for `scoring_batch` to cut.
 
     The windows of a text longer than the context begin `stride` tokens apart (side by side where that is
     more than a row has). Each scores what the ones before it did not, so that all but the first window's
@@ -34,14 +37,12 @@ def scoring_rows(
 
     Args:
         texts: in any order.
-        context_length: most tokens of a row.
-        stride: tokens between windows of one text, from 1 to context_length.
-        batch_tokens: most tokens of a batch of more than one row.
-        start_ids: stand before every window.
+        windowing: how they are cut.
 
     Raises:
         DataError: a text has no token to score, or the first of all is one and nothing stands before it.
     """
+    context_length, stride, batch_tokens, start_ids = windowing
     length, least = row_length(context_length, start_ids), 0 if start_ids else 1
     stride = min(stride, length - least)
     by_width: dict[int, list[Window]] = {}

@@ -28,7 +28,9 @@ from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.terminal import tracked
 from llm_jax.checkpoints.checksums import checksums
 from llm_jax.config.decoding import SamplingConfig
+from llm_jax.data.windows import Windowing
 from llm_jax.evaluation.scoring import TokenScores
+from llm_jax.inference.request import GenerationSettings
 from llm_jax.language_model.model import LanguageModel
 from llm_jax.language_model.scoring import encode_pair, score_tokens
 from llm_jax.tokenization.from_huggingface import FileTokenizer
@@ -103,13 +105,14 @@ class HarnessModel(LM):
             groups.setdefault(json.dumps(arguments[1], sort_keys=True), []).append(number)
         batches = []
         for options, numbers in groups.items():
-            drawing = _drawing(json.loads(options))
-            rows = max(1, self.batch_tokens // min(self.max_length, 2 * drawing.max_new_tokens))
-            batches += [(numbers[at : at + rows], drawing) for at in range(0, len(numbers), rows)]
+            request = _request(json.loads(options))
+            most = request.get("max_new_tokens", MOST_NEW_TOKENS)
+            rows = max(1, self.batch_tokens // min(self.max_length, 2 * most))
+            batches += [(numbers[at : at + rows], request) for at in range(0, len(numbers), rows)]
         texts = [""] * len(requests)
-        for numbers, drawing in batches if disable_tqdm else tracked(batches, "texts"):
+        for numbers, request in batches if disable_tqdm else tracked(batches, "texts"):
             prompts = [contexts[number] or [self.prefix_id] for number in numbers]
-            for number, text in zip(numbers, self._continue(prompts, drawing), strict=True):
+            for number, text in zip(numbers, self._continue(prompts, request), strict=True):
                 texts[number] = text
                 self.cache_hook.add_partial("generate_until", requests[number].args, text)
         return texts
@@ -132,34 +135,18 @@ class HarnessModel(LM):
             self.model.params,
             self.model.config,
             texts,
-            stride=self.max_length,
-            context_length=self.max_length,
-            batch_tokens=self.batch_tokens,
-            shown=lambda batches: batches if quiet else tracked(batches, f"{len(texts):,} {what}"),
+            Windowing(self.max_length, self.max_length, self.batch_tokens),
+            lambda batches: batches if quiet else tracked(batches, f"{len(texts):,} {what}"),
         )
 
-    def _continue(self, prompts: Sequence[list[int]], drawing: "Drawing") -> list[str]:
-        new, room = drawing.max_new_tokens, self.max_length
+    def _continue(self, prompts: Sequence[list[int]], request: GenerationSettings) -> list[str]:
+        new, room = request.get("max_new_tokens", MOST_NEW_TOKENS), self.max_length
         kept = room - new if new < room else room  # A model with so short a context slides past it.
-        continued = self.model.generate_many(
-            [prompt[-kept:] for prompt in prompts],
-            max_new_tokens=new,
-            sampling=drawing.sampling,
-            seed=0,
-            stop=drawing.stop,
-        )
+        continued = self.model.generate_many([prompt[-kept:] for prompt in prompts], **request)
         return [one.text for one in continued]
 
 
-class Drawing(NamedTuple):
-    """How a task wants its texts."""
-
-    max_new_tokens: int
-    stop: list[str]
-    sampling: SamplingConfig
-
-
-def _drawing(options: dict[str, Any]) -> Drawing:
+def _request(options: dict[str, Any]) -> GenerationSettings:
     """A task's `generation_kwargs`, whose names are lm-eval's: greedy, unless they say otherwise.
 
     Raises:
@@ -173,7 +160,8 @@ def _drawing(options: dict[str, Any]) -> Drawing:
     if options:
         raise UserError(f"a task asks generation for {', '.join(options)}, which is not supported")
     sampling = SamplingConfig(**chosen) if sampled else SamplingConfig(temperature=0)
-    return Drawing(most, [stop] if isinstance(stop, str) else stop, sampling)
+    stop = [stop] if isinstance(stop, str) else stop
+    return {"max_new_tokens": most, "stop": stop, "sampling": sampling}
 
 
 def asking(
@@ -214,34 +202,40 @@ def _prefix_id(model: LanguageModel, prefix: str | None) -> int:
     return ids[-1]
 
 
-def run_tasks(
-    asked: HarnessModel,
-    names: Sequence[str],
-    *,
-    include_path: Path | None = None,
-    num_fewshot: int | None = None,
-    limit: int | None = None,
-    cache: Path | None = None,
-) -> dict[str, Any]:
-    """lm-eval's own results of these tasks and groups.
+class Tasks(NamedTuple):
+    """What lm-eval is to ask."""
+
+    names: Sequence[str]  # of tasks and groups
+    include_path: Path | None = None  # a folder with tasks beside lm-eval's own
+    num_fewshot: int | None = None  # examples before each question; as a task says without a number
+    limit: int | None = None  # only the first so many documents of each task
+
+
+def run_tasks(asked: HarnessModel, tasks: Tasks, cache: Path | None = None) -> dict[str, Any]:
+    """Return lm-eval's own results of these tasks.
+
+    Args:
+        asked: the model.
+        tasks: what is asked.
+        cache: where answers are kept, the beginning of a file's name.
 
     Raises:
         UserError: a task is not known.
         DataError: its data cannot be had.
     """
-    manager = _manager(names, include_path)
+    manager = _manager(tasks.names, tasks.include_path)
     try:
-        manager.load(list(names))  # Data that is there is not loaded anew by the line below.
+        manager.load(list(tasks.names))  # Data that is there is not loaded anew by the line below.
     except (OSError, ImportError, ValueError, KeyError) as error:
         cause = f"{type(error).__name__}: {error}"
-        raise DataError(f"lm-eval could not load {', '.join(names)}: {cause:.300}") from None
+        raise DataError(f"lm-eval could not load {', '.join(tasks.names)}: {cause:.300}") from None
     run: Any = lm_eval.simple_evaluate  # whose types know less than it takes
     return run(
         model=asked,
-        tasks=list(names),
+        tasks=list(tasks.names),
         task_manager=manager,
-        num_fewshot=num_fewshot,
-        limit=limit,
+        num_fewshot=tasks.num_fewshot,
+        limit=tasks.limit,
         use_cache=None if cache is None else f"{cache}-{asked.digest()[:12]}",
     )
 

@@ -8,14 +8,12 @@ from llm_jax.base.batch import Prompted, Rows
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.data.windows import scoring_batch, scoring_rows
+from llm_jax.data.windows import Windowing, scoring_batch, scoring_rows
 from llm_jax.evaluation.scoring import TextScore, TokenScores, scores_of_texts
 from llm_jax.model.checks import check_tokens
 from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.tokenization.text_bytes import encode_sized
 from llm_jax.training.losses import score_targets
-
-BATCH_TOKENS = 4096
 
 
 def score_texts(
@@ -31,7 +29,8 @@ def score_texts(
     if not all(text for _, text in texts):
         raise UserError("the text to score must not be empty")
     prompted = [encode_pair(tokenizer, prompt, text) for prompt, text in texts]
-    scores = dict(score_tokens(params, config, prompted, stride=stride, start_ids=tokenizer.start_ids))
+    windowing = Windowing(config.context_length, stride, start_ids=tokenizer.start_ids)
+    scores = dict(score_tokens(params, config, prompted, windowing))
     return [
         _text_score(tokenizer, "".join(pair), text, scores[number])
         for number, (pair, text) in enumerate(zip(texts, prompted, strict=True))
@@ -63,23 +62,16 @@ def score_tokens(
     params: Tree,
     config: ModelConfig,
     texts: Sequence[Prompted],
-    *,
-    stride: int,
-    start_ids: Sequence[int] = (),
-    context_length: int = 0,
-    batch_tokens: int = BATCH_TOKENS,
+    windowing: Windowing,
     shown: Callable[[Sequence], Iterable] = iter,
 ) -> Iterator[tuple[int, TokenScores]]:
-    """Yields each text's number and scores as they are ready, in no order.
+    """Yield each text's number and scores as they are ready, in no order.
 
     Args:
         params: the model's parameters.
         config: its shape.
-        texts: ids with what is given; see `scoring_rows` for windows of long ones.
-        stride: tokens between windows of a text that is longer than the context.
-        start_ids: stand before every window.
-        context_length: most tokens of a window; 0 for the model's own.
-        batch_tokens: scored at once.
+        texts: ids with what is given.
+        windowing: how long ones are cut.
         shown: may show progress over the batches.
 
     Raises:
@@ -87,19 +79,12 @@ def score_tokens(
     """
     for text in texts:
         check_tokens(text.tokens[:, None], config, "the text")  # [N, 1]: ids alone, of any length
-    rows = scoring_rows(
-        texts,
-        context_length=context_length or config.context_length,
-        stride=stride,
-        batch_tokens=batch_tokens,
-        start_ids=start_ids,
-    )
 
     def score_rows(each: Rows) -> tuple:
-        batch = scoring_batch(texts, each, start_ids)
+        batch = scoring_batch(texts, each, windowing.start_ids)
         return *score_targets(params, config, batch), batch.weights > 0
 
-    yield from scores_of_texts(score_rows, rows, shown)
+    yield from scores_of_texts(score_rows, scoring_rows(texts, windowing), shown)
 
 
 def _text_score(tokenizer: Tokenizer, whole: str, text: Prompted, scores: TokenScores) -> TextScore:

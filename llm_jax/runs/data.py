@@ -19,6 +19,7 @@ from llm_jax.data.batches import OrderStart, batch_at, whole_epochs
 from llm_jax.data.corpora import NAMES, read_corpus
 from llm_jax.data.known_store import find_store
 from llm_jax.data.store import Store, prepare_store
+from llm_jax.data.windows import Windowing
 from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise
@@ -72,14 +73,14 @@ class Materials(NamedTuple):
     def nats(self, params: Tree, text: Prompted) -> np.ndarray:
         """Of each target of a text, [N], in the windows of the run's evaluation."""
         model, train = self.config.model, self.config.train
-        ((_, scores),) = score_tokens(
-            params,
-            model,
-            [text],
-            stride=train.eval_stride or model.context_length,
-            start_ids=self.store.tokenizer.start_ids,
-            batch_tokens=train.eval_batch_size * model.context_length,
+        context_length = model.context_length
+        windowing = Windowing(
+            context_length,
+            train.eval_stride or context_length,
+            train.eval_batch_size * context_length,
+            self.store.tokenizer.start_ids,
         )
+        ((_, scores),) = score_tokens(params, model, [text], windowing)
         return -scores.log_probs
 
     def evaluate(self, params: Tree) -> Score:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llm_jax.base.batch import Prompted, Rows
-from llm_jax.data.windows import scoring_batch, scoring_rows
+from llm_jax.data.windows import Windowing, scoring_batch, scoring_rows
 from llm_jax.evaluation.baselines import cached_floors, ngram_floors
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.evaluation.scoring import scores_of_texts
@@ -34,7 +34,7 @@ def of_targets(tokens: np.ndarray, start: tuple[int, ...], **options: int) -> np
         return -batch.targets, batch.targets > 0, batch.weights > 0
 
     texts = [Prompted(tokens, 0 if start else 1)]
-    rows = scoring_rows(texts, context_length=16, start_ids=start, **options)
+    rows = scoring_rows(texts, Windowing(16, start_ids=start, **options))
     ((_, found),) = scores_of_texts(targets, rows)
     return found.log_probs
 

@@ -15,7 +15,7 @@ from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import to_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
-from llm_jax.data.windows import scoring_batch, scoring_rows
+from llm_jax.data.windows import Windowing, scoring_batch, scoring_rows
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.harness import harness
 from llm_jax.inference.decode import generate_tokens
@@ -133,7 +133,7 @@ def test_windows_score_each_token_once_and_leave_it_what_the_stride_promises(str
         )
     ]
     scored: dict[int, list[int]] = {number: [] for number in range(len(texts))}
-    for each in scoring_rows(texts, context_length=CONTEXT, stride=stride, batch_tokens=100):
+    for each in scoring_rows(texts, Windowing(CONTEXT, stride, batch_tokens=100)):
         batch, numbers = scoring_batch(texts, each), [window.text for window in each.windows]
         rows, width = batch.tokens.shape
         assert rows.bit_count() == 1
@@ -158,7 +158,7 @@ def test_a_greedy_continuation_is_known_as_one(model: LanguageModel) -> None:
     other = ids.copy()
     other[8] = (other[8] + 1) % 256
     texts = [Prompted(ids, 3), Prompted(other, 3)]
-    scores = dict(score_tokens(model.params, model.config, texts, stride=CONTEXT))
+    scores = dict(score_tokens(model.params, model.config, texts, Windowing(CONTEXT, CONTEXT)))
     assert scores[0].greedy.all()
     assert not scores[1].greedy[5]
     assert scores[1].greedy[:5].all()

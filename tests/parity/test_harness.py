@@ -17,7 +17,7 @@ from llm_jax.base.errors import UserError
 from llm_jax.cli import command
 from llm_jax.convert import convert
 from llm_jax.harness import harness
-from llm_jax.language_model.lm_eval import asking, run_tasks
+from llm_jax.language_model.lm_eval import Tasks, asking, run_tasks
 from llm_jax.tokenization.train_bpe import train_reference
 from tests.conftest import ROOT
 from tests.parity.harness_tasks import NAMES, answers, log_likelihoods, run_theirs, write_tasks
@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What lm-eval says of our model, and of theirs."""
     model = asking(llm_jax.load(folder / "ours"), prefix=None, max_length=None, batch_tokens=512)
-    ours = run_tasks(model, NAMES, include_path=folder / "tasks")
+    ours = run_tasks(model, Tasks(NAMES, folder / "tasks"))
     return ours, run_theirs(folder / "theirs", folder / "tasks", bos="<s>", eos="</s>", max_length=CONTEXT)
 
 

@@ -10,6 +10,7 @@ import pytest
 from llm_jax.base.batch import Prompted
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
+from llm_jax.data.windows import Windowing
 from llm_jax.display.tokens import token_text
 from llm_jax.language_model.scoring import score_tokens
 from llm_jax.model.decoder import forward, read_out
@@ -61,7 +62,9 @@ def test_mean_surprisal_is_the_loss_that_evaluation_gives(
     params: Tree, config: ModelConfig, text: np.ndarray
 ) -> None:
     picture, _ = look(params, config, text)
-    ((_, scores),) = score_tokens(params, config, [Prompted(text, 1)], stride=config.context_length)
+    ((_, scores),) = score_tokens(
+        params, config, [Prompted(text, 1)], Windowing(config.context_length, config.context_length)
+    )
     assert picture.mean_nats == pytest.approx(-scores.log_probs.mean(), rel=1e-6)
     assert picture.mean_nats == pytest.approx(np.mean([token.nats for token in picture.tokens[1:]]), abs=1e-6)
     assert picture.tokens[0].nats is None
