@@ -33,22 +33,27 @@ def evaluate(
 
     from llm_jax.language_model.model import load
     from llm_jax.runs import data
+    from llm_jax.tasks.language_modelling import LANGUAGE_MODELLING
+    from llm_jax.tasks.saved import read_saved
 
-    model = load(directory)
     if text is None:
-        material = data.gather_again(model.about, str(directory), say, moved)
-        score, floors = material.evaluate(model.params), material.floors()
+        _, params, about = read_saved(directory)
+        material = data.gather_again(about, str(directory), say, moved)
+        score, baselines, metrics = material.evaluate(params), material.baselines(), material.task.metrics
     else:
-        score, floors = data.score_text(model, text), {}
-    table = Table("measure", "value", title=f"{directory}, step {model.about['step']}")
-    table.add_row("loss, nats per token", f"{score.loss:.4f} +- {score.standard_error:.4f}")
-    table.add_row("perplexity", f"{score.perplexity:.2f}")
-    table.add_row("bits per byte", f"{score.bits_per_byte:.4f}")
-    table.add_row("tokens scored", f"{score.tokens:,}")
-    for name, nats in floors.items():
-        table.add_row(f"floor: {name}", f"{nats:.4f} ({'beaten' if score.loss < nats else 'not beaten'})")
+        model = load(directory)
+        score, baselines, about = data.score_text(model, text)._asdict(), {}, model.about
+        metrics = LANGUAGE_MODELLING.metrics
+    table = Table("measure", "value", title=f"{directory}, step {about['step']}")
+    for metric in metrics:
+        if shown := metric.shown(score):
+            table.add_row(metric.label, " ".join(filter(None, shown)))
+    for name, nats in baselines.items():
+        table.add_row(
+            f"baseline: {name}", f"{nats:.4f} ({'beaten' if score['loss'] < nats else 'not beaten'})"
+        )
     console().print(table)
-    say_json({"directory": str(directory), **score._asdict(), "floors": floors})
+    say_json({"directory": str(directory), **score, "baselines": baselines})
 
 
 if __name__ == "__main__":

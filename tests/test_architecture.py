@@ -16,6 +16,7 @@ ORDER = (
     {"config"},
     {"tokenization", "model", "checkpoints", "evaluation", "display"},
     {"data", "training", "inference"},
+    {"tasks"},
     {"language_model"},
     {"runs", "interop"},
     {"cli", "planning", "profiling", "proofs", "reports", "walkthrough"},

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,23 @@ def check_types(types: Iterable[str], what: str) -> None:
             f"{what} is {too_wide[0]}, which JAX takes only where the environment has JAX_ENABLE_X64=1; set "
             "that, or choose float32"
         )
+
+
+class Placement(NamedTuple):
+    """Where arrays lie, as shardings that whoever runs a program hands in."""
+
+    state: jax.sharding.Sharding  # of every leaf of a training state
+    batches: jax.sharding.Sharding  # of batches [K, B, T]
+
+
+def on_one_device() -> Placement:
+    """Return a placement of everything on JAX's first device.
+
+    Raises:
+        UserError: there is none of the platform that JAX was told to use.
+    """
+    one = jax.sharding.SingleDeviceSharding(first_device())
+    return Placement(one, one)
 
 
 def first_device() -> Any:

@@ -57,7 +57,7 @@ FIXED = frozenset(
         "model.rotary.round_pairs",
         *(f"data.{name}" for name in ("tokenizer", "bpe_vocab_size", "compact_vocab", "compact_min_count")),
         *(f"data.{name}" for name in ("rare_ids", "validation_fraction")),
-        *("optim.optimizer", "optim.decay"),
+        *("optim.optimizer", "optim.decay", "task.name"),
     ]
 )
 

@@ -140,7 +140,7 @@ ALWAYS = frozenset(
         *(f"train.{name}" for name in ("run", "init_from", "seed", "order", "batch_size", "keep")),
         *(f"train.{name}" for name in ("accumulation_steps", "steps_per_dispatch", "eval_batch_size")),
         *(f"train.{name}" for name in ("eval_stride", "log_interval", "sample_tokens", "max_skipped")),
-        "train.save_minutes",
+        *("train.save_minutes", "task.name"),
         "train.prompt",  # the report cuts it into tokens, also of a run without samples
         *("repetition_penalty", "temperature", "speculate", "regex", "json_schema"),
     ]

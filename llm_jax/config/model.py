@@ -195,7 +195,7 @@ class ModelConfig:
                 or (self.head_dim % 8 == 0 and self.head_dim <= 128),
                 "global_every needs sliding_window": windowed or not self.global_every,
                 "rotary.local_theta needs sliding_window": windowed or not self.rotary.local_theta,
-                f"rotary positions must turn an even number of entries, got {self.turned} of a head's "
+                f"rotary positions must turn an even number of entries, got {self.rotary_dim} of a head's "
                 f"{self.head_dim}": self.positions != "rotary"
                 or (self.rotary_dim > 0 and not self.rotary_dim % 2),
             }

@@ -10,6 +10,7 @@ from typing import Literal
 
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.rules import Seed, Whole, at_least, fractions, require
+from llm_jax.config.task import TaskConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,6 +174,7 @@ class Config:
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    task: TaskConfig = TaskConfig()
 
     def __post_init__(self) -> None:
         warmup, steps = self.optim.warmup_steps, self.train.steps

@@ -1,4 +1,4 @@
-"""Floors: what a count of n-grams reaches on the same targets, so that a loss has something to stand beside.
+"""Baselines: what counting n-grams reaches on the same targets, so that a loss has something to beat.
 
 Interpolated Witten-Bell smoothing (Witten and Bell 1991): with c(h) occurrences of a context h and t(h)
 distinct tokens after it, P(w|h) = (c(hw) + t(h) P(w|h')) / (c(h) + t(h)), where h' is h without its first
@@ -19,21 +19,21 @@ from llm_jax.base.files import remove_left, write_whole
 NAMES = ("uniform", "unigram", "bigram", "trigram")
 
 
-def ngram_floors(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:
+def ngram_baselines(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:
     """Mean nats per token on `validation[1:]` of models counted on `train`: uniform, unigram, bigram,
     trigram.
 
     Args:
         train: token ids [N].
         validation: token ids [M]; as for the decoder, the first one is context only.
-        vocab_size: V of the uniform floor.
+        vocab_size: V of the uniform baseline.
     """
     probability = np.full(len(validation) - 1, 1 / vocab_size)
-    floors = {"uniform": math.log(vocab_size)}
+    baselines = {"uniform": math.log(vocab_size)}
     for order, name in enumerate(NAMES[1:], start=1):
         probability = _interpolate(order, train.astype(np.int64), validation.astype(np.int64), probability)
-        floors[name] = float(-np.log(probability).mean())
-    return floors
+        baselines[name] = float(-np.log(probability).mean())
+    return baselines
 
 
 def _interpolate(order: int, train: np.ndarray, validation: np.ndarray, lower: np.ndarray) -> np.ndarray:
@@ -80,8 +80,10 @@ def _number_grams(order: int, *texts: np.ndarray) -> tuple[list[np.ndarray], lis
     return contexts, grams
 
 
-def cached_floors(path: Path, train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:
-    """`ngram_floors`, kept in a JSON file under a digest of its arguments; a file that cannot be written is
+def cached_baselines(
+    path: Path, train: np.ndarray, validation: np.ndarray, vocab_size: int
+) -> dict[str, float]:
+    """`ngram_baselines`, kept in a JSON file under a digest of its arguments; one that cannot be written is
     no error.
     """
     digest = hashlib.sha256(f"{vocab_size}".encode())
@@ -92,13 +94,13 @@ def cached_floors(path: Path, train: np.ndarray, validation: np.ndarray, vocab_s
     try:
         known = json.loads(path.read_text())
         if isinstance(known, dict) and known.get("of") == key:
-            floors = {name: float(known["nats_per_token"][name]) for name in NAMES}
-            if all(map(math.isfinite, floors.values())):
-                return floors
+            baselines = {name: float(known["nats_per_token"][name]) for name in NAMES}
+            if all(map(math.isfinite, baselines.values())):
+                return baselines
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
-    floors = ngram_floors(train, validation, vocab_size)
+    baselines = ngram_baselines(train, validation, vocab_size)
     with suppress(OSError):
-        content = strict_json.dumps({"of": key, "nats_per_token": floors}, indent=2) + "\n"
+        content = strict_json.dumps({"of": key, "nats_per_token": baselines}, indent=2) + "\n"
         write_whole(path, content.encode())
-    return floors
+    return baselines

@@ -14,12 +14,9 @@ import numpy as np
 
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
-from llm_jax.checkpoints.reader import read_about, read_params
-from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.rules import require
-from llm_jax.config.run import Config
 from llm_jax.evaluation.scoring import TextScore
 from llm_jax.inference.constrained import ENDED
 from llm_jax.inference.decode import Sampled, generate_rows
@@ -29,7 +26,9 @@ from llm_jax.inference.text import Continuation, stream_text
 from llm_jax.language_model.decoding import constrained, speculated
 from llm_jax.language_model.scoring import score_texts
 from llm_jax.model.checks import check_tokens
-from llm_jax.model.decoder import abstract_params, forward
+from llm_jax.model.decoder import forward
+from llm_jax.tasks.by_name import find_task
+from llm_jax.tasks.saved import read_saved
 from llm_jax.tokenization.byte_pair import RankTokenizer
 from llm_jax.tokenization.chat_format import ChatFormat, chat_format_from_dict
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
@@ -101,8 +100,10 @@ class LanguageModel:
             UserError: a text is empty.
             DataError: a text has no token that could be scored, or one that the model has not.
         """
-        settings = config_from_dict(self.about.get("config", {}), "the checkpoint").train
-        stride = settings.eval_stride or self.config.context_length
+        # A model that says nothing of a run is scored in windows side by side.
+        recorded = self.about.get("config")
+        stride = config_from_dict(recorded, "the checkpoint").train.eval_stride if recorded else 0
+        stride = stride or self.config.context_length
         return score_texts(self.params, self.config, self.tokenizer, texts, stride=stride)
 
     def generate(self, prompt: Prompt, **settings: Unpack[GenerationSettings]) -> str:
@@ -193,10 +194,12 @@ def load(directory: str | Path, *, step: int | None = None) -> LanguageModel:
 
     Raises:
         CheckpointError: there is none, or it is damaged.
+        UserError: it is another task's.
     """
-    checkpoints = checkpoint_directory(Path(directory))
-    about = read_about(checkpoints, step)
-    config: Config = config_from_dict(about["config"], f"the checkpoint in {directory}")
-    name = "ema" if config.optim.ema_decay else "params"
-    params, about = read_params(checkpoints, abstract_params(config.model), name=name, step=step)
-    return LanguageModel(config.model, params, tokenizer_from_dict(about["tokenizer"]), about)
+    saved = read_saved(Path(directory), step)
+    if not find_task(saved.config.task.name).writes_text:
+        raise UserError(
+            f"{directory} must hold a model that writes text, and its task is {saved.config.task.name}"
+        )
+    tokenizer = tokenizer_from_dict(saved.about["tokenizer"])
+    return LanguageModel(saved.config.model, saved.params, tokenizer, saved.about)

@@ -1,19 +1,18 @@
 """Given texts scored by a model, wired: ids, windows, log-probabilities."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from llm_jax.base.batch import Prompted, Rows
+from llm_jax.base.batch import Prompted
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
-from llm_jax.data.windows import Windowing, scoring_batch, scoring_rows
-from llm_jax.evaluation.scoring import TextScore, TokenScores, scores_of_texts
-from llm_jax.model.checks import check_tokens
+from llm_jax.data.windows import Windowing
+from llm_jax.evaluation.scoring import TextScore, TokenScores
+from llm_jax.tasks.language_modelling import score_tokens, whole_text
 from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.tokenization.text_bytes import encode_sized
-from llm_jax.training.losses import score_targets
 
 
 def score_texts(
@@ -51,40 +50,6 @@ def encode_pair(tokenizer: Tokenizer, prompt: str, text: str) -> Prompted:
     whole = tokenizer.encode(prompt + text)
     count = min(len(given), len(whole) - 1)
     return Prompted(np.concatenate([given[:count], whole[count:]]), count)
-
-
-def whole_text(tokenizer: Tokenizer, tokens: np.ndarray) -> Prompted:
-    """A text's ids [N], of which all are to be scored that have something before them."""
-    return Prompted(tokens, 0 if tokenizer.start_ids else 1)
-
-
-def score_tokens(
-    params: Tree,
-    config: ModelConfig,
-    texts: Sequence[Prompted],
-    windowing: Windowing,
-    shown: Callable[[Sequence], Iterable] = iter,
-) -> Iterator[tuple[int, TokenScores]]:
-    """Yield each text's number and scores as they are ready, in no order.
-
-    Args:
-        params: the model's parameters.
-        config: its shape.
-        texts: ids with what is given.
-        windowing: how long ones are cut.
-        shown: may show progress over the batches.
-
-    Raises:
-        DataError: an id is not the model's, or a text has no token to score.
-    """
-    for text in texts:
-        check_tokens(text.tokens[:, None], config, "the text")  # [N, 1]: ids alone, of any length
-
-    def score_rows(each: Rows) -> tuple:
-        batch = scoring_batch(texts, each, windowing.start_ids)
-        return *score_targets(params, config, batch), batch.weights > 0
-
-    yield from scores_of_texts(score_rows, scoring_rows(texts, windowing), shown)
 
 
 def _text_score(tokenizer: Tokenizer, whole: str, text: Prompted, scores: TokenScores) -> TextScore:

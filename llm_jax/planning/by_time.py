@@ -7,6 +7,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from llm_jax.base.devices import on_one_device
 from llm_jax.base.process import seconds_since_start
 from llm_jax.base.tree import count_parameters
 from llm_jax.checkpoints.reader import read_about
@@ -75,11 +78,13 @@ def measure(material: Materials) -> Costs:
     config = material.config
     count = config.train.steps_per_dispatch
     batches = [material.batch_at(index) for index in range(count)]
-    state = init_state(config)
+    setup = material.setup(on_one_device())
+    assert setup.placement
+    state = jax.device_put(init_state(config, setup.objective), setup.placement.state)
 
     def call(state: Any) -> tuple[Any, float]:
         began = time.perf_counter()
-        state, metrics = run_steps(config, state, batches, [False] * count)
+        state, metrics = run_steps(config, state, batches, [False] * count, setup)
         float(metrics["loss_sum"][0])  # waits for the device
         return state, time.perf_counter() - began
 
@@ -89,7 +94,8 @@ def measure(material: Materials) -> Costs:
         state, seconds = call(state)
         timed.append(seconds)
     began = time.perf_counter()
-    lower_steps(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=1))).compile()
+    shorter = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=1))
+    lower_steps(shorter, setup).compile()
     again = time.perf_counter() - began
     material.evaluate(evaluated_params(config.model, state))  # compiles; the run finds the program ready
     began = time.perf_counter()

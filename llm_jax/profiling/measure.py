@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from llm_jax.base.devices import first_device
+from llm_jax.base.devices import first_device, on_one_device
 from llm_jax.base.errors import UserError
 from llm_jax.config.run import Config
 from llm_jax.profiling.program import module_name, read_program
 from llm_jax.profiling.trace import Row, read_events, rows, sums
 from llm_jax.runs import data
 from llm_jax.training.loop import is_logged
-from llm_jax.training.state import init_state
+from llm_jax.training.state import Setup, init_state
 from llm_jax.training.step import lower_steps, step_arguments
 from llm_jax.training.throughput import (
     datasheet_flops,
@@ -92,10 +92,11 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
     config = material.config
     device = first_device()
     ceiling = _ceiling(device, config.model.dtype)
-    compiled, compile_seconds = _compile(config)
+    setup = material.setup(on_one_device())
+    compiled, compile_seconds = _compile(config, setup)
     each = min(steps, config.train.steps_per_dispatch)
     dispatches = math.ceil(steps / each)
-    state = jax.device_put(init_state(config), device)
+    state = jax.device_put(init_state(config, setup.objective), device)
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
     def timed(program: Any, state: Any, first: int, count: int) -> tuple[Any, list[float]]:
@@ -105,14 +106,16 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
             batches = [material.batch_at(index) for index in range(start, start + each)]
             measured = [is_logged(config.train, index + 1) for index in range(start, start + each)]
             began = time.perf_counter()
-            state, _ = jax.block_until_ready(program(state, *step_arguments(config, batches, measured)))
+            state, _ = jax.block_until_ready(
+                program(state, *step_arguments(config, batches, measured, setup.placement))
+            )
             seconds.append((time.perf_counter() - began) / each)
         return state, seconds
 
     state, _ = timed(compiled, state, 0, 2)  # to warm up
     state, seconds = timed(compiled, state, 2, max(_TIMED, dispatches))
     # A GPU may run a whole step as one graph, of which a trace says nothing: the traced program is in pieces.
-    pieces = _compile(config, _NO_GRAPHS)[0] if device.platform == "gpu" else compiled
+    pieces = _compile(config, setup, _NO_GRAPHS)[0] if device.platform == "gpu" else compiled
     state, _ = timed(pieces, state, 0, 1)
     before = _files(folder)
     options = jax.profiler.ProfileOptions()
@@ -176,14 +179,16 @@ def _ceiling(device: Any, dtype: str) -> Ceiling:
     return Ceiling(flops, origin, measure_bandwidth())
 
 
-def _compile(config: Config, options: dict[str, Any] | None = None) -> tuple[jax.stages.Compiled, float]:
+def _compile(
+    config: Config, setup: Setup, options: dict[str, Any] | None = None
+) -> tuple[jax.stages.Compiled, float]:
     """The train step, compiled anew: a program from the cache may carry the line numbers of older code."""
     enabled = jax.config.values["jax_enable_compilation_cache"]
     began = time.perf_counter()
     try:
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # It asks for the switch only once.
-        return lower_steps(config).compile(options), time.perf_counter() - began
+        return lower_steps(config, setup).compile(options), time.perf_counter() - began
     finally:
         jax.config.update("jax_enable_compilation_cache", enabled)
         compilation_cache.reset_cache()

@@ -30,7 +30,7 @@ def write_comparison(
     opened = [open_run(run, report, moved) for run in runs]
     names = short_names(runs)
     scored = [
-        one.material.scored(one.model.params) if one.model and one.material else "; ".join(one.missing)
+        one.material.scored(one.saved.params) if one.saved and one.material else "; ".join(one.missing)
         for one in opened
     ]
     sides = [

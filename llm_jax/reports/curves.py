@@ -1,4 +1,4 @@
-"""A run's curves: loss above its floors, rates, norms and speed over steps; and several runs in one picture.
+"""A run's curves: loss beside its baselines, rates, norms, speed over steps; and several runs in one picture.
 
 An entry is a line of metrics.jsonl: a dict with "step" and other numbers. A picture without data is None.
 """
@@ -77,8 +77,8 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return (total[last] - total[first]) / (last - first)
 
 
-def loss_picture(entries: Entries, floors: Mapping[str, float]) -> Picture | None:
-    """Training and validation loss over steps, with the floors that are near enough as level lines; the
+def loss_picture(entries: Entries, baselines: Mapping[str, float]) -> Picture | None:
+    """Training and validation loss over steps, with the baselines that are near enough as level lines; the
     caption has the others.
     """
     train_steps, train = series(entries, "train_loss")
@@ -91,7 +91,7 @@ def loss_picture(entries: Entries, floors: Mapping[str, float]) -> Picture | Non
     window = max(1, len(train) // 25)
     smoothed = smooth(train, window)
     low, high = _loss_limits(smoothed, validation)
-    near = {name: nats for name, nats in floors.items() if low <= nats <= high}
+    near = {name: nats for name, nats in baselines.items() if low <= nats <= high}
     labels: list[tuple[float, str, str | None]] = []
     for name, nats in near.items():
         draw_level(axes, nats)
@@ -108,7 +108,7 @@ def loss_picture(entries: Entries, floors: Mapping[str, float]) -> Picture | Non
     axes.set_ylim(low, high)
     _step_axis(axes)
     label_heights(axes, labels)
-    return Picture("loss", "Loss", _loss_caption(window, len(validation) > 0, floors, near), figure)
+    return Picture("loss", "Loss", _loss_caption(window, len(validation) > 0, baselines, near), figure)
 
 
 def _loss_limits(train: np.ndarray, validation: np.ndarray) -> tuple[float, float]:
@@ -120,14 +120,14 @@ def _loss_limits(train: np.ndarray, validation: np.ndarray) -> tuple[float, floa
 
 
 def _loss_caption(
-    window: int, evaluated: bool, floors: Mapping[str, float], near: Mapping[str, float]
+    window: int, evaluated: bool, baselines: Mapping[str, float], near: Mapping[str, float]
 ) -> str:
     parts = ["Dashed: what counts of n-grams reach on the same targets."] if near else []
     if window > 1:
         parts.append(f"Training: each line of the record, and in bold the mean of the last {window}.")
     if evaluated:
         parts.append("Validation: the whole split, with two standard errors to both sides.")
-    if outside := {name: nats for name, nats in floors.items() if name not in near}:
+    if outside := {name: nats for name, nats in baselines.items() if name not in near}:
         named = ", ".join(f"{name} {nats:.3f}" for name, nats in outside.items())
         parts.append(f"Outside the picture: {named}.")
     return " ".join(parts)

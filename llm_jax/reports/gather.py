@@ -16,13 +16,16 @@ from llm_jax.data.facts import label_facts, store_facts
 from llm_jax.display.figures import write_png
 from llm_jax.display.page import write_page
 from llm_jax.evaluation.verbatim import build_index, longest_overlap
-from llm_jax.language_model.model import LanguageModel, load
 from llm_jax.model.decoder import abstract_params
 from llm_jax.reports.curves import Picture
 from llm_jax.reports.run_page import RunFacts, run_page, run_pictures
 from llm_jax.runs import continuing, data
 from llm_jax.runs.data import Materials
+from llm_jax.tasks.by_name import find_task
+from llm_jax.tasks.language_modelling import held_out, target_nats
+from llm_jax.tasks.saved import Saved, read_saved
 from llm_jax.tokenization.compact import CompactTokenizer
+from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer, decode, fingerprint
 
 PASSAGE_TOKENS = 200
@@ -38,34 +41,29 @@ class Opened(NamedTuple):
     """As much of a run as can be had."""
 
     config: Config
-    model: LanguageModel | None
+    saved: Saved | None
     material: Materials | None
     missing: list[str]  # what is not there, and why
 
 
 def open_run(run: Path, report: Callable[[str], None], moved: MovedConfig = MovedConfig()) -> Opened:
-    """Reads a run's model and text, which may be elsewhere now.
+    """Read a run's model and text, which may be elsewhere now.
 
     Raises:
         CheckpointError: it is no run directory.
         UserError: its configuration is not one that this version knows.
     """
-    missing, model = [], None
     try:
-        model = load(run)
-        config = config_from_dict(model.about["config"], str(run))
+        saved = read_saved(run)
     except CheckpointError as error:
-        config = _recorded_config(run, error)
-        missing.append(f"what needs the model: {error}")
-    if model is None:
-        return Opened(config, None, None, missing)
+        return Opened(_recorded_config(run, error), None, None, [f"what needs the model: {error}"])
     try:
-        if model.about["data_fingerprint"] is None:
+        if saved.about["data_fingerprint"] is None:
             raise CheckpointError(f"{run} was imported and names no text")
-        material = data.gather_again(model.about, str(run), report, moved)
-        return Opened(config, model, material, missing)
+        material = data.gather_again(saved.about, str(run), report, moved)
+        return Opened(saved.config, saved, material, [])
     except UserError as error:
-        return Opened(config, model, None, [*missing, f"what needs the text: {error}"])
+        return Opened(saved.config, saved, None, [f"what needs the text: {error}"])
 
 
 def _recorded_config(run: Path, error: CheckpointError) -> Config:
@@ -81,24 +79,28 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
     """The facts of a run's report; every checkpoint is read back and verified. For `go_on` see
     `write_report`.
     """
-    config, model, material = opened[:3]
+    config, saved, material = opened[:3]
     missing = list(opened.missing)
     recorded, texts = read_object(run / "environment.json"), samples(run, missing.append)
-    default = Config() if model is None else data.with_vocabulary(Config(), model.tokenizer)
+    tokenizer = (
+        material.store.tokenizer if material else saved and tokenizer_from_dict(saved.about["tokenizer"])
+    )
+    default = Config() if tokenizer is None else data.with_vocabulary(Config(), tokenizer)
+    task = find_task(config.task.name)
     go_on()
     checkpoints = verify_steps(checkpoint_directory(run))
     go_on()
-    passage = _passage(model, material) if model and material else []
+    passage = _passage(saved.params, material) if saved and material and task.writes_text else []
     go_on()
     return RunFacts(
         name=str(run),
         steps=config.train.steps,
-        parameters=count_parameters(abstract_params(config.model)),
+        parameters=count_parameters(saved.params if saved else abstract_params(config.model)),
         entries=read_lines(run / "metrics.jsonl", report=missing.append),
         samples=texts,
-        floors=material.floors() if material else {},
+        baselines=material.baselines() if material else {},
         passage=passage,
-        tokenizer=_tokenizer_facts(model.tokenizer, config.train.prompt) if model else [],
+        tokenizer=_tokenizer_facts(tokenizer, config.train.prompt) if tokenizer else [],
         data=_data_facts(material) if material else [],
         machine=_machine_facts(recorded),
         versions=_version_facts(recorded),
@@ -108,6 +110,7 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
         checkpoints=checkpoints,
         missing=missing,
         memorisation=_memorisation(material, texts) if material else [],
+        metrics=task.metrics,
     )
 
 
@@ -146,14 +149,14 @@ def leave_report(material: Materials, params: Tree, stop_requested: Callable[[],
     Raises whatever keeps it from being made: the run itself is well.
     """
     run = material.config.train.run
-    model = LanguageModel(material.config.model, params, material.store.tokenizer, {})
+    saved = Saved(material.config, params, {})
 
     def go_on() -> None:
         if stop_requested():
             raise _GivenUp
 
     try:
-        write_report(run, Opened(material.config, model, material, []), run / "report.html", go_on=go_on)
+        write_report(run, Opened(material.config, saved, material, []), run / "report.html", go_on=go_on)
     except _GivenUp:
         return None
     return str(run / "report.html")
@@ -181,12 +184,13 @@ def write_pictures(pictures: Sequence[Picture], folder: Path | None) -> None:
         write_png(picture.figure, folder / f"{picture.name}.png")
 
 
-def _passage(model: LanguageModel, material: Materials) -> list[tuple[str, float]]:
+def _passage(params: Tree, material: Materials) -> list[tuple[str, float]]:
     """The first targets of the validation split as texts, each with its nats."""
-    text = material.held_out()
+    text = held_out(material.store)
     text = text._replace(tokens=text.tokens[: text.given + PASSAGE_TOKENS])
-    pieces = [decode(model.tokenizer, [int(token)]) for token in text.tokens[text.given :]]
-    return list(zip(pieces, material.nats(model.params, text).tolist(), strict=True))
+    pieces = [decode(material.store.tokenizer, [int(token)]) for token in text.tokens[text.given :]]
+    nats = target_nats(params, material.config, material.store, text)
+    return list(zip(pieces, nats.tolist(), strict=True))
 
 
 def _memorisation(material: Materials, texts: list[tuple[int, str]]) -> list[tuple[int, int, int, str]]:

@@ -8,6 +8,7 @@ from llm_jax.display.figures import to_svg
 from llm_jax.display.page import render
 from llm_jax.reports import curves
 from llm_jax.reports.curves import Picture, curve, loss_picture, norms_by_layer
+from llm_jax.tasks.task import Metric
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -22,7 +23,7 @@ class RunFacts(NamedTuple):
     parameters: int
     entries: Sequence[Mapping[str, Any]]  # the lines of metrics.jsonl
     samples: Sequence[tuple[int, str]]  # (step, text)
-    floors: Mapping[str, float]  # nats per token
+    baselines: Mapping[str, float]  # nats per token
     passage: Sequence[tuple[str, float]]  # (token's text, nats) of a held-out passage
     tokenizer: Sequence[tuple[str, str]]  # (label, value)
     data: Sequence[tuple[str, str]]
@@ -34,6 +35,7 @@ class RunFacts(NamedTuple):
     missing: Sequence[str]  # why a section is not there
     history: Sequence[tuple[int, str]] = ()  # (last step before it, what changed while the run went on)
     memorisation: Sequence[tuple[int, int, int, str]] = ()  # (step, overlap, sample's tokens, text)
+    metrics: Sequence[Metric] = ()  # of the task
 
 
 class Card(NamedTuple):
@@ -49,7 +51,7 @@ def run_pictures(facts: RunFacts) -> list[Picture]:
     entries, run = facts.entries, {facts.name: facts.entries}
     measures = (curves.LEARNING_RATE, curves.GRADIENT, curves.UPDATE, curves.SPEED, curves.MFU)
     made = [
-        loss_picture(entries, facts.floors),
+        loss_picture(entries, facts.baselines),
         *(curve(measure, run) for measure in measures),
         norms_by_layer(entries, "grad_norms", "Gradient norms by layer"),
         norms_by_layer(entries, "update_norms", "Update norms by layer"),
@@ -90,13 +92,20 @@ def run_cards(facts: RunFacts) -> list[Card]:
     cards = []
     if last := last_score(facts.entries):
         scores = _scores(facts.entries)
-        cards += _loss_cards(last, min(scores, key=lambda entry: entry["validation_loss"]))
-        if scores[0]["step"] == 0 and (bits := scores[0].get("validation_bits_per_byte")) is not None:
-            cards.append(Card("before the first step", f"{bits:.4f}", "bits per byte"))
-        if facts.floors:
-            beaten = [name for name, nats in facts.floors.items() if last["validation_loss"] < nats]
+        best = min(scores, key=lambda entry: entry["validation_loss"])
+        cards += [Card(f"final {metric.label}", *shown) for metric, shown in _shown(facts, last)]
+        cards += [
+            Card(f"best {metric.label}", number, f"at step {best['step']:,}")
+            for metric, (number, _) in _shown(facts, best)[:1]
+            if best["step"] != last["step"]
+        ]
+        if scores[0]["step"] == 0:
+            before = _shown(facts, scores[0])[:1]
+            cards += [Card("before the first step", number, metric.label) for metric, (number, _) in before]
+        if facts.baselines:
+            beaten = [name for name, nats in facts.baselines.items() if last["validation_loss"] < nats]
             note = ", ".join(beaten) or "none"
-            cards.append(Card("floors beaten", f"{len(beaten)} of {len(facts.floors)}", note))
+            cards.append(Card("baselines beaten", f"{len(beaten)} of {len(facts.baselines)}", note))
     if facts.entries:
         done = max(entry["step"] for entry in facts.entries)
         note = "" if done == facts.steps else f"of {facts.steps:,} that the configuration asks for"
@@ -110,17 +119,11 @@ def run_cards(facts: RunFacts) -> list[Card]:
     return cards
 
 
-def _loss_cards(last: Mapping[str, Any], best: Mapping[str, Any]) -> list[Card]:
-    error = last.get("validation_standard_error")
-    note = (f"± {error:.3f} " if error is not None else "") + "nats per token"
-    cards = [Card("final validation loss", f"{last['validation_loss']:.4f}", note)]
-    if last.get("validation_bits_per_byte") is not None:
-        cards.append(Card("the same in bits", f"{last['validation_bits_per_byte']:.4f}", "bits per byte"))
-    where = "the last step" if best["step"] == last["step"] else f"step {best['step']:,}"
-    note = f"at {where}"
-    if best.get("validation_bits_per_byte") is not None:
-        note += f"; {best['validation_bits_per_byte']:.4f} bits per byte"
-    return [*cards, Card("best validation loss", f"{best['validation_loss']:.4f}", note)]
+def _shown(facts: RunFacts, entry: Mapping[str, Any]) -> list[tuple[Metric, tuple[str, str]]]:
+    """The task's metrics of an evaluation, as far as it has them, each with number and unit."""
+    score = {name.removeprefix("validation_"): value for name, value in entry.items()}
+    shown = [(metric, metric.shown(score)) for metric in facts.metrics]
+    return [(metric, found) for metric, found in shown if found is not None]
 
 
 def last_score(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

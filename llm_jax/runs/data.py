@@ -1,4 +1,4 @@
-"""A run's materials, wired for the doors: data, resolved configuration, evaluation and floors."""
+"""A run's materials, wired for the doors: data, resolved configuration, evaluation and baselines."""
 
 import dataclasses
 import os
@@ -8,28 +8,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from llm_jax.base.batch import Batch, Prompted
+from llm_jax.base.batch import Batch
+from llm_jax.base.devices import Placement
 from llm_jax.base.errors import CheckpointError, DataError
 from llm_jax.base.terminal import say
 from llm_jax.base.tree import Tree
 from llm_jax.config.changes import History, config_at, sequences_before
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.run import Config, MovedConfig
-from llm_jax.data.batches import OrderStart, batch_at, whole_epochs
+from llm_jax.data.batches import OrderStart, whole_epochs
 from llm_jax.data.corpora import NAMES, read_corpus
 from llm_jax.data.known_store import find_store
 from llm_jax.data.store import Store, prepare_store
-from llm_jax.data.windows import Windowing
-from llm_jax.evaluation.baselines import cached_floors
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score, summarise
 from llm_jax.language_model.model import LanguageModel
-from llm_jax.language_model.scoring import score_tokens, whole_text
 from llm_jax.model.checks import check_precision
 from llm_jax.runs.init_from import Origin, find_origin, recorded_origin, require_same_model, sequences_drawn
+from llm_jax.tasks.by_name import find_task
+from llm_jax.tasks.language_modelling import held_out, target_nats
+from llm_jax.tasks.task import Task
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer
+from llm_jax.training.state import Setup
 
 
 class Materials(NamedTuple):
@@ -53,58 +55,41 @@ class Materials(NamedTuple):
         config = config_at(to_dict(self.config), self.history, step, "the checkpoint")
         return self._replace(config=config, history=[line for line in self.history if line["step"] < step])
 
+    @property
+    def task(self) -> Task:
+        """What the model learns."""
+        return find_task(self.config.task.name)
+
+    @property
+    def samples(self) -> bool:
+        """Whether samples are drawn."""
+        return self.task.writes_text and self.config.train.sample_tokens > 0
+
+    def setup(self, placement: Placement | None = None) -> Setup:
+        """Return what a train step of the run is, beside its configuration."""
+        return Setup(self.task.objective, placement)
+
     def batch_at(self, index: int) -> Batch:
-        """The training batch with this index: a pure function of it and the seed."""
-        return batch_at(
-            self.store.tokens("train"),
-            order=self.config.train.order,
-            context_length=self.config.model.context_length,
-            batch_size=self.config.train.batch_size,
-            seed=self.config.train.seed,
-            step=index,
-            start_ids=self.store.tokenizer.start_ids,
-            start=self.order_start,
-        )
+        """Return the training batch with this index: a pure function of it and the seed."""
+        return self.task.batch_at(self.config, self.store, index, self.order_start)
 
-    def held_out(self) -> Prompted:
-        """The validation split, as it is scored."""
-        return whole_text(self.store.tokenizer, self.store.tokens("validation"))
+    def evaluate(self, params: Tree) -> dict[str, float]:
+        """Return the task's numbers over all that is held out; "loss" is among them."""
+        return self.task.evaluate(params, self.config, self.store)
 
-    def nats(self, params: Tree, text: Prompted) -> np.ndarray:
-        """Of each target of a text, [N], in the windows of the run's evaluation."""
-        model, train = self.config.model, self.config.train
-        context_length = model.context_length
-        windowing = Windowing(
-            context_length,
-            train.eval_stride or context_length,
-            train.eval_batch_size * context_length,
-            self.store.tokenizer.start_ids,
-        )
-        ((_, scores),) = score_tokens(params, model, [text], windowing)
-        return -scores.log_probs
-
-    def evaluate(self, params: Tree) -> Score:
-        """The score over the whole validation split."""
-        text = self.held_out()
-        return summarise(self.nats(params, text), int(np.sum(self.store.sizes[text.given :])))
+    def baselines(self) -> dict[str, float]:
+        """Return losses that the model is held against."""
+        return self.task.baselines(self.config, self.store)
 
     def scored(self, params: Tree) -> Scored:
-        """The nats of every target of the validation split, at its place in the text's bytes."""
-        text, manifest = self.held_out(), self.store.manifest
+        """Return the nats of every target of the validation split, at its place in the text's bytes."""
+        text, manifest = held_out(self.store), self.store.manifest
         ends = np.append(0, np.cumsum(self.store.sizes, dtype=np.int64))
         edges = self.store.num_bytes("train") + ends[text.given :]
-        source, nats = manifest["settings"]["text_sha256"], self.nats(params, text)
+        source = manifest["settings"]["text_sha256"]
+        nats = target_nats(params, self.config, self.store, text)
         altered_by = manifest["tokenizer_sha256"] if self.store.alters_text else ""
         return Scored(manifest["corpus"], source, int(edges[0]), edges[1:], nats, altered_by)
-
-    def floors(self) -> dict[str, float]:
-        """Nats per token that n-gram counts reach on the validation split; counted once."""
-        return cached_floors(
-            self.store.path / "floors.json",
-            self.store.tokens("train"),
-            self.store.tokens("validation"),
-            self.config.model.vocab_size,
-        )
 
 
 def gather(
@@ -127,6 +112,7 @@ def gather(
         CheckpointError: there is none.
     """
     check_precision(config.model)
+    find_task(config.task.name)
     if origin is None and config.train.init_from:
         origin = find_origin(config.train.init_from, config.train.run)
     if origin is not None:

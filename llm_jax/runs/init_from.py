@@ -18,8 +18,10 @@ from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.model.decoder import abstract_params
+from llm_jax.training.losses import NEXT_TOKEN
+from llm_jax.training.objective import Objective
 from llm_jax.training.precision import with_masters
-from llm_jax.training.state import abstract_state, init_state, state_from
+from llm_jax.training.state import abstract_state, evaluated_part, init_state, state_from
 
 # A run's own choice; all other settings of the model are what its weights mean.
 _FREE = NOT_COMPUTED | {"context_length"}
@@ -66,7 +68,7 @@ def find_origin(init_from: str, run: Path) -> Origin:
         )
     about = read_about(directory)
     config = config_from_dict(about["config"], f"the checkpoint in {init_from}")
-    name, part = Path(init_from).resolve().name, "ema" if config.optim.ema_decay else "params"
+    name, part = Path(init_from).resolve().name, evaluated_part(config)
     digest = read_digest(directory, part, about["step"])
     return Origin(name, about["step"], part, digest, config.model, about["tokenizer"], about.get("chat"))
 
@@ -140,8 +142,8 @@ def require_same_weights(init_from: str, origin: Origin) -> None:
         )
 
 
-def first_state(config: Config, origin: Origin | None) -> State:
-    """The state before a run's first step, with fresh weights or with those that it starts from.
+def first_state(config: Config, origin: Origin | None, objective: Objective = NEXT_TOKEN) -> State:
+    """Return the state before a run's first step, with fresh weights or with those that it starts from.
 
     Raises:
         UserError: JAX has no device to make them on.
@@ -149,7 +151,7 @@ def first_state(config: Config, origin: Origin | None) -> State:
     """
     first_device()
     if origin is None:
-        return init_state(config)
+        return init_state(config, objective)
     require_same_weights(config.train.init_from, origin)
     directory, step = checkpoint_directory(Path(config.train.init_from)), origin.step
     masters = abstract_params(with_masters(config.model))

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 from llm_jax.base.batch import Batch
+from llm_jax.base.devices import on_one_device
 from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.json_lines import read_lines, scalars
 from llm_jax.base.strict_json import finite
+from llm_jax.base.tree import State
 from llm_jax.checkpoints.reader import read_about, read_before
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict
@@ -23,7 +25,7 @@ from llm_jax.runs.init_from import first_state
 from llm_jax.runs.record import mean_loss
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.tokenization.streaming import StreamDecoder
-from llm_jax.training.state import abstract_state
+from llm_jax.training.state import Setup, abstract_state
 from llm_jax.training.step import step_nats, train_step
 
 _CONTEXT = 12  # tokens shown before a target
@@ -121,9 +123,10 @@ def replay(
         CheckpointError: the run never came to this step from that checkpoint, since it rolled back before.
     """
     checkpoints, last = checkpoint_directory(directory), max(0, step - 1 - before)
-    restored = read_before(checkpoints, abstract_state(material.config), last, report)
+    setup = material.setup(on_one_device())
+    restored = read_before(checkpoints, abstract_state(material.config, setup), last, report)
     origin = f"the checkpoint of step {restored.step}" if restored else "the beginning"
-    state = restored.state if restored else first_state(material.at(1).config, material.origin)
+    state = restored.state if restored else _beginning(material, setup)
     first = int(state["counters"]["step"])
     report(f"recomputing {step - first} steps from {origin}")
     earlier = []
@@ -131,7 +134,7 @@ def replay(
     then = material.at(first + 1)
     for number in track(range(first + 1, step)):
         then = material.at(number) if number in turns else then
-        state, metrics = train_step(then.config, state, then.batch_at(int(state["counters"]["batch"])))
+        state, metrics = train_step(then.config, state, then.batch_at(int(state["counters"]["batch"])), setup)
         earlier.append(_numbers(metrics))
         if earlier[-1]["skipped"] > then.config.train.max_skipped:
             raise CheckpointError(
@@ -141,9 +144,17 @@ def replay(
     counters = {name: int(count) for name, count in state["counters"].items()}
     then = material.at(step)
     batch = then.batch_at(counters["batch"])
-    nats = np.asarray(step_nats(then.config, state, batch))  # Before the step, which donates its state.
-    _, metrics = train_step(then.config, state, batch)
+    nats = np.asarray(
+        step_nats(then.config, state, batch, setup.objective)
+    )  # Before the step, which donates its state.
+    _, metrics = train_step(then.config, state, batch, setup)
     return Replayed(step, counters["batch"], counters["rollbacks"], batch, nats, _numbers(metrics), earlier)
+
+
+def _beginning(material: Materials, setup: Setup) -> State:
+    assert setup.placement
+    state = first_state(material.at(1).config, material.origin, setup.objective)
+    return jax.device_put(state, setup.placement.state)
 
 
 def compare(replayed: Replayed, run: Path) -> Comparison:

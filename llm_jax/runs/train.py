@@ -1,17 +1,18 @@
 """A whole run, wired: data, state, steps, record, sample and report."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from llm_jax.base.compilation import CompileTime, compile_time
+from llm_jax.base.devices import on_one_device
 from llm_jax.base.environment import environment, versions
 from llm_jax.base.errors import UserError
 from llm_jax.base.process import seconds_since_start
 from llm_jax.base.terminal import say, say_json
-from llm_jax.base.tree import Tree, count_parameters
+from llm_jax.base.tree import State, Tree, count_parameters
 from llm_jax.checkpoints.reader import read_about
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.checkpoints.writer import Checkpoints
@@ -26,10 +27,11 @@ from llm_jax.runs.progress import LiveLine
 from llm_jax.training import loop
 from llm_jax.training.interrupt import leave_unsaved, stop_requests
 from llm_jax.training.observers import Guard, warn
+from llm_jax.training.state import Setup
 from llm_jax.training.step import lower_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 
-_BITS = "validation_bits_per_byte"
+_PREFIX = "validation_"  # of an evaluation's numbers in metrics.jsonl
 _GLANCE = 0.05  # seconds between looks for a signal
 
 
@@ -63,10 +65,12 @@ def run(
     material = data.gather(config, report=say)
     config = material.config
     check_prompt(material)
+    setup = material.setup(on_one_device())
     about: dict[str, Any] = {
         "config": to_dict(config),
         "tokenizer": material.store.tokenizer.to_dict(),
         "data_fingerprint": material.store.fingerprint,
+        "labels": list(material.task.labels(config, material.store)),
         "versions": versions(),
         "changes": [],  # filled below, before anything is saved that comes after them
     } | (material.origin.about() if material.origin else {})
@@ -82,8 +86,10 @@ def run(
             known = read_about(directory)
             continuing.require_same_run(known, config, material.store.fingerprint, agreed=agreed)
         # Beside the making and saving of the first state; nothing else is refused from here on.
-        ready = worker.submit(lambda: lower_steps(config).compile()) if latest != config.train.steps else None
-        state = loop.start_state(config, checkpoints, partial(first_state, origin=material.origin))
+        compiled = lambda: lower_steps(config, setup).compile()  # noqa: E731
+        ready = worker.submit(compiled) if latest != config.train.steps else None
+        begin = partial(first_state, origin=material.origin, objective=setup.objective)
+        state = loop.start_state(config, checkpoints, begin, setup)
         step, guard = int(state["counters"]["step"]), Guard(warn)
         if latest is not None:
             material = _with_history(material, state["counters"])
@@ -100,12 +106,22 @@ def run(
             if name := stop_requested():
                 leave_unsaved(f"stopped by {name} before the first step: the same command begins it", name)
             ready.result()
-        summary = _train(material, checkpoints, state, run_record, compiling, leave_report, stop_requested)
+        observing = _Observing(run_record, compiling, leave_report, stop_requested)
+        summary = _train(material, checkpoints, state, setup, observing)
     if wanted_seconds is not None:
         took = round(seconds_since_start(), 1)
         say(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
         summary["time"] = {"wanted": wanted_seconds, "took": took}
     say_json(summary)
+
+
+class _Observing(NamedTuple):
+    """What records a run, and what asks it to stop."""
+
+    run_record: record.RunRecord
+    compiling: CompileTime
+    leave_report: LeaveReport
+    stop_requested: Callable[[], str]
 
 
 def _with_history(material: Materials, counters: Tree) -> Materials:
@@ -137,7 +153,7 @@ def check_prompt(material: Materials) -> None:
         DataError: it cannot be encoded.
     """
     config = material.config
-    if not config.train.sample_tokens:
+    if not material.samples:
         return
     if not config.train.prompt:
         raise UserError(
@@ -159,17 +175,16 @@ def check_prompt(material: Materials) -> None:
 def _train(
     material: Materials,
     checkpoints: Checkpoints,
-    state: dict[str, Any],
-    run_record: record.RunRecord,
-    compiling: CompileTime,
-    leave_report: LeaveReport,
-    stop_requested: Callable[[], str],
+    state: State,
+    setup: Setup,
+    observing: "_Observing",
 ) -> dict[str, Any]:
-    """Trains to the end and leaves sample and report; gives what the run's last line says."""
+    """Train to the end and leaves sample and report; gives what the run's last line says."""
     config, began, start = material.config, time.perf_counter(), int(state["counters"]["step"])
-    settings, guard, floors = config.train, Guard(warn), {}
-    with guard("the counting of floors"):
-        floors = material.floors()
+    run_record, compiling, leave_report, stop_requested = observing
+    settings, guard, baselines = config.train, Guard(warn), {}
+    with guard("the counting of baselines"):
+        baselines = material.baselines()
     live = LiveLine(
         steps=settings.steps,
         start=start,
@@ -181,19 +196,21 @@ def _train(
     live.say(
         f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
     )
-    live.say("floors, nats per token: " + ", ".join(f"{name} {nats:.3f}" for name, nats in floors.items()))
+    if baselines:
+        shown = ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items())
+        live.say(f"baselines, nats per token: {shown}")
     if start:
         live.say(f"continuing {settings.run} at step {start}")
     elif material.origin:
         live.say(f"starting from {settings.init_from}, step {material.origin.step}")
     times: dict[str, float] = {}
-    callbacks = _callbacks(material, floors, live, run_record, guard, times, stop_requested)
+    callbacks = _callbacks(material, baselines, live, run_record, guard, times, stop_requested)
     try:
-        state, score = loop.train(config, checkpoints, state, callbacks)
+        state, score = loop.train(config, checkpoints, state, callbacks, setup)
     finally:
         live.close()
     params = loop.evaluated_params(config.model, state)
-    if settings.sample_tokens and not stop_requested():
+    if material.samples and not stop_requested():
         with guard("the sample"):
             text = settings.prompt + _sample(material, params, settings.sample_tokens)
             live.say(f"\n{text}\n")
@@ -212,11 +229,12 @@ def _train(
             f"python -m llm_jax.report {settings.run} makes it"
         )
     live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
-    summary = {"run": str(settings.run), "step": settings.steps, **score, "floors": floors}
+    summary = {"run": str(settings.run), "step": settings.steps, **score, "baselines": baselines}
     if before := record.score_before(settings.run, list(score)):
-        live.say(
-            f"bits per byte: {before[_BITS]:.4f} before the first step, {score[_BITS]:.4f} after the last"
-        )
+        first, last = (material.task.metrics[0].shown(_bare(each)) for each in (before, score))
+        if first and last:
+            label = material.task.metrics[0].label
+            live.say(f"{label}: {first[0]} before the first step, {last[0]} after the last")
         summary["before"] = before
     return summary | times | {"report": page}
 
@@ -238,7 +256,7 @@ def _leave_report(
 
 def _callbacks(
     material: Materials,
-    floors: dict[str, float],
+    baselines: dict[str, float],
     live: LiveLine,
     run_record: record.RunRecord,
     guard: Guard,
@@ -258,19 +276,14 @@ def _callbacks(
             run_record.add_step(step, each, speed if loop.is_logged(settings, step) else None)
 
     def evaluate(params: Tree) -> dict[str, float]:
-        return {f"validation_{name}": value for name, value in material.evaluate(params)._asdict().items()}
+        return {f"{_PREFIX}{name}": value for name, value in material.evaluate(params).items()}
 
     def on_evaluation(step: int, params: Tree, score: dict[str, float]) -> None:
         run_record.write(step, **score)
-        beaten = [name for name, floor in floors.items() if score["validation_loss"] < floor]
-        live.say(
-            f"step {step}: validation {score['validation_loss']:.3f} "
-            f"+- {score['validation_standard_error']:.3f} nats, "
-            f"perplexity {score['validation_perplexity']:.1f}, "
-            f"{score['validation_bits_per_byte']:.3f} bits per byte; "
-            f"beats {beaten[-1] if beaten else 'no floor'}"
-        )
-        if step < settings.steps and settings.sample_tokens and not stop_requested():
+        beaten = [name for name, baseline in baselines.items() if score[f"{_PREFIX}loss"] < baseline]
+        against = f"; beats {beaten[-1] if beaten else 'no baseline'}" if baselines else ""
+        live.say(f"step {step}: {material.task.line.format(**_bare(score))}{against}")
+        if step < settings.steps and material.samples and not stop_requested():
             with guard("the sample"):
                 text = settings.prompt + _sample(material, params, min(settings.sample_tokens, 24))
                 live.say(f"    {text}".replace("\n", " "))
@@ -279,6 +292,11 @@ def _callbacks(
     return loop.Callbacks(
         material.batch_at, evaluate, on_steps, on_evaluation, warn, live.aside, stop_requested
     )
+
+
+def _bare(score: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation's numbers as its task names them."""
+    return {name.removeprefix(_PREFIX): value for name, value in score.items()}
 
 
 def _sample(material: Materials, params: Tree, num_tokens: int) -> str:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import jax
 
 from llm_jax.base.batch import Batch
-from llm_jax.base.devices import first_device
+from llm_jax.base.devices import first_device, on_one_device
 from llm_jax.base.errors import DivergedError, InterruptedAndSaved, UserError
 from llm_jax.base.tree import State, Tree
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.training.observers import Guard
-from llm_jax.training.state import abstract_state, evaluated_params, init_state
+from llm_jax.training.state import Setup, abstract_state, evaluated_params, init_state
 from llm_jax.training.step import run_steps
 
 
@@ -41,15 +41,16 @@ class Callbacks(NamedTuple):
 
 
 def train(
-    config: Config, checkpoints: Checkpoints, state: State, callbacks: Callbacks
+    config: Config, checkpoints: Checkpoints, state: State, callbacks: Callbacks, setup: Setup = Setup()
 ) -> tuple[State, dict[str, float]]:
-    """Runs from the state's step to `config.train.steps`.
+    """Run from the state's step to `config.train.steps`.
 
     Args:
         config: the run.
         checkpoints: open for writing; the last state is saved when this returns.
         state: what `start_state` gave; donated.
-        around: see `Callbacks`.
+        callbacks: see `Callbacks`.
+        setup: what steps lower, and where arrays lie.
 
     Returns:
         The last state and its evaluation.
@@ -70,7 +71,8 @@ def train(
     while step < settings.steps:
         steps = range(step + 1, _next_pause(settings, step) + 1)
         batches = [callbacks.batch_at(batch_index + number) for number in range(len(steps))]
-        state, metrics = run_steps(config, state, batches, [is_logged(settings, n) for n in steps])
+        logged = [is_logged(settings, number) for number in steps]
+        state, metrics = run_steps(config, state, batches, logged, setup)
         step, batch_index = steps[-1], batch_index + len(steps)
         evaluating = step == settings.steps or not step % settings.eval_interval
         due = time.monotonic() - saved_at >= 60 * (settings.save_minutes or math.inf)
@@ -78,7 +80,7 @@ def train(
         pending.append((steps, metrics))
         # Reading the steps before these keeps the device busy while the host looks; a save needs these, too.
         if _report(pending, 0 if saving else 1, callbacks, guard) > settings.max_skipped:
-            state = _roll_back(config, checkpoints, batch_index, callbacks)
+            state = _roll_back(abstract_state(config, setup), config, checkpoints, batch_index, callbacks)
             step = int(state["counters"]["step"])
             pending.clear()
             continue
@@ -119,17 +121,21 @@ def claim_device(report: Callable[[str], None]) -> None:
 
 
 def start_state(
-    config: Config, checkpoints: Checkpoints, begin: Callable[[Config], State] = init_state
+    config: Config,
+    checkpoints: Checkpoints,
+    begin: Callable[[Config], State] = init_state,
+    setup: Setup = Setup(),
 ) -> State:
-    """The newest state in the run directory that verifies, or the one that `begin` makes, which is saved
-    before the first step.
+    """Return the newest state in the run directory that verifies, or the one that `begin` makes, which is
+    saved before the first step.
     """
     if checkpoints.latest_step() is None:
-        # On its device for good, as what is restored is: the same program then takes both.
-        state = jax.device_put(begin(config), jax.devices()[0])
+        # Where it stays, as what is restored does: the same program then takes both.
+        placement = setup.placement or on_one_device()
+        state = jax.device_put(begin(config), placement.state)
         checkpoints.save(0, state, metrics={}, score=None)
         return state
-    restored = checkpoints.restore(abstract_state(config))
+    restored = checkpoints.restore(abstract_state(config, setup))
     assert restored is not None  # Where there are steps and none verifies, that is an error.
     return restored.state
 
@@ -181,9 +187,11 @@ def _report(
     return most_skipped
 
 
-def _roll_back(config: Config, checkpoints: Checkpoints, batch_index: int, callbacks: Callbacks) -> State:
+def _roll_back(
+    wanted: State, config: Config, checkpoints: Checkpoints, batch_index: int, callbacks: Callbacks
+) -> State:
     """The last saved state, set to go on with data not yet seen."""
-    restored = checkpoints.restore(abstract_state(config))
+    restored = checkpoints.restore(wanted)
     if restored is None or int(restored.state["counters"]["rollbacks"]):
         raise DivergedError(
             f"more than max_skipped ({config.train.max_skipped}) steps in a row were not finite, "

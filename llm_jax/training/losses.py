@@ -13,9 +13,10 @@ from llm_jax.base.batch import Batch
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.model.activations import Activations
-from llm_jax.model.decoder import head_weights, hidden_states, row_logits
+from llm_jax.model.decoder import head_weights, hidden_states, init_params, row_logits
 from llm_jax.model.moe import Use, expert_use, imbalance
 from llm_jax.training.head import _head_nats_backward, _head_nats_forward, cross_entropy, head_nats
+from llm_jax.training.objective import Objective
 
 _TOKENS_AT_ONCE = 1024  # whose scores over all rows of the head are in memory while texts are scored
 
@@ -89,6 +90,9 @@ def next_token_loss(
         balance = config.router_balance * use.weight * imbalance(probabilities, batch.weights, use)
         total += (balance - jax.lax.stop_gradient(balance)).astype(total.dtype)
     return total, weight
+
+
+NEXT_TOKEN = Objective(init_params, next_token_loss, next_token_nats)
 
 
 def balances_router(config: ModelConfig) -> bool:

@@ -1,15 +1,18 @@
 """The state of training: how it begins, what it is made of, and which of its parameters are evaluated."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from llm_jax.base.devices import Placement
 from llm_jax.base.tree import State, Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
-from llm_jax.model.decoder import init_params
 from llm_jax.model.dropout import KEY_KIND
+from llm_jax.training.losses import NEXT_TOKEN
+from llm_jax.training.objective import Objective
 from llm_jax.training.optimizer import make_optimizer
 from llm_jax.training.precision import rounded, with_masters
 from llm_jax.training.schedule import Horizon, make_horizon
@@ -26,15 +29,22 @@ def horizon_of(config: Config) -> Horizon:
     return make_horizon(config.optim, config.train.steps)
 
 
-@partial(jax.jit, static_argnums=0)
-def init_state(config: Config) -> State:
-    """The state before the first step.
+class Setup(NamedTuple):
+    """What a train step is, beside its configuration."""
+
+    objective: Objective = NEXT_TOKEN
+    placement: Placement | None = None  # None: wherever arrays are, as for a step by itself
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def init_state(config: Config, objective: Objective = NEXT_TOKEN) -> State:
+    """Return the state before the first step.
 
     "counters" holds int32 scalars: "step" (steps done), "batch" (index of the next batch: ahead of "step"
     after a roll-back, which leaves the data in between out), "skipped" (non-finite steps in a row) and
     "rollbacks".
     """
-    return state_from(config, init_params(key_for(config, 0), with_masters(config.model)))
+    return state_from(config, objective.init_params(key_for(config, 0), with_masters(config.model)))
 
 
 def state_from(config: Config, params: Tree) -> State:
@@ -51,13 +61,22 @@ def state_from(config: Config, params: Tree) -> State:
     return state
 
 
-def abstract_state(config: Config) -> State:
-    """Shapes and types of `init_state`, without computing anything."""
-    return jax.eval_shape(lambda: init_state(config))
+def abstract_state(config: Config, setup: Setup = Setup()) -> State:
+    """Return shapes, types and, with a placement, shardings of `init_state`, without computing anything."""
+    shapes = jax.eval_shape(lambda: init_state(config, setup.objective))
+    if setup.placement is None:
+        return shapes
+    sharding = setup.placement.state
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
 def evaluated_params(model: ModelConfig, state: State) -> Tree:
-    """The parameters that evaluation and sampling use, in the model's own type: the average where one is
-    kept.
+    """Return the parameters that evaluation and sampling use, in the model's own type: the average where one
+    is kept.
     """
     return rounded(state.get("ema", state["params"]), model)
+
+
+def evaluated_part(config: Config) -> str:
+    """Return which part of a saved state those parameters are."""
+    return "ema" if config.optim.ema_decay else "params"

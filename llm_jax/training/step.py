@@ -16,24 +16,34 @@ import numpy as np
 import optax
 
 from llm_jax.base.batch import Batch
+from llm_jax.base.devices import Placement
 from llm_jax.base.tree import State, Tree
-from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.model.decoder import stack_blocks, unstack_blocks
 from llm_jax.model.moe import Use
 from llm_jax.model.norms import accumulation_dtype
-from llm_jax.training.losses import balances_router, next_token_loss, next_token_nats, parts_use
+from llm_jax.training.losses import NEXT_TOKEN, balances_router, parts_use
+from llm_jax.training.objective import Objective
 from llm_jax.training.optimizer import horizon_at, learning_rate, make_optimizer
 from llm_jax.training.precision import rounded
 from llm_jax.training.schedule import Horizon
-from llm_jax.training.state import abstract_state, horizon_of, key_for
+from llm_jax.training.state import Setup, abstract_state, horizon_of, key_for
+
+# A branch that compares the norm with it waits for that, so XLA need not copy the state that both read.
+_IMPOSSIBLE_NORM = -1
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
+@partial(jax.jit, static_argnames=("config", "objective"), donate_argnames="state")
 def train_steps(
-    config: Config, state: State, batches: Batch, count: jax.Array, measured_K: jax.Array, horizon: Horizon
+    config: Config,
+    state: State,
+    batches: Batch,
+    count: jax.Array,
+    measured_K: jax.Array,
+    horizon: Horizon,
+    objective: Objective = NEXT_TOKEN,
 ) -> tuple[State, dict[str, Any]]:
-    """Several optimizer steps in one call, so that memory is taken once for all and the host looks on.
+    """Do several optimizer steps in one call, so that memory is taken once for all and the host looks on.
 
     Args:
         config: static; a new value compiles anew.
@@ -42,6 +52,7 @@ def train_steps(
         count: [] int32, how many of the K steps to do; a smaller count runs the same program.
         measured_K: bool, whether a step's updates are measured, which costs a pass over the parameters.
         horizon: of the learning rate's schedule; runs of any length share one program.
+        objective: static; what the steps lower.
 
     Returns:
         The next state, and metrics with a leading axis of K, of which the first `count` are filled: scalars
@@ -55,64 +66,76 @@ def train_steps(
 
     def step(index: jax.Array, so_far: tuple) -> tuple:
         state, lists = so_far
-        state, metrics = _step(config, horizon, state, *pick(index))
+        state, metrics = _step(config, objective, horizon, state, *pick(index))
         return state, jax.tree.map(lambda x_K, x: x_K.at[index].set(x), lists, metrics)
 
     unrolled = config.model.layers == "unroll"
     state = unstack_blocks(state) if unrolled else state
-    _, shapes = jax.eval_shape(partial(_step, config, horizon), state, *pick(jnp.int32(0)))
+    _, shapes = jax.eval_shape(partial(_step, config, objective, horizon), state, *pick(jnp.int32(0)))
     lists = jax.tree.map(lambda x: jnp.zeros((*measured_K.shape, *x.shape), x.dtype), shapes)
     state, lists = jax.lax.fori_loop(0, count, step, (state, lists))
     return stack_blocks(state) if unrolled else state, lists
 
 
 def run_steps(
-    config: Config, state: State, batches: Sequence[Batch], measured: Sequence[bool]
+    config: Config,
+    state: State,
+    batches: Sequence[Batch],
+    measured: Sequence[bool],
+    setup: Setup = Setup(),
 ) -> tuple[State, dict[str, Any]]:
-    """`train_steps` on at most `steps_per_dispatch` batches, which are stacked and filled up to one shape."""
-    return train_steps(config, state, *step_arguments(config, batches, measured))
+    """Call `train_steps` on at most `steps_per_dispatch` batches, stacked and filled up to one shape."""
+    arguments = step_arguments(config, batches, measured, setup.placement)
+    return train_steps(config, state, *arguments, objective=setup.objective)
 
 
 def step_arguments(
-    config: Config, batches: Sequence[Batch], measured: Sequence[bool]
+    config: Config, batches: Sequence[Batch], measured: Sequence[bool], placement: Placement | None = None
 ) -> tuple[Batch, np.int32, np.ndarray, Horizon]:
-    """What `train_steps` takes after the state, of one shape however many batches there are."""
+    """Return what `train_steps` takes after the state, of one shape however many batches there are."""
     most = config.train.steps_per_dispatch
     full = [*batches, *[batches[-1]] * (most - len(batches))]
     stacked = Batch(*(np.stack(arrays) for arrays in zip(*full, strict=True)))
+    if placement is not None:
+        stacked = jax.device_put(stacked, placement.batches)
     measured_K = np.array([*measured, *[False] * (most - len(measured))])
     return stacked, np.int32(len(batches)), measured_K, horizon_of(config)
 
 
-def lower_steps(config: Config) -> jax.stages.Lowered:
-    """`train_steps` for the shapes of a run, not compiled yet; once it is, the run's calls find it ready."""
-    settings, device = config.train, jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    most, shape = settings.steps_per_dispatch, (settings.batch_size, config.model.context_length)
-    state = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), abstract_state(config)
+def lower_steps(config: Config, setup: Setup = Setup()) -> jax.stages.Lowered:
+    """Lower `train_steps` for the shapes of a run; once that is compiled, the run's calls find it ready."""
+    settings, placement = config.train, setup.placement
+    shape = (settings.steps_per_dispatch, settings.batch_size, config.model.context_length)
+    sharding = None if placement is None else placement.batches
+    batches = Batch(
+        *(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for dtype in (np.int32, np.int32, np.float32))
     )
-    batches = Batch(*(np.zeros((most, *shape), kind) for kind in (np.int32, np.int32, np.float32)))
-    return train_steps.lower(config, state, batches, np.int32(0), np.zeros(most, bool), horizon_of(config))
+    counted = np.int32(0), np.zeros(shape[0], bool), horizon_of(config)
+    state = abstract_state(config, setup)
+    return train_steps.lower(config, state, batches, *counted, objective=setup.objective)
 
 
 def train_step(
-    config: Config, state: State, batch: Batch, *, measured: bool = True
+    config: Config, state: State, batch: Batch, setup: Setup = Setup(), *, measured: bool = True
 ) -> tuple[State, dict[str, Any]]:
-    """One step by the program that training runs: the next state, and `train_steps`' metrics of this step."""
-    state, lists = run_steps(config, state, [batch], [measured])
+    """Do one step by the program that training runs; give the next state, and `train_steps`' metrics."""
+    state, lists = run_steps(config, state, [batch], [measured], setup)
     return state, jax.tree.map(lambda x_K: x_K[0], lists)
 
 
-@partial(jax.jit, static_argnums=0)  # Traced once for its shapes and for the loop.
+@partial(jax.jit, static_argnums=(0, 1))  # Traced once for its shapes and for the loop.
 def _step(
-    config: Config, horizon: Horizon, state: State, batch: Batch, measured: jax.Array
+    config: Config,
+    objective: Objective,
+    horizon: Horizon,
+    state: State,
+    batch: Batch,
+    measured: jax.Array,
 ) -> tuple[State, dict[str, Any]]:
     counters = state["counters"]
     horizon = horizon_at(horizon, counters["step"], state["opt_state"])
     rest = {name: value for name, value in state.items() if name != "counters"}
-    sums, loss_sum, weight = _gradient(
-        state["params"], config.model, batch, _dropout_key(config, state), config.train.accumulation_steps
-    )
+    sums, loss_sum, weight = _gradient(config, objective, state, batch)
     # The mean's gradient and clipping are factors that the update multiplies by, not passes over memory.
     scale = 1 / jnp.maximum(weight, 1e-9)
     grad_norms = jax.tree.map(lambda norm: norm * scale, part_norms(sums))
@@ -125,9 +148,8 @@ def _step(
     update_norms = jax.lax.cond(
         finite & measured, lambda rest: part_norms(update(rest)[0]), lambda _: _no_norms(sums), rest
     )
-    # A norm is never negative: the branch waits for it, so XLA need not copy the state that both read.
     update_norm = optax.tree.norm(update_norms)
-    finite &= update_norm != -1
+    finite &= update_norm != _IMPOSSIBLE_NORM
     # A branch rather than a choice between two trees: memory is then written once, in place.
     after = jax.lax.cond(finite, partial(_apply, config, update, counters["step"]), lambda rest: rest, rest)
     skipped = jnp.where(finite, 0, counters["skipped"] + 1)
@@ -169,15 +191,15 @@ def _no_norms(tree: Tree) -> dict[str, jax.Array]:
     return jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), jax.eval_shape(part_norms, tree))
 
 
-@partial(jax.jit, static_argnums=0)
-def step_nats(config: Config, state: State, batch: Batch) -> jax.Array:
-    """Nats of each target, [B, T], under the dropout of the step that `train_step` would do from here."""
+@partial(jax.jit, static_argnames=("config", "objective"))
+def step_nats(config: Config, state: State, batch: Batch, objective: Objective = NEXT_TOKEN) -> jax.Array:
+    """Return the nats of each target, [B, T], under the dropout of the step that `train_step` would do."""
     key, parts = _dropout_key(config, state), _in_parts(batch, config.train.accumulation_steps)
     params = rounded(state["params"], config.model)
 
     def part_nats(part: tuple[Batch, jax.Array]) -> jax.Array:
         rows, first_row = part
-        return next_token_nats(params, config.model, rows, key, first_row)
+        return objective.nats(params, config.model, rows, key, first_row)
 
     nats = jax.lax.map(part_nats, parts)
     return nats.reshape(batch.targets.shape)
@@ -213,24 +235,25 @@ def _in_parts(batch: Batch, parts: int) -> tuple[Batch, jax.Array]:
 
 
 def _gradient(
-    params: Tree, config: ModelConfig, batch: Batch, key: jax.Array, parts: int
+    config: Config, objective: Objective, state: State, batch: Batch
 ) -> tuple[Tree, jax.Array, jax.Array]:
     """Gradient of the loss's sum over the whole batch, however many parts it is computed in, and (sum,
     weight) of the loss; at the parameters as the model reads them, in whose type that of one part is.
     """
-    params = rounded(params, config)
+    model, parts, key = config.model, config.train.accumulation_steps, _dropout_key(config, state)
+    params = rounded(state["params"], model)
 
     @partial(jax.value_and_grad, has_aux=True)
     def differentiate(
         params: Tree, batch: Batch, first_row: jax.typing.ArrayLike = 0, use: Use | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        return next_token_loss(params, config, batch, key, first_row, use)
+        return objective.loss(params, model, batch, key, first_row, use)
 
     if parts == 1:
         (loss_sum, weight), grads = differentiate(params, batch)
     else:
         cut, first_rows = _in_parts(batch, parts)
-        use = parts_use(params, config, cut, key, first_rows) if balances_router(config) else None
+        use = parts_use(params, model, cut, key, first_rows) if balances_router(model) else None
 
         def add_part(total: tuple, part: tuple) -> tuple[tuple, None]:
             (loss_sum, weight), grads = differentiate(params, *part, use)

@@ -116,7 +116,7 @@ def facts_of(run: Path) -> RunFacts:
         parameters=3,
         entries=read_lines(run / "metrics.jsonl", report=said.append),
         samples=gather.samples(run, said.append),
-        floors={"uniform": 3.0},
+        baselines={"uniform": 3.0},
         passage=[],
         tokenizer=[],
         data=[],

@@ -21,7 +21,7 @@ from llm_jax.base.errors import DataError
 from llm_jax.config.run import DataConfig
 from llm_jax.data.download import CHUNK, Source, download
 from llm_jax.data.store import Store, open_store, prepare_store
-from llm_jax.evaluation.baselines import cached_floors, ngram_floors
+from llm_jax.evaluation.baselines import cached_baselines, ngram_baselines
 
 CONTENT = bytes(range(256)) * (5 * CHUNK // 256)
 SOURCE = Source("https://nowhere.invalid/x", hashlib.sha256(CONTENT).hexdigest())
@@ -156,14 +156,14 @@ def test_a_store_that_only_cannot_be_read_is_not_called_damaged(
     assert "delete" not in str(refusal.value)
 
 
-def test_floors_are_kept_whole_and_what_a_killed_process_left_of_them_goes(tmp_path: Path) -> None:
-    path, tokens = tmp_path / "floors.json", np.arange(30) % 7
-    (tmp_path / "floors.json.123").write_text("{")
-    floors = ngram_floors(tokens, tokens, 7)
-    assert cached_floors(path, tokens, tokens, 7) == floors
-    assert [path.name for path in tmp_path.iterdir()] == ["floors.json"]
+def test_baselines_are_kept_whole_and_what_a_killed_process_left_of_them_goes(tmp_path: Path) -> None:
+    path, tokens = tmp_path / "baselines.json", np.arange(30) % 7
+    (tmp_path / "baselines.json.123").write_text("{")
+    baselines = ngram_baselines(tokens, tokens, 7)
+    assert cached_baselines(path, tokens, tokens, 7) == baselines
+    assert [path.name for path in tmp_path.iterdir()] == ["baselines.json"]
     known = json.loads(path.read_text())
-    path.write_text(json.dumps(known | {"nats_per_token": dict.fromkeys(floors, float("nan"))}))
-    (tmp_path / "floors.json.124").write_text("{")
-    assert cached_floors(path, tokens, tokens, 7) == floors
-    assert [path.name for path in tmp_path.iterdir()] == ["floors.json"]
+    path.write_text(json.dumps(known | {"nats_per_token": dict.fromkeys(baselines, float("nan"))}))
+    (tmp_path / "baselines.json.124").write_text("{")
+    assert cached_baselines(path, tokens, tokens, 7) == baselines
+    assert [path.name for path in tmp_path.iterdir()] == ["baselines.json"]

@@ -1,4 +1,4 @@
-"""Scores and floors against their definitions, and against figures known from elsewhere."""
+"""Scores and baselines against their definitions, and against figures known from elsewhere."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 
 from llm_jax.base.batch import Prompted, Rows
 from llm_jax.data.windows import Windowing, scoring_batch, scoring_rows
-from llm_jax.evaluation.baselines import cached_floors, ngram_floors
+from llm_jax.evaluation.baselines import cached_baselines, ngram_baselines
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.evaluation.scoring import scores_of_texts
 from llm_jax.tokenization.byte_pair import named_tokenizer
@@ -64,46 +64,46 @@ def witten_bell_by_definition(train: list[int], validation: list[int], vocab_siz
     return nats / (len(validation) - 1)
 
 
-def test_floors_equal_the_definition_of_witten_bell() -> None:
+def test_baselines_equal_the_definition_of_witten_bell() -> None:
     rng = np.random.default_rng(0)
     train, validation = rng.integers(0, 6, 60), rng.integers(0, 8, 25)
-    floors = ngram_floors(train, validation, 8)
-    assert floors["uniform"] == pytest.approx(math.log(8))
+    baselines = ngram_baselines(train, validation, 8)
+    assert baselines["uniform"] == pytest.approx(math.log(8))
     for order, name in ((1, "unigram"), (2, "bigram")):
         wanted = witten_bell_by_definition(train.tolist(), validation.tolist(), 8, order)
-        assert floors[name] == pytest.approx(wanted, rel=1e-12)
+        assert baselines[name] == pytest.approx(wanted, rel=1e-12)
     # At the first target a trigram has one token of context: the definition backs off to the bigram.
-    assert floors["trigram"] == pytest.approx(
+    assert baselines["trigram"] == pytest.approx(
         witten_bell_by_definition(train.tolist(), validation.tolist(), 8, 3), rel=1e-12
     )
 
 
-def test_floors_of_characters_are_the_known_ones(shared_data: SharedData) -> None:
+def test_baselines_of_characters_are_the_known_ones(shared_data: SharedData) -> None:
     text = (shared_data / "tinyshakespeare.txt").read_text()
     characters = np.unique(np.frombuffer(text.encode(), np.uint8), return_inverse=True)[1]
     cut = int(0.9 * len(characters))
-    floors = ngram_floors(characters[:cut], characters[cut:], 65)
+    baselines = ngram_baselines(characters[:cut], characters[cut:], 65)
     known = {"unigram": 3.347, "bigram": 2.486, "trigram": 2.049}
-    assert {name: round(floors[name], 3) for name in known} == known
+    assert {name: round(baselines[name], 3) for name in known} == known
 
 
-def test_floors_of_the_tutorials_tokens_are_the_known_ones(shared_data: SharedData) -> None:
+def test_baselines_of_the_tutorials_tokens_are_the_known_ones(shared_data: SharedData) -> None:
     ids = named_tokenizer("cl100k_base").encode((shared_data / "sales_textbook.txt").read_text())
-    floors = ngram_floors(ids[:70127], ids[70127:], 100070)
+    baselines = ngram_baselines(ids[:70127], ids[70127:], 100070)
     for name, wanted in {"unigram": 6.564, "bigram": 4.779, "trigram": 4.558}.items():
-        assert floors[name] == pytest.approx(wanted, abs=0.002)
+        assert baselines[name] == pytest.approx(wanted, abs=0.002)
 
 
-def test_floors_are_counted_once_and_anew_for_other_text(tmp_path: Path) -> None:
-    train, validation, path = np.arange(30) % 7, np.arange(9) % 7, tmp_path / "floors.json"
-    floors = cached_floors(path, train, validation, 7)
-    assert floors == ngram_floors(train, validation, 7)
+def test_baselines_are_counted_once_and_anew_for_other_text(tmp_path: Path) -> None:
+    train, validation, path = np.arange(30) % 7, np.arange(9) % 7, tmp_path / "baselines.json"
+    baselines = cached_baselines(path, train, validation, 7)
+    assert baselines == ngram_baselines(train, validation, 7)
     kept = json.loads(path.read_text())
     kept["nats_per_token"]["unigram"] = 42.0
     path.write_text(json.dumps(kept))
-    assert cached_floors(path, train, validation, 7)["unigram"] == 42.0
-    assert cached_floors(path, train, validation, 9)["unigram"] != 42.0
+    assert cached_baselines(path, train, validation, 7)["unigram"] == 42.0
+    assert cached_baselines(path, train, validation, 9)["unigram"] != 42.0
     for junk in ("", "[]", '{"of": 3}', "{"):
         path.write_text(junk)
-        assert cached_floors(path, train, validation, 7) == floors
-    assert cached_floors(tmp_path / "absent" / "floors.json", train, validation, 7) == floors
+        assert cached_baselines(path, train, validation, 7) == baselines
+    assert cached_baselines(tmp_path / "absent" / "baselines.json", train, validation, 7) == baselines

@@ -26,7 +26,7 @@ def test_curves_draw_the_numbers_that_they_are_given() -> None:
     assert labels == ["block 1", "block 2", "head"]
 
 
-def test_a_floor_far_away_stands_in_the_caption_and_does_not_squash_the_curves() -> None:
+def test_a_baseline_far_away_stands_in_the_caption_and_does_not_squash_the_curves() -> None:
     entries = [{"step": n, "train_loss": 3 - 0.1 * n, "validation_loss": 3 - 0.1 * n} for n in range(10)]
     picture = loss_picture(entries, {"uniform": 11.5, "bigram": 2.5})
     assert picture is not None

@@ -112,7 +112,7 @@ def test_a_runs_speed_leaves_out_its_saves_and_evaluations(
     monkeypatch.setattr(loop, "run_steps", run_steps)
     monkeypatch.setattr(loop.jax, "device_get", wait_for)
     material: Any = SimpleNamespace(
-        config=config, floors=dict, batch_at=lambda _: None, evaluate=clock.takes(50, Score())
+        config=config, baselines=dict, batch_at=lambda _: None, evaluate=clock.takes(50, Score())
     )
     record: Any = SimpleNamespace(
         write=clock.takes(3), add_step=lambda step, _, speed: lines.append((step, speed))

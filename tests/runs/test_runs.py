@@ -42,13 +42,13 @@ def test_a_run_directory_records_itself(trained: Path) -> None:
     assert {path.name for path in (trained / "checkpoints").iterdir()} >= {"8", "12"}
 
 
-def test_the_last_line_is_json_and_floors_stand_beside_the_loss(
+def test_the_last_line_is_json_and_baselines_stand_beside_the_loss(
     tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_door(train, words_for(tmp_path, prose), takes_files=True)
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(summary["floors"]) == {"uniform", "unigram", "bigram", "trigram"}
-    assert summary["floors"]["uniform"] > summary["floors"]["unigram"] > summary["floors"]["bigram"]
+    assert set(summary["baselines"]) == {"uniform", "unigram", "bigram", "trigram"}
+    assert summary["baselines"]["uniform"] > summary["baselines"]["unigram"] > summary["baselines"]["bigram"]
     assert summary["validation_loss"] > 0
     assert summary["validation_bits_per_byte"] > 0
     assert 0 < summary["seconds_to_first_step"] <= seconds_since_start()
@@ -121,7 +121,7 @@ def test_a_model_whose_rare_ids_share_a_row_trains_scores_and_speaks(
 ) -> None:
     run_door(train, words_for(tmp_path, prose, "--data.rare_ids=share"), takes_files=True)
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert summary["floors"]["uniform"] == pytest.approx(np.log(100_256))
+    assert summary["baselines"]["uniform"] == pytest.approx(np.log(100_256))
     model = llm_jax.load(tmp_path / "run")
     assert model.params["head"]["bias"].shape == (model.config.num_rows,)
     (tmp_path / "other.txt").write_text("A xylophone!")
