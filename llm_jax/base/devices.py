@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -25,11 +26,32 @@ def check_types(types: Iterable[str], what: str) -> None:
         )
 
 
+# The platform that programs are made for while it is set: part of what `jit` knows its programs by.
+programs_for = jax.make_user_context(None)
+
+
+def platform() -> str:
+    """Return the platform that programs are made for: "cpu", "gpu" or "tpu"; that of JAX's first device where
+    nobody says another.
+    """
+    return programs_for.value or first_device().platform
+
+
 class Placement(NamedTuple):
     """Where arrays lie, as shardings that whoever runs a program hands in."""
 
     state: jax.sharding.Sharding  # of every leaf of a training state
     batches: jax.sharding.Sharding  # of batches [K, B, T]
+
+    @property
+    def platform(self) -> str:
+        """ "cpu", "gpu" or "tpu"."""
+        return next(iter(self.state.device_set)).platform
+
+
+def made_for(placement: Placement | None) -> AbstractContextManager[Any]:
+    """Make programs for a placement's platform within the block; without one nothing changes."""
+    return nullcontext() if placement is None else programs_for(placement.platform)
 
 
 def on_one_device() -> Placement:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from llm_jax.base.devices import platform
 from llm_jax.config.model import ModelConfig
 
 Kernel = Callable[..., jax.Array]  # (q_BTNH, k_BTKH, v_BTKH, scale=, window=) -> [B, T, N, H]
@@ -22,9 +23,11 @@ _BLOCKS = (512, 256, _LANES)
 
 
 def fused_kernel(config: ModelConfig) -> Kernel | None:
-    """The kernel of the backend's library; None where the configuration asks for none, or on a CPU."""
+    """Return the kernel of the platform that a program is made for; None where the configuration asks for
+    none, or on a CPU.
+    """
     kernels = {"gpu": _cudnn, "tpu": _splash}
-    return kernels.get(jax.default_backend()) if config.attention == "fused" else None
+    return kernels.get(platform()) if config.attention == "fused" else None
 
 
 @jax.named_scope("attention")

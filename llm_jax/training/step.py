@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from llm_jax.base.batch import Batch
-from llm_jax.base.devices import Placement
+from llm_jax.base.devices import Placement, made_for
 from llm_jax.base.tree import State, Tree
 from llm_jax.config.run import Config
 from llm_jax.model.decoder import stack_blocks, unstack_blocks
@@ -86,7 +86,8 @@ def run_steps(
 ) -> tuple[State, dict[str, Any]]:
     """Call `train_steps` on at most `steps_per_dispatch` batches, stacked and filled up to one shape."""
     arguments = step_arguments(config, batches, measured, setup.placement)
-    return train_steps(config, state, *arguments, objective=setup.objective)
+    with made_for(setup.placement):
+        return train_steps(config, state, *arguments, objective=setup.objective)
 
 
 def step_arguments(
@@ -112,7 +113,8 @@ def lower_steps(config: Config, setup: Setup = Setup()) -> jax.stages.Lowered:
     )
     counted = np.int32(0), np.zeros(shape[0], bool), horizon_of(config)
     state = abstract_state(config, setup)
-    return train_steps.lower(config, state, batches, *counted, objective=setup.objective)
+    with made_for(placement):
+        return train_steps.lower(config, state, batches, *counted, objective=setup.objective)
 
 
 def train_step(

@@ -4,7 +4,7 @@ of the same function, and the train steps that are lowered for those backends.
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
 from llm_jax.base.batch import Batch
+from llm_jax.base.devices import programs_for
 from llm_jax.base.tree import flatten
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
@@ -48,20 +49,17 @@ SMALL = ModelConfig(
 WINDOWS = {"sliding_window": 130, "global_every": 2}
 
 
-def as_if_on(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is traced from now on takes the process for one with this backend."""
-    jax.clear_caches()
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-
-
 @pytest.fixture(params=["gpu", "tpu"])
-def stand_ins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU that takes itself for an accelerator, and programs that stand in for the kernels."""
+def stand_ins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs that are made for an accelerator, in which others stand in for the kernels."""
     attention, make = jax.nn.dot_product_attention, splash.make_splash_mha_single_device
     by_xla = lambda *qkv, implementation, **how: attention(*qkv, **how, implementation="xla")  # noqa: E731
     monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
     monkeypatch.setattr(splash, "make_splash_mha_single_device", partial(make, interpret=True))
-    as_if_on(request.param, monkeypatch)
+    jax.clear_caches()  # of programs with the true kernels
+    with programs_for(request.param):
+        yield
+    jax.clear_caches()
 
 
 class Case(NamedTuple):
@@ -190,19 +188,22 @@ def test_a_cpu_has_no_kernel() -> None:
         ("cuda", ("__cudnn$fmhaSoftmax(", "__cudnn$fmhaSoftmaxBackward(")),
     ],
 )
-def test_the_train_step_runs_the_kernels_of_the_backend(
+def test_a_train_step_has_the_kernels_of_the_platform_that_it_is_made_for(
     platform: str, kernels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    as_if_on({"cuda": "gpu"}.get(platform, platform), monkeypatch)
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)  # asked of a library that is not here
 
-    def program(attention: str) -> str:
+    def program(attention: str, platform: str) -> str:
         model = dataclasses.replace(SMALL, **WINDOWS, attention=attention)
         config = Config(model=model, train=TrainConfig(batch_size=2))
         batch = Batch(*(np.zeros((2, LONG), kind) for kind in (np.int32, np.int32, np.float32)))
-        traced = train_steps.trace(config, abstract_state(config), *step_arguments(config, [batch], [True]))
+        with programs_for({"cuda": "gpu"}.get(platform, platform)):
+            arguments = step_arguments(config, [batch], [True])
+            traced = train_steps.trace(config, abstract_state(config), *arguments)
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
-    fused, plain = program("fused"), program("plain")
+    fused, plain = program("fused", platform), program("plain", platform)
     assert not any(name in plain for name in kernels)
+    on_cpu = program("fused", "cpu")
+    assert not any(name in on_cpu for name in kernels)
     assert all(name in fused for name in kernels)
