@@ -1,4 +1,4 @@
-"""A real open model through our doors, beside transformers and llama.cpp: import, log-probabilities, greedy
+"""A real open model through our commands, beside transformers and llama.cpp: import, scores, greedy
 text, export.
 
 python benchmarks/open_model.py SOURCE TEXT [--tokens 512] [--json FILE]

@@ -1,5 +1,5 @@
-"""`python -m llm_jax DOOR ...` and the console script `llm-jax DOOR ...`: the same doors as `python -m
-llm_jax.DOOR`.
+"""`python -m llm_jax COMMAND ...` and the console script `llm-jax COMMAND ...`: the same as `python -m
+llm_jax.COMMAND`.
 """
 
 import difflib
@@ -8,7 +8,7 @@ import sys
 
 from llm_jax.base.terminal import close_output, open_output, remark, say
 
-DOORS = {
+COMMANDS = {
     "prepare": "a text into tokens, and what is in it",
     "train": "a decoder on a text; goes on where it was stopped",
     "evaluate": "a trained model on held-out text",
@@ -25,18 +25,18 @@ DOORS = {
 
 
 def main() -> None:
-    """Runs the door that the first word names; without one, lists them."""
+    """Run the command that the first word names; without one, list them."""
     open_output()
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        say("Usage: llm-jax DOOR [ARGUMENTS]\n\nDoors (each has --help):")
-        for name, clause in DOORS.items():
+        say("Usage: llm-jax COMMAND [ARGUMENTS]\n\nCommands (each has --help):")
+        for name, clause in COMMANDS.items():
             say(f"  {name:10} {clause}")
         sys.exit(close_output(0))
-    if words[0] not in DOORS:
-        near = difflib.get_close_matches(words[0], DOORS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the doors are {', '.join(DOORS)}"
-        remark(f"error: {words[0]} is not a door of llm-jax; {hint}", style="bold red")
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        remark(f"error: unknown command {words[0]!r} ({hint})", style="bold red")
         sys.exit(close_output(2))
     sys.argv = [f"llm_jax.{words[0]}", *words[1:]]
     runpy.run_module(f"llm_jax.{words[0]}", run_name="__main__")

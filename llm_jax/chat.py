@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.chat DIR`."""
+"""Command: `python -m llm_jax.chat DIR`."""
 
 import dataclasses
 import sys

@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.convert import SRC OUT` and `convert export DIR OUT`."""
+"""Command: `python -m llm_jax.convert import SRC OUT` and `convert export DIR OUT`."""
 
 from pathlib import Path
 from typing import Literal

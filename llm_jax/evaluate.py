@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.evaluate DIR [--text FILE]`."""
+"""Command: `python -m llm_jax.evaluate DIR [--text FILE]`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.explain [DIR|CONFIG.toml] [--text ...]`."""
+"""Command: `python -m llm_jax.explain [DIR|CONFIG.toml] [--text ...]`."""
 
 import time
 from pathlib import Path

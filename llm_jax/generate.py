@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.generate DIR --prompt "..."`."""
+"""Command: `python -m llm_jax.generate DIR --prompt "..."`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.harness DIR --tasks arc_easy,hellaswag`."""
+"""Command: `python -m llm_jax.harness DIR --tasks arc_easy,hellaswag`."""
 
 import time
 from pathlib import Path

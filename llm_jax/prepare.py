@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.prepare CORPUS`."""
+"""Command: `python -m llm_jax.prepare CORPUS`."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Annotated

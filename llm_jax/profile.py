@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.profile [CONFIG.toml ...] [--section.field VALUE ...]`."""
+"""Command: `python -m llm_jax.profile [CONFIG.toml ...] [--section.field VALUE ...]`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

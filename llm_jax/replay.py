@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.replay RUN --step N`."""
+"""Command: `python -m llm_jax.replay RUN --step N`."""
 
 import math
 from pathlib import Path

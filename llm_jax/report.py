@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.report RUN [RUN ...]`."""
+"""Command: `python -m llm_jax.report RUN [RUN ...]`."""
 
 from pathlib import Path
 from typing import Annotated

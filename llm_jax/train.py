@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.train [CONFIG.toml ...] [--section.field VALUE ...]`."""
+"""Command: `python -m llm_jax.train [CONFIG.toml ...] [--section.field VALUE ...]`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Door: `python -m llm_jax.verify parity GOLDEN.npz`, `resume [DIR|CONFIG.toml]`, `width [CONFIG.toml]`."""
+"""Command: `python -m llm_jax.verify parity GOLDEN.npz`, `resume [DIR|CONFIG.toml]`, `width [CONFIG]`."""
 
 import json
 import sys

@@ -128,7 +128,7 @@ def _left_behind(mark: Path) -> bool:
 
 
 class _WhenImported(importlib.abc.MetaPathFinder):
-    """Waits for the module in which JAX makes its cache; importing JAX for it takes what a door may not."""
+    """Wait for the module in which JAX makes its cache; importing JAX takes more time than --help may."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

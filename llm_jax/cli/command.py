@@ -1,4 +1,4 @@
-"""How every door opens: words of the command line to a function, errors to one line and an exit status."""
+"""How every command begins: words of the command line to a function, errors to one line and a status."""
 
 import dataclasses
 import errno
@@ -23,13 +23,15 @@ from llm_jax.config.load import file_layers
 from llm_jax.runs.inherited import INHERITED
 from llm_jax.training.interrupt import Stopped, ended_by_signals
 
-# A door's parameter for what its files and options give: names, each with the number of its layer.
+# A command's parameter for what its files and options give: names, each with the number of its layer.
 Given = Annotated[Mapping[str, int], Parameter(parse=False)]
 NOTHING_GIVEN: Mapping[str, int] = MappingProxyType({})
 
 
-def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False) -> None:
-    """Parses `words` (default: the process's own) into the arguments of `door`, runs it and exits.
+def run(
+    command: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False
+) -> None:
+    """Parses `words` (default: the process's own) into the arguments of `command`, runs it and exits.
 
     Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 74 where the system did not let a
     file or standard output be read or written; where nothing was to be saved 130 for Ctrl-C, and 128 and the
@@ -37,16 +39,15 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
     does, is no error.
 
     Args:
-        door: a function with cyclopts parameters, whose docstring is the help text; or an App with a command
-            for each function.
+        command: a function with cyclopts parameters, whose docstring is the help text; or an App of several.
         words: the command line without the program's name.
         takes_files: whether words before the first option are TOML files whose values stand below the
-            options. A door with a parameter `given: Given` gets there what files and options give, and sees
-            to it that all has an effect, as `effects.settle` does; of any other door it is seen to here.
+            options. One with a parameter `given: Given` gets there what files and options give, and sees to it
+            that all has an effect, as `effects.settle` does; of any other it is seen to here.
     """
     terminal.open_output()
     keep_compiled_programs()
-    short_name = door.name[0] if isinstance(door, App) else door.__name__
+    short_name = command.name[0] if isinstance(command, App) else command.__name__
     name = f"python -m llm_jax.{short_name}"
     words = sys.argv[1:] if words is None else words
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
@@ -60,12 +61,12 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
             default_parameter=Parameter(name_transform=str),
             console=terminal.console(),
         )
-        if isinstance(door, App):
-            app.help = door.help
-            app.update(door)
+        if isinstance(command, App):
+            app.help = command.help
+            app.update(command)
             app.version_flags = []
         else:
-            app.default(door)
+            app.default(command)
         call, bound, unparsed = app.parse_args(words[len(files) :], exit_on_error=False, print_error=False)
         noted = {"given": given} if "given" in unparsed else {}
         if not noted:
@@ -88,7 +89,7 @@ def run(door: Callable[..., Any] | App, words: list[str] | None = None, *, takes
 
 
 def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:
-    """The value of each option of a door, those left out included."""
+    """The value of each option of a command, those left out included."""
     bound.apply_defaults()
     values: dict[str, Any] = {}
     for name, value in bound.arguments.items():

@@ -231,7 +231,7 @@ def _data_facts(material: Materials) -> list[tuple[str, str]]:
 
 
 def _command(words: Any) -> str:
-    """The command line of a process, our own doors as `python -m llm_jax.DOOR`; empty for none."""
+    """The command line of a process, our own commands as `python -m llm_jax.COMMAND`; empty for none."""
     if not _are_texts(words) or not words:
         return ""
     program = Path(words[0])

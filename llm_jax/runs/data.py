@@ -1,4 +1,4 @@
-"""A run's materials, wired for the doors: data, resolved configuration, evaluation and baselines."""
+"""A run's materials, wired for the commands: data, resolved configuration, evaluation and baselines."""
 
 import dataclasses
 import os

@@ -1,7 +1,7 @@
 """The only training loop: steps, evaluations, samples, saves, faults and signals.
 
 It knows neither text nor tokenizers nor files of metrics: batches, evaluation, sampling and reporting are
-functions that the door passes in. What is worth keeping is saved before anything of it is shown, and what
+functions that the command passes in. What is worth keeping is saved before anything of it is shown, and what
 shows or records it may fail: the run goes on.
 """
 

@@ -47,9 +47,9 @@ def test_the_library_of_safetensors_fails_as_any_other_write(tmp_path: Path) -> 
     assert caught.value.filename == str(tmp_path / "m.safetensors")
 
 
-def refused(door: object, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+def refused(function: object, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
     with pytest.raises(SystemExit) as end:
-        command.run(door, [])  # pyright: ignore[reportArgumentType] - any function is a door
+        command.run(function, [])  # pyright: ignore[reportArgumentType] - any function is a command
     return end.value.code, capsys.readouterr().err.replace("\n", " ").strip()
 
 

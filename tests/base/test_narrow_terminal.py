@@ -9,16 +9,16 @@ import pytest
 from llm_jax.base.compilation import keep_compiled_programs
 from llm_jax.train import train
 from llm_jax.verify import verify
-from tests.support.commands import run_door
+from tests.support.commands import run_command
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "-5", "x", "39"])
-@pytest.mark.parametrize("door", [train, verify])
+@pytest.mark.parametrize("command", [train, verify])
 def test_help_is_shown_in_any_width(
-    door: Any, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    function: Any, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    run_door(door, ["--help"])
+    run_command(function, ["--help"])
     assert "Usage" in capsys.readouterr().out
 
 
@@ -33,5 +33,5 @@ def test_a_user_without_home_or_name_has_no_cache_and_works(
         monkeypatch.delenv(name, raising=False)
     keep_compiled_programs()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    run_door(train, ["--help"], takes_files=True)
+    run_command(train, ["--help"], takes_files=True)
     assert "Usage" in capsys.readouterr().out

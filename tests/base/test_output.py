@@ -15,13 +15,13 @@ from llm_jax.base.terminal import console, visible
 STEERING = "\x1b[2J\x9b1m\x07\x08\r\u202eevil\u2066"
 
 # A command of ours, without the seconds that a model takes: it says, shows, and leaves a file.
-DOOR = """
+PROGRAM = """
 import sys
 from pathlib import Path
-from llm_jax import command
+from llm_jax.cli import command
 from llm_jax.base.terminal import console, remark, say, say_json, write
-def door(out: Path, /, *, text: str = "plain", streamed: int = 0) -> None:
-    "A door."
+def working(out: Path, /, *, text: str = "plain", streamed: int = 0) -> None:
+    "A command."
     for line in range(3000):
         say(f"{line} {text}")
     print("a library's own word", flush=True)
@@ -31,13 +31,13 @@ def door(out: Path, /, *, text: str = "plain", streamed: int = 0) -> None:
         write(text)
     out.write_text("work")
     say_json({"done": float("nan"), "text": text})
-command.run(door)
+command.run(working)
 """
 
 
 def start(out: Path, *words: str, how: str = "", **surroundings: str) -> subprocess.CompletedProcess[bytes]:
     """The command in a shell, with `how` behind it."""
-    command = [sys.executable, "-c", DOOR, str(out), *words]
+    command = [sys.executable, "-c", PROGRAM, str(out), *words]
     line = f'"$@" {how}'
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", line, "-", *command],
@@ -93,7 +93,7 @@ def test_a_full_pipe_that_does_not_wait_is_waited_for(tmp_path: Path) -> None:
     unhurried = "import os, sys, time; time.sleep(0.5); sys.stdout.write(str(len(sys.stdin.read())))"
     prelude = "import os; os.set_blocking(1, False)\n"
     with subprocess.Popen(
-        [sys.executable, "-c", prelude + DOOR, str(tmp_path / "out"), "--text", "x" * 100],
+        [sys.executable, "-c", prelude + PROGRAM, str(tmp_path / "out"), "--text", "x" * 100],
         stdout=subprocess.PIPE,
     ) as made:
         read = subprocess.run([sys.executable, "-c", unhurried], stdin=made.stdout, capture_output=True)
@@ -128,7 +128,7 @@ def test_a_text_cannot_steer_a_terminal_and_is_exact_in_a_pipe(tmp_path: Path) -
     assert json.loads(shown)["text"] == STEERING
     assert not set(STEERING) & set("\x1b\x9b\x07\x08\r\u202e\u2066") & set(said + shown)
 
-    status, got = in_terminal(sys.executable, "-c", DOOR, *words, NO_COLOR="1")
+    status, got = in_terminal(sys.executable, "-c", PROGRAM, *words, NO_COLOR="1")
     assert status == 0
     for control in ("\x1b[2J", "\x9b", "\x07", "\x08", "\u202e", "\u2066"):
         assert control.encode() not in got
@@ -137,7 +137,7 @@ def test_a_text_cannot_steer_a_terminal_and_is_exact_in_a_pipe(tmp_path: Path) -
 def test_a_terminal_that_is_gone_ends_no_work(tmp_path: Path) -> None:
     main, other = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", "input()\n" + DOOR, str(tmp_path / "out")],
+        [sys.executable, "-c", "input()\n" + PROGRAM, str(tmp_path / "out")],
         stdin=subprocess.PIPE,
         stdout=other,
         stderr=other,

@@ -32,9 +32,9 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def run_door(door: Any, *words: str, **options: bool) -> None:
+def run_command(function: Any, *words: str, **options: bool) -> None:
     with pytest.raises(SystemExit) as stop:
-        command.run(door, list(words), **options)
+        command.run(function, list(words), **options)
     assert stop.value.code == 0
 
 
@@ -44,14 +44,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> dict[str, Pa
     folder = tmp_path_factory.mktemp("pages")
     runs = [folder / "one", folder / "two"]
     for seed, run in enumerate(runs):
-        run_door(
+        run_command(
             train,
             *(f"--data.corpus={prose}", f"--data.prepared={folder / 'prepared'}", f"--train.run={run}"),
             *("--model.num_layers=2", "--train.steps=40", "--train.eval_interval=20", f"--train.seed={seed}"),
             takes_files=True,
         )
-    run_door(explain, str(runs[0]))
-    run_door(report, *map(str, runs), "--out", str(folder / "both.html"))
+    run_command(explain, str(runs[0]))
+    run_command(report, *map(str, runs), "--out", str(folder / "both.html"))
     return {
         "explain": runs[0] / "explain.html",
         "report": runs[0] / "report.html",

@@ -1,4 +1,4 @@
-"""The door to conversations with a tiny open model."""
+"""The command to conversations with a tiny open model."""
 
 import dataclasses
 import io
@@ -62,7 +62,7 @@ def model(directory: Path) -> LanguageModel:
 def talk(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[str, str]]:
-    """What the door prints on both streams for lines from a pipe."""
+    """What the command prints on both streams for lines from a pipe."""
 
     def run(lines: list[str], *words: str, status: int = 0, where: Path = directory) -> tuple[str, str]:
         capsys.readouterr()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llm_jax.__main__ import DOORS
+from llm_jax.__main__ import COMMANDS
 
 HEAVY = ("jax", "flax", "orbax", "optax", "grain", "matplotlib", "torch", "tiktoken", "tokenizers", "numpy")
 
@@ -28,14 +28,14 @@ def test_load_is_there_without_being_imported() -> None:
         __import__("llm_jax").nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_help_teaches_and_loads_nothing_heavy(door: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_and_loads_nothing_heavy(function: str) -> None:
     code = "import runpy, sys\nsys.argv = [sys.argv[1], '--help']\n"
-    code += f"try: runpy.run_module('llm_jax.{door}', run_name='__main__')\n"
+    code += f"try: runpy.run_module('llm_jax.{function}', run_name='__main__')\n"
     code += "except SystemExit as stop: assert not stop.code"
-    loaded, shown = loaded_after(code, door)
+    loaded, shown = loaded_after(code, function)
     assert loaded == set()
-    assert f"Usage: python -m llm_jax.{door}" in shown
+    assert f"Usage: python -m llm_jax.{function}" in shown
 
 
 def llm_jax_command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -44,10 +44,10 @@ def llm_jax_command(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_console_script_lists_the_doors_and_knows_the_nearest() -> None:
     listing = llm_jax_command().stdout
-    assert all(f"  {door}" in listing for door in DOORS)
+    assert all(f"  {function}" in listing for function in COMMANDS)
     wrong = llm_jax_command("trian")
     assert (wrong.returncode, wrong.stderr) == (
         2,
-        "error: trian is not a door of llm-jax; did you mean train?\n",
+        "error: unknown command 'trian' (did you mean 'train'?)\n",
     )
     assert "Usage: python -m llm_jax.generate" in llm_jax_command("generate", "--help").stdout

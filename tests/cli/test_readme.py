@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.compiles
 
 README = (ROOT / "README.md").read_text()
-DOORS = {
+COMMANDS = {
     "prepare": prepare.prepare,
     "train": train.train,
     "evaluate": evaluate.evaluate,
@@ -44,7 +44,7 @@ SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
 
 
 def commands() -> list[list[str]]:
-    """The words of every `python -m llm_jax.DOOR ...` in the README's blocks, from the door on."""
+    """The words of every `python -m llm_jax.COMMAND ...` in the README's blocks, from the command on."""
     blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
     found = re.findall(r"^python -m llm_jax\.(.*)$", blocks, re.MULTILINE)
     return [[word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)] for line in found]
@@ -59,19 +59,19 @@ def test_its_commands_run(
         (tmp_path / name).write_text(prose.read_text())
     (tmp_path / "words.jinja").write_text("{{ messages[-1].content }}")
     words_of = commands()
-    assert {words[0] for words in words_of} == DOORS.keys()
-    for door, *words in words_of:
-        if door == "train":
+    assert {words[0] for words in words_of} == COMMANDS.keys()
+    for function, *words in words_of:
+        if function == "train":
             words = [word for word in words if word not in ("--train.steps", "2000")]
             words += [*SHORT, "--train.steps=4", "--model.num_layers=2"]
-        if door == "replay":
+        if function == "replay":
             words = ["3" if word == "1234" else word for word in words]
-        if door == "chat":  # an open model is not here
+        if function == "chat":  # an open model is not here
             words = ["runs/mine", "--template", "words.jinja", "--max_new_tokens=4"]
             monkeypatch.setattr("sys.stdin", io.StringIO("Hello"))
         with pytest.raises(SystemExit) as stop:
-            command.run(DOORS[door], words, takes_files=door in ("train", "profile"))
-        assert stop.value.code == 0, (door, words, capsys.readouterr().err)
+            command.run(COMMANDS[function], words, takes_files=function in ("train", "profile"))
+        assert stop.value.code == 0, (function, words, capsys.readouterr().err)
 
 
 def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prose: Path) -> None:

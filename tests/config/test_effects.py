@@ -68,9 +68,9 @@ EFFECTIVE = [
 ]
 
 
-def refusal(words: list[str], capsys: pytest.CaptureFixture[str], door: object = train) -> str:
+def refusal(words: list[str], capsys: pytest.CaptureFixture[str], function: object = train) -> str:
     with pytest.raises(SystemExit) as stop:
-        command.run(door, words, takes_files=door in (train, profile))
+        command.run(function, words, takes_files=function in (train, profile))
     out, err = capsys.readouterr()
     assert (stop.value.code, out, err.count("\n")) == (2, "", 1), err
     return err
@@ -107,8 +107,8 @@ def test_a_setting_with_an_effect_is_taken_and_so_is_one_that_asks_for_nothing(w
 def test_in_a_file_too_and_all_are_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "own.toml"
     file.write_text('[optim]\ndecay_fraction = 0.2\n[data]\ntokenizer = "bytes"\nrare_ids = "spell"\n')
-    for door in (train, profile):
-        line = refusal([str(file)], capsys, door)
+    for function in (train, profile):
+        line = refusal([str(file)], capsys, function)
         assert "optim.decay_fraction has no effect" in line
         assert "data.rare_ids has no effect with data.tokenizer = bytes" in line
     with pytest.raises(UserError, match="rare_ids has no effect"):
@@ -150,12 +150,12 @@ def test_stored_configurations_are_read_whatever_has_no_effect() -> None:
     assert load.config_from_dict(old, "a checkpoint").optim.decay_fraction == 0.7
 
 
-@pytest.mark.parametrize("door", [generate, chat])
+@pytest.mark.parametrize("command", [generate, chat])
 @pytest.mark.parametrize("word", ["--top_k=5", "--top_p=0.5", "--min_p=0.1", "--seed=3"])
 def test_greedy_decoding_refuses_what_only_a_draw_heeds(
-    door: object, word: str, capsys: pytest.CaptureFixture[str]
+    function: object, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = refusal(["absent", "--temperature=0", word], capsys, door)
+    line = refusal(["absent", "--temperature=0", word], capsys, function)
     name = word.split("=")[0].removeprefix("--")
     assert f"{name} has no effect with temperature = 0.0: leave it out, or set temperature above 0" in line
 

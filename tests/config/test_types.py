@@ -20,7 +20,7 @@ from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.train import train
 from tests.runs.test_origin import a_model
-from tests.support.commands import run_door, words_for
+from tests.support.commands import run_command, words_for
 
 pytestmark = pytest.mark.compiles
 _WAY_OUT = (
@@ -37,7 +37,7 @@ def test_float64_is_refused_where_jax_would_compute_in_float32(
         with pytest.raises(UserError, match=f"model.{setting} is {_WAY_OUT}"):
             ask()
     words = [f"--model.{setting}=float64", "--data.tokenizer=bytes", "--data.compact_vocab=false"]
-    run_door(train, words_for(tmp_path, prose, *words), status=2, takes_files=True)
+    run_command(train, words_for(tmp_path, prose, *words), status=2, takes_files=True)
     assert capsys.readouterr().err == f"error: model.{setting} is {_WAY_OUT}\n"
     assert not (tmp_path / "run").exists()
     with jax.enable_x64(True):
@@ -63,7 +63,7 @@ def test_a_float64_model_is_refused_and_not_called_damaged(
     assert [found.fault for found in verify_steps(directory / "checkpoints")] == [""]
     with pytest.raises(UserError, match=_WAY_OUT):  # also for who wants it in float32
         read_params(directory / "checkpoints", abstract_params(dataclasses.replace(tiny, vocab_size=257)))
-    run_door(evaluate, [str(directory)], status=2)
+    run_command(evaluate, [str(directory)], status=2)
     assert _WAY_OUT in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""Open models through the door: directories and GGUF files in, directories out, mistakes in one line."""
+"""Open models through the command: directories and GGUF files in, directories out, mistakes in one line."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The door that exports: what is written is read again, what is left out said; a fault leaves nothing."""
+"""The command that exports: what is written is read again, what is left out said; a fault leaves nothing."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What an imported model makes of several prompts: where each ends, how likely it was, and the door to it."""
+"""What an imported model makes of several prompts: where each ends, how likely it was, and the command."""
 
 import json
 from collections.abc import Iterator

@@ -94,7 +94,7 @@ def test_texts_up_to_stop_strings_equal_those_of_the_hugging_face_backend(result
     assert len(set(ours)) > 1
 
 
-def run_door(words: list[str], status: int = 0) -> None:
+def run_command(words: list[str], status: int = 0) -> None:
     with pytest.raises(SystemExit) as stop:
         command.run(harness, words)
     assert stop.value.code == status
@@ -115,14 +115,14 @@ def test_the_door_shows_what_lm_eval_says_and_answers_again_from_its_cache(
         str(folder / "tasks"),
     ]
     words += ["--prefix", "<s>", "--cache", str(tmp_path / "answers"), "--out", str(tmp_path / "out.json")]
-    run_door(words)
+    run_command(words)
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     for name, measure in ((WORDS, "acc,none"), (PARAGRAPHS, "bits_per_byte,none")):
         assert said["results"][name][measure] == pytest.approx(results[0]["results"][name][measure], rel=1e-6)
     kept = json.loads((tmp_path / "out.json").read_text())
     assert len(kept["samples"][WORDS]) == 24
     monkeypatch.setattr("llm_jax.language_model.scoring.score_targets", None)  # nothing is computed again
-    run_door(words)
+    run_command(words)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"] == said["results"]
 
 
@@ -145,12 +145,12 @@ def test_other_weights_or_settings_have_other_answers(folder: Path) -> None:
 
 def test_what_cannot_be_asked_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours = [str(folder / "ours"), "--include_path", str(folder / "tasks"), "--tasks"]
-    run_door([*ours, WORDS, "--max_length", "97"], status=2)
+    run_command([*ours, WORDS, "--max_length", "97"], status=2)
     assert "max_length (97) must not exceed context_length (96)" in capsys.readouterr().err
-    run_door([*ours, WORDS, "--prefix", "two words"], status=2)
+    run_command([*ours, WORDS, "--prefix", "two words"], status=2)
     assert "must be one token" in capsys.readouterr().err
     (folder / "tasks" / f"{WORDS}.jsonl").rename(folder / "tasks" / "away")
-    run_door([*ours, WORDS], status=3)
+    run_command([*ours, WORDS], status=3)
     assert "could not load handbook_words" in capsys.readouterr().err
     (folder / "tasks" / "away").rename(folder / "tasks" / f"{WORDS}.jsonl")
     model = asking(llm_jax.load(folder / "ours"), prefix="<s>", max_length=None, batch_tokens=512)

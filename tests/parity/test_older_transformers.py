@@ -80,7 +80,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, d
         (work / place).mkdir()
         wanted[place] = write(name, work / place)
         (work / place / "out").rename(folder / place)
-    export(work / "door").rename(folder / "door")
+    export(work / "command").rename(folder / "command")
     environment = os.environ | {"PYTHONPATH": str(OLDER), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     program = [sys.executable, ask_transformers.__file__, str(folder)]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
@@ -116,9 +116,9 @@ def test_logits_and_ends_are_the_same_in_both_generations(
 def test_the_commands_exports_begin_and_end_in_both_generations(
     exports: tuple[Path, dict[str, dict[str, Any]]], generation: str
 ) -> None:
-    said = by(generation, exports[0] / "door")
+    said = by(generation, exports[0] / "command")
     special = {token["content"]: token["id"] for token in byte_level()["added_tokens"]}
     assert said["ends"] == [7, 8, special["<|im_end|>"]]
     assert (said["bos_token"], said["eos_token"]) == ("<|im_start|>", "<|im_end|>")
     assert (said["ids"][0], said["ids"][-2]) == (special["<|im_start|>"], special["<|im_end|>"])
-    assert said["ids"] == newer_answers(exports[0] / "door")["ids"]
+    assert said["ids"] == newer_answers(exports[0] / "command")["ids"]

@@ -156,7 +156,7 @@ def test_given_settings_are_seen_in_files_and_options(tmp_path: Path) -> None:
     file.write_text("[model]\nd_model = 64\n[train]\nsteps = 3\n")
     seen: list[Mapping[str, int]] = []
 
-    def door(
+    def function(
         *,
         config: Annotated[Config, Parameter(name="*")] = Config(),
         given: command.Given = command.NOTHING_GIVEN,
@@ -164,7 +164,7 @@ def test_given_settings_are_seen_in_files_and_options(tmp_path: Path) -> None:
         seen.append(given)
 
     with pytest.raises(SystemExit) as stop:
-        command.run(door, [str(file), "--train.steps=4", "--model.no-tied_head"], takes_files=True)
+        command.run(function, [str(file), "--train.steps=4", "--model.no-tied_head"], takes_files=True)
     assert stop.value.code == 0
     assert seen == [{"model.d_model": 0, "train.steps": 1, "model.tied_head": 1}]
 

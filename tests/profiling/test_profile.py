@@ -1,4 +1,4 @@
-"""Where a step's time goes: what is read of a program and its trace, shares of a peak, and the door."""
+"""Where a step's time goes: what is read of a program and its trace, shares of a peak, and the command."""
 
 import json
 from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from llm_jax.reports import gather
 from llm_jax.reports.run_page import RunFacts
 from llm_jax.train import train
-from tests.support.commands import run_door, words_for
+from tests.support.commands import run_command, words_for
 
 pytestmark = pytest.mark.compiles
 
@@ -24,7 +24,7 @@ def finished(folder: Path, prose: Path) -> tuple[str, str]:
     """What a run that has learned something printed, and the page it left."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        run_door(train, words_for(folder, prose, "--optim.learning_rate=0.01"), takes_files=True)
+        run_command(train, words_for(folder, prose, "--optim.learning_rate=0.01"), takes_files=True)
     return printed.getvalue(), (folder / "run" / "report.html").read_text()
 
 
@@ -39,7 +39,7 @@ def idle(folder: Path, prose: Path, trained: Path) -> Path:
     """A run on the same text with another tokenizer and split that has learned next to nothing."""
     more = ["--optim.learning_rate=1e-7", "--data.tokenizer=bytes", "--data.validation_fraction=0.3"]
     (folder / "beside").mkdir()
-    run_door(train, words_for(folder / "beside", prose, *more), takes_files=True)
+    run_command(train, words_for(folder / "beside", prose, *more), takes_files=True)
     return (folder / "beside" / "run").rename(folder / "idle")
 
 

@@ -11,7 +11,7 @@ from llm_jax.report import report
 from llm_jax.reports.comparison_page import Pair, verdict
 from llm_jax.runs import data
 from tests.reports.test_report import last_json, sections, text_of
-from tests.support.commands import run_door
+from tests.support.commands import run_command
 
 pytestmark = pytest.mark.compiles
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.compiles
 def test_two_runs_of_two_tokenizers_say_which_is_better_and_that_it_is_no_accident(
     trained: Path, idle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_door(report, [str(trained), str(idle), "--out", str(tmp_path / "page.html")])
+    run_command(report, [str(trained), str(idle), "--out", str(tmp_path / "page.html")])
     (pair,) = last_json(capsys)["pairs"]
     assert pair["better"] == "run"
     assert pair["exceeds_noise"]
     assert pair["difference"] == pytest.approx(pair["second"] - pair["first"])
     assert pair["difference"] > 2 * pair["standard_error"] > 0
-    run_door(evaluate, [str(trained)])
+    run_command(evaluate, [str(trained)])
     # All that the first run held out, the second did too.
     score = last_json(capsys)
     assert pair["first"] == pytest.approx(score["bits_per_byte"], rel=1e-9)
@@ -34,7 +34,7 @@ def test_two_runs_of_two_tokenizers_say_which_is_better_and_that_it_is_no_accide
     assert "run is better than idle by" in page
     assert "data.tokenizer cl100k_base bytes" in text_of(page)
     assert "The seed is not in this error." in page
-    run_door(report, [str(idle), str(trained), "--out", str(tmp_path / "page.html")])
+    run_command(report, [str(idle), str(trained), "--out", str(tmp_path / "page.html")])
     (swapped,) = last_json(capsys)["pairs"]
     assert swapped["difference"] == -pair["difference"]
     assert swapped["better"] == "run"
@@ -43,7 +43,7 @@ def test_two_runs_of_two_tokenizers_say_which_is_better_and_that_it_is_no_accide
 def test_a_run_beside_itself_has_no_winner(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_door(report, [str(trained), str(trained), "--out", str(tmp_path / "page.html")])
+    run_command(report, [str(trained), str(trained), "--out", str(tmp_path / "page.html")])
     printed = capsys.readouterr().out.splitlines()
     (pair,) = json.loads(printed[-1])["pairs"]
     assert (pair["difference"], pair["better"], pair["exceeds_noise"]) == (0, None, False)
@@ -65,7 +65,7 @@ def test_runs_on_different_texts_are_not_paired_and_the_page_says_why(
 
     monkeypatch.setattr(data.Materials, "scored", elsewhere)
     out = tmp_path / "page.html"
-    run_door(report, [str(trained), str(idle), "--out", str(out), "--png", str(tmp_path / "png")])
+    run_command(report, [str(trained), str(idle), "--out", str(out), "--png", str(tmp_path / "png")])
     (pair,) = last_json(capsys)["pairs"]
     assert "on the book in cl100k_base and on the book in bytes cannot be compared" in pair["reason"]
     assert pair["reason"] in text_of(out.read_text())

@@ -19,7 +19,7 @@ from llm_jax.runs import data
 from llm_jax.runs.train import _leave_report
 from llm_jax.training.observers import Guard, warn
 from tests.support.checkpoints import flip_a_bit
-from tests.support.commands import metrics_of, run_door
+from tests.support.commands import metrics_of, run_command
 
 pytestmark = pytest.mark.compiles
 
@@ -84,7 +84,7 @@ def test_a_report_that_cannot_be_written_is_a_warning(
 @pytest.mark.parametrize("compared", [False, True])
 def test_a_page_needs_nothing_beside_it(trained: Path, idle: Path, tmp_path: Path, compared: bool) -> None:
     runs = [str(trained), str(idle)] if compared else [str(trained)]
-    run_door(report, [*runs, "--out", str(tmp_path / "page.html")])
+    run_command(report, [*runs, "--out", str(tmp_path / "page.html")])
     page = (tmp_path / "page.html").read_text()
     namespaces = r'xmlns(:xlink)?="http://www.w3.org/(2000/svg|1999/xlink)"'
     assert "http" not in re.sub(namespaces, "", page)
@@ -148,7 +148,7 @@ def test_a_damaged_checkpoint_is_shown_as_damaged(
 ) -> None:
     run = copied(trained, tmp_path)
     flip_a_bit(run / "checkpoints" / "8")
-    run_door(report, [str(run)])
+    run_command(report, [str(run)])
     assert last_json(capsys)["damaged_checkpoints"] == [8]
     page = text_of((run / "report.html").read_text())
     assert re.search(r"8 not evaluated damaged : \w+", page)
@@ -162,7 +162,7 @@ def test_without_any_sound_checkpoint_the_page_says_what_is_missing(
     run = copied(trained, tmp_path)
     for step in (run / "checkpoints").iterdir():
         flip_a_bit(step)
-    run_door(report, [str(run)])
+    run_command(report, [str(run)])
     assert "left out: what needs the model" in capsys.readouterr().out
     assert sections((run / "report.html").read_text()) == SECTIONS - {"surprisal", "data", "memorisation"}
 
@@ -180,7 +180,7 @@ def test_an_old_or_bare_run_gives_a_page_without_what_it_lacks(trained: Path, tm
     assert "wall time" not in run_page(facts, [])
     for name in ("metrics.jsonl", "samples.jsonl", "environment.json"):
         (run / name).unlink()
-    run_door(report, [str(run)])
+    run_command(report, [str(run)])
     missing = {"loss", "optimisation", "speed", "samples"}
     assert sections((run / "report.html").read_text()) == SECTIONS - missing - {"memorisation"}
 
@@ -191,7 +191,7 @@ def test_a_run_whose_text_and_tokens_are_gone_gives_a_page_without_them(
     text, stores = prose.read_text(), (folder / "prepared").rename(folder / "elsewhere")
     prose.unlink()
     try:
-        run_door(report, [str(trained), "--out", str(tmp_path / "page.html")])
+        run_command(report, [str(trained), "--out", str(tmp_path / "page.html")])
     finally:
         prose.write_text(text)
         stores.rename(folder / "prepared")
@@ -200,7 +200,7 @@ def test_a_run_whose_text_and_tokens_are_gone_gives_a_page_without_them(
 
 
 def test_pictures_are_also_written_as_png(trained: Path, tmp_path: Path) -> None:
-    run_door(
+    run_command(
         report, [str(trained), "--out", str(tmp_path / "p.html"), "--png", str(tmp_path / "deep" / "png")]
     )
     found = {path.stem: path.read_bytes()[:8] for path in (tmp_path / "deep" / "png").iterdir()}
@@ -225,7 +225,7 @@ def test_what_cannot_be_reported_is_one_line(
     named: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run_door(report, [word.format(tmp=tmp_path, run=trained) for word in words], status=status)
+    run_command(report, [word.format(tmp=tmp_path, run=trained) for word in words], status=status)
     errors = capsys.readouterr().err
     assert named in errors
     assert errors.startswith("error: ")

@@ -1,4 +1,4 @@
-"""A model with bfloat16 parameters through the doors: fine-tuned, scored, asked, exported and replayed."""
+"""A model with bfloat16 parameters through the commands: fine-tuned, scored, asked, exported and replayed."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from llm_jax.train import train
 from tests.interop.test_convert import run_convert
 from tests.interop.test_families import LLAMA
 from tests.runs.test_origin import a_model
-from tests.support.commands import metrics_of, run_door
+from tests.support.commands import metrics_of, run_command
 
 pytestmark = pytest.mark.compiles
 _KINDS = ("float32", "bfloat16")
@@ -37,7 +37,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> dict[str, Pa
         words += [f"--data.corpus={prose}", f"--data.prepared={folder / 'prepared'}", "--train.steps=60"]
         words += ["--train.eval_interval=60", "--train.save_interval=20", "--train.log_interval=1"]
         words += ["--train.sample_tokens=4", "--optim.learning_rate=3e-4", "--optim.ema_decay=0.9"]
-        run_door(train, words, takes_files=True)
+        run_command(train, words, takes_files=True)
     return {kind: folder / kind for kind in _KINDS}
 
 
@@ -62,7 +62,7 @@ def test_what_is_loaded_and_scored_is_what_training_evaluated(
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("bfloat16")}
     kept = jax.tree.leaves([read_state(run / "checkpoints")[part] for part in ("params", "ema")])
     assert {str(leaf.dtype) for leaf in kept} == {"float32"}
-    run_door(evaluate, [str(run)])
+    run_command(evaluate, [str(run)])
     scored = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert scored["loss"] == validation_losses(run)[-1]
     assert (
@@ -79,6 +79,6 @@ def test_an_export_has_the_loaded_bits(tuned: dict[str, Path], tmp_path: Path) -
 
 
 def test_a_step_is_replayed_to_the_bit(tuned: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    run_door(replay, [str(tuned["bfloat16"]), "--step=44", "--before=2"])
+    run_command(replay, [str(tuned["bfloat16"]), "--step=44", "--before=2"])
     out = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (out["loss_equal"], out["grad_norm_equal"]) == (True, True)

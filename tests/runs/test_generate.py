@@ -10,7 +10,7 @@ from llm_jax.base.errors import UserError
 from llm_jax.generate import generate
 from llm_jax.language_model.decoding import Speculation
 from llm_jax.tokenization.plain import ByteTokenizer
-from tests.support.commands import run_door
+from tests.support.commands import run_command
 
 
 def test_generate_streams_the_same_text_for_the_same_seed(
@@ -18,14 +18,14 @@ def test_generate_streams_the_same_text_for_the_same_seed(
 ) -> None:
     texts = []
     for seed in ("1", "1", "2"):
-        run_door(generate, [str(trained), "--prompt", "The", "--max_new_tokens", "20", "--seed", seed])
+        run_command(generate, [str(trained), "--prompt", "The", "--max_new_tokens", "20", "--seed", seed])
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].startswith("The")
 
 
 def test_generate_makes_several_samples(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_door(generate, [str(trained), "--samples", "3", "--max_new_tokens", "9"])
+    run_command(generate, [str(trained), "--samples", "3", "--max_new_tokens", "9"])
     assert capsys.readouterr().out.count("--- sample") == 3
 
 
@@ -35,7 +35,7 @@ def test_generate_speculates_with_the_text_so_far_or_a_draft(
     texts = []
     for words in ([], ["--speculate", "2"], ["--speculate", "2", "--draft", str(trained)]):
         words = ["--prompt", "The", "--max_new_tokens", "5", "--temperature", "0", *words]
-        run_door(generate, [str(trained), *words])
+        run_command(generate, [str(trained), *words])
         texts.append(capsys.readouterr())
     assert texts[0].out == texts[1].out == texts[2].out
     assert texts[0].err == ""
@@ -56,10 +56,10 @@ def test_generate_writes_what_a_regular_expression_or_a_schema_asks_for(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(trained), "--prompt", "The", "--max_new_tokens", "7"]
-    run_door(generate, [*words, "--regex", "(yes|no)[.]"])
+    run_command(generate, [*words, "--regex", "(yes|no)[.]"])
     assert capsys.readouterr().out in ("Theyes.\n", "Theno.\n")
     (tmp_path / "schema.json").write_text('{"enum": [12, true]}')
-    run_door(generate, [*words, "--json_schema", str(tmp_path / "schema.json"), "--samples", "3"])
+    run_command(generate, [*words, "--json_schema", str(tmp_path / "schema.json"), "--samples", "3"])
     lines = capsys.readouterr().out.split()
     assert {line for line in lines if line.startswith("The")} <= {"The12", "Thetrue"}
     assert len(lines) == 12
@@ -68,7 +68,7 @@ def test_generate_writes_what_a_regular_expression_or_a_schema_asks_for(
     bad += [["--json_schema", "nowhere.json"], ["--json_schema", str(tmp_path)]]
     bad += [["--json_schema", str(tmp_path / "schema.json"), *more] for more in ([], ["--regex", "a"])]
     for more in bad:
-        run_door(generate, [*words, *more], status=2)
+        run_command(generate, [*words, *more], status=2)
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -93,5 +93,5 @@ BAD_REQUESTS = [
 def test_generate_refuses_what_makes_no_sense(
     trained: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_door(generate, [str(trained), *words], status=2)
+    run_command(generate, [str(trained), *words], status=2)
     assert capsys.readouterr().err.startswith("error: ")

@@ -11,7 +11,7 @@ from llm_jax.runs import data, replay
 from llm_jax.runs.init_from import recorded_origin
 from llm_jax.train import train
 from tests.runs.test_going_on import going_on
-from tests.support.commands import run_door
+from tests.support.commands import run_command
 
 pytestmark = pytest.mark.compiles
 
@@ -54,7 +54,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("llm_jax.reports.gather.leave_report", lambda *_: None)
         words = ["--data.tokenizer=bytes", "--train.order=permutation", "--train.steps=6"]
-        run_door(train, going_on(folder, prose, *words), takes_files=True)
+        run_command(train, going_on(folder, prose, *words), takes_files=True)
     return folder / "run"
 
 
@@ -69,8 +69,8 @@ def test_a_run_leaves_out_what_its_model_has_seen_and_remembers_where_it_began(
     monkeypatch.setattr("llm_jax.reports.gather.leave_report", lambda *_: None)
     seen = rows_of(parent, range(6))
     one, two = tmp_path / "one", tmp_path / "two"
-    run_door(train, child_words(parent, one, prose, "--train.batch_size=2"), takes_files=True)
-    run_door(train, child_words(one / "run", two, prose), takes_files=True)
+    run_command(train, child_words(parent, one, prose, "--train.batch_size=2"), takes_files=True)
+    run_command(train, child_words(one / "run", two, prose), takes_files=True)
     assert [recorded(run / "run") for run in (one, two)] == [24, 24 + 12]
     everything = [*seen, *rows_of(one / "run", range(6)), *rows_of(two / "run", range(6))]
     assert len(set(everything)) == len(everything) == 24 + 12 + 24

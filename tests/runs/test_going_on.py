@@ -23,7 +23,7 @@ from llm_jax.reports.gather import open_run
 from llm_jax.runs import replay as replaying
 from llm_jax.train import train
 from llm_jax.walkthrough.gather import find_subject
-from tests.support.commands import metrics_of, run_door, words_for
+from tests.support.commands import metrics_of, run_command, words_for
 
 pytestmark = pytest.mark.compiles
 
@@ -48,7 +48,7 @@ def sums(run: Path) -> Any:
 
 def error_of(words: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    run_door(train, words, status=status, takes_files=True)
+    run_command(train, words, status=status, takes_files=True)
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     return error
@@ -66,7 +66,7 @@ def no_reports() -> Iterator[None]:
 def straight(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> Path:
     """A run of 12 steps with dropout, every step logged and every fourth saved."""
     folder = tmp_path_factory.mktemp("straight")
-    run_door(train, going_on(folder, prose), takes_files=True)
+    run_command(train, going_on(folder, prose), takes_files=True)
     return folder / "run"
 
 
@@ -74,7 +74,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> Path:
 def short(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> Path:
     """The same, of 6 steps: its folder."""
     folder = tmp_path_factory.mktemp("short")
-    run_door(train, going_on(folder, prose, "--train.steps=6"), takes_files=True)
+    run_command(train, going_on(folder, prose, "--train.steps=6"), takes_files=True)
     return folder
 
 
@@ -91,7 +91,7 @@ def test_a_run_that_was_extended_is_the_longer_run_to_the_bit(
     error = error_of(words, 2, capsys)
     assert "train.steps: 6 -> 12" in error
     assert AGREED in error
-    run_door(train, [*words, AGREED], takes_files=True)
+    run_command(train, [*words, AGREED], takes_files=True)
     assert "changed after step 6: train.steps: 6 -> 12" in capsys.readouterr().out
     assert sums(folder / "run") == sums(straight)
     assert losses(folder / "run") == losses(straight)
@@ -101,7 +101,7 @@ def test_a_run_that_was_extended_is_the_longer_run_to_the_bit(
     assert line["time"]
     assert read_about(folder / "run" / "checkpoints")["changes"] == [line]
     # Again: nothing differs any more, and the record stays.
-    run_door(train, words, takes_files=True)
+    run_command(train, words, takes_files=True)
     assert read_history(folder / "run" / "changes.jsonl") == [line]
 
 
@@ -116,7 +116,7 @@ def test_what_changes_no_number_may_differ_and_is_written_down(
     free += ["--train.save_interval=3", "--train.keep=3", "--train.log_interval=2", "--train.prompt=One"]
     free += ["--train.steps_per_dispatch=4", "--train.sample_tokens=2", "--data.errors=replace"]
     # Shorter by a step than it was meant to be, as if it had been stopped there.
-    run_door(train, going_on(folder, prose, *free, AGREED), takes_files=True)
+    run_command(train, going_on(folder, prose, *free, AGREED), takes_files=True)
     (line,) = read_history(Path(moved) / "changes.jsonl")
     names = {word.removeprefix("--").split("=")[0] for word in free} - {"train.run"}
     assert line["changes"].keys() == names | {"train.steps"}
@@ -125,7 +125,7 @@ def test_what_changes_no_number_may_differ_and_is_written_down(
     assert sums(Path(moved)) == sums(straight)
     assert {step for step in losses(Path(moved)) if step > 6} == {8, 10, 12}
     # Of a finished run, without being asked.
-    run_door(train, going_on(folder, prose, *free, "--train.log_interval=5"), takes_files=True)
+    run_command(train, going_on(folder, prose, *free, "--train.log_interval=5"), takes_files=True)
     assert "train.log_interval: 2 -> 5" in capsys.readouterr().out
 
 
@@ -171,8 +171,8 @@ def retuned(short: Path, tmp_path_factory: pytest.TempPathFactory, prose: Path) 
     """A run that was changed twice: after step 6, and after step 10."""
     folder = shutil.copytree(short, tmp_path_factory.mktemp("retuned") / "copy")
     words = [AGREED, *FUTURES[0], *FUTURES[2]]
-    run_door(train, going_on(folder, prose, *words, "--train.steps=10"), takes_files=True)
-    run_door(train, going_on(folder, prose, *words, *FUTURES[1], "--train.batch_size=3"), takes_files=True)
+    run_command(train, going_on(folder, prose, *words, "--train.steps=10"), takes_files=True)
+    run_command(train, going_on(folder, prose, *words, *FUTURES[1], "--train.batch_size=3"), takes_files=True)
     return folder / "run"
 
 
@@ -200,22 +200,22 @@ def test_batches_of_another_size_go_on_in_the_order(retuned: Path) -> None:
 
 
 def test_a_report_lists_the_changes(retuned: Path, tmp_path: Path) -> None:
-    run_door(report, [str(retuned), f"--out={tmp_path / 'page.html'}"])
+    run_command(report, [str(retuned), f"--out={tmp_path / 'page.html'}"])
     page = (tmp_path / "page.html").read_text()
     assert "optim.weight_decay: 0.01 -&gt; 0.2" in page
     assert "train.batch_size: 4 -&gt; 2" in page
     with (retuned / "changes.jsonl").open("a") as file:
         file.write('{"step": 11, "changes": 3}\n{"step": 11, "changes": {"a": 1}}\n')
-    run_door(report, [str(retuned), f"--out={tmp_path / 'page.html'}"])
+    run_command(report, [str(retuned), f"--out={tmp_path / 'page.html'}"])
 
 
 def test_a_longer_run_says_what_a_falling_rate_does_now(
     tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cosine = "--optim.schedule=cosine"
-    run_door(train, going_on(tmp_path, prose, cosine, "--train.steps=6"), takes_files=True)
+    run_command(train, going_on(tmp_path, prose, cosine, "--train.steps=6"), takes_files=True)
     capsys.readouterr()
-    run_door(train, going_on(tmp_path, prose, cosine, AGREED), takes_files=True)
+    run_command(train, going_on(tmp_path, prose, cosine, AGREED), takes_files=True)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("learning rate: ")]
     rates = {
         line["step"]: line["learning_rate"] for line in metrics_of(tmp_path / "run") if "train_loss" in line
@@ -237,7 +237,7 @@ def test_doors_find_a_run_and_its_text_where_they_are_now(
     shutil.copy(prose, tmp_path / "made" / "text.txt")
     monkeypatch.chdir(tmp_path / "made")
     words = going_on(Path(), Path("text.txt"), "--train.steps=6")
-    run_door(train, words, takes_files=True)
+    run_command(train, words, takes_files=True)
     (tmp_path / "used").mkdir()
     monkeypatch.chdir(tmp_path / "used")
     shutil.move(tmp_path / "made" / "run", "own")
@@ -249,28 +249,28 @@ def test_doors_find_a_run_and_its_text_where_they_are_now(
         (replay, ["own", "--step=3"]),
         (explain, ["own"]),
     ]
-    for door, asked in asking:
+    for function, asked in asking:
         capsys.readouterr()
-        run_door(door, asked, status=3)
+        run_command(function, asked, status=3)
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert "--corpus PATH" in error
-    run_door(generate, ["own", "--max_new_tokens=3"])  # needs neither
+    run_command(generate, ["own", "--max_new_tokens=3"])  # needs neither
     assert "--corpus PATH" in open_run(Path("own"), print).missing[0]
-    run_door(evaluate, ["own", f"--prepared={stores}"])  # The tokens alone are enough.
+    run_command(evaluate, ["own", f"--prepared={stores}"])  # The tokens alone are enough.
     assert not Path("prepared").exists()
     moved = MovedConfig(corpus="own.txt")
     assert (
         open_run(Path("own"), print, moved).missing == []
     )  # It makes the tokens anew, and so for the others:
-    run_door(replay, ["own", "--step=3"])
+    run_command(replay, ["own", "--step=3"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["loss_equal"]
     assert find_subject(Path("own"), print).step == 6
     Path("other.txt").write_text(prose.read_text() + "and more")
-    run_door(evaluate, ["own", "--corpus=other.txt"], status=4)
+    run_command(evaluate, ["own", "--corpus=other.txt"], status=4)
     assert "other data" in capsys.readouterr().err
     words = going_on(Path(), Path("own.txt"), "--train.run=own", "--train.log_interval=3", "--train.steps=6")
-    run_door(train, words, takes_files=True)
+    run_command(train, words, takes_files=True)
     assert "train.log_interval: 1 -> 3" in capsys.readouterr().out
 
 
@@ -280,12 +280,12 @@ def test_a_start_under_other_versions_says_so_once(
     file = folder / "run" / "environment.json"
     first = json.loads(file.read_text())
     file.write_text(json.dumps(first | {"versions": first["versions"] | {"jax": "0.0.1"}, "threads": 999}))
-    run_door(train, going_on(folder, prose, "--train.steps=7", AGREED), takes_files=True)
+    run_command(train, going_on(folder, prose, "--train.steps=7", AGREED), takes_files=True)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "last start" in line]
     assert f"jax 0.0.1 -> {jax.__version__}; threads 999 -> " in line
     after = json.loads(file.read_text())
     assert [after["step"], *(start["step"] for start in after["earlier"])] == [6, 0]
     assert after["earlier"][0]["command"] == first["command"]
-    run_door(train, going_on(folder, prose, "--train.steps=7"), takes_files=True)  # nothing left to do
+    run_command(train, going_on(folder, prose, "--train.steps=7"), takes_files=True)  # nothing left to do
     assert "last start" not in capsys.readouterr().err
     assert json.loads(file.read_text()) == after

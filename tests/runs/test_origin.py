@@ -34,7 +34,7 @@ from llm_jax.train import train
 from llm_jax.training.loop import start_state
 from llm_jax.walkthrough.gather import find_subject
 from tests.interop.test_families import LLAMA
-from tests.support.commands import metrics_of, run_door
+from tests.support.commands import metrics_of, run_command
 from tests.tokenization.test_start_tokens import START, byte_tokenizer
 
 pytestmark = pytest.mark.compiles
@@ -90,7 +90,7 @@ def words_for(folder: Path, parent: Path, prose: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tuned(folder: Path, parent: Path, prose: Path) -> Path:
-    run_door(train, words_for(folder, parent, prose), takes_files=True)
+    run_command(train, words_for(folder, parent, prose), takes_files=True)
     return folder / "run"
 
 
@@ -168,21 +168,23 @@ def test_the_run_stands_alone(
 ) -> None:
     away = parent.rename(tmp_path / "away")
     try:
-        run_door(evaluate, [str(tuned)])
-        run_door(generate, [str(tuned), "--prompt=The", "--max_new_tokens=4"])
-        run_door(report, [str(tuned), f"--out={tmp_path / 'page.html'}"])
-        run_door(replay, [str(tuned), "--step=6", "--before=1"])
-        run_door(convert, ["export", str(tuned), str(tmp_path / "out"), "--format=huggingface"])
+        run_command(evaluate, [str(tuned)])
+        run_command(generate, [str(tuned), "--prompt=The", "--max_new_tokens=4"])
+        run_command(report, [str(tuned), f"--out={tmp_path / 'page.html'}"])
+        run_command(replay, [str(tuned), "--step=6", "--before=1"])
+        run_command(convert, ["export", str(tuned), str(tmp_path / "out"), "--format=huggingface"])
         before = (tuned / "metrics.jsonl").read_text()
-        run_door(train, words_for(tuned.parent, parent, prose), takes_files=True)  # finished: nothing to do
+        run_command(
+            train, words_for(tuned.parent, parent, prose), takes_files=True
+        )  # finished: nothing to do
         assert (tuned / "metrics.jsonl").read_text() == before
         capsys.readouterr()
-        run_door(replay, [str(tuned), "--step=2"], status=4)
+        run_command(replay, [str(tuned), "--step=2"], status=4)
         assert "must hold" in capsys.readouterr().err
     finally:
         away.rename(parent)
     assert "before the first step" in (tmp_path / "page.html").read_text()
-    run_door(convert, ["export", str(parent), str(tmp_path / "theirs"), "--format=huggingface"])
+    run_command(convert, ["export", str(parent), str(tmp_path / "theirs"), "--format=huggingface"])
     ours, theirs = ((tmp_path / name / "config.json").read_text() for name in ("out", "theirs"))
     assert ours == theirs
 
@@ -190,7 +192,7 @@ def test_the_run_stands_alone(
 def test_a_step_before_the_first_save_is_done_again_from_the_model(
     tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_door(replay, [str(tuned), "--step=2"])
+    run_command(replay, [str(tuned), "--step=2"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["loss_equal"] is True
 
@@ -201,7 +203,7 @@ def test_a_replay_from_other_weights_than_then_is_refused(
     kept = parent.rename(tmp_path / "kept")
     try:
         a_model(parent, llm_jax.load(kept).config, seed=4, tokenizer=byte_tokenizer())
-        run_door(replay, [str(tuned), "--step=2"], status=4)
+        run_command(replay, [str(tuned), "--step=2"], status=4)
         assert "has others" in capsys.readouterr().err
     finally:
         shutil.rmtree(parent)
@@ -229,7 +231,7 @@ def test_a_killed_run_goes_on_to_the_bit_and_not_from_the_model(
 
 def test_the_average_is_what_a_run_with_one_passes_on(tmp_path: Path, parent: Path, prose: Path) -> None:
     words = words_for(tmp_path, parent, prose, "--optim.ema_decay=0.9")
-    run_door(train, words, takes_files=True)
+    run_command(train, words, takes_files=True)
     found = init_from.find_origin(str(tmp_path / "run"), tmp_path / "next")
     assert found.part == "ema"
     config = config_of(tmp_path / "run")

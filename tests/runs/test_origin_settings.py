@@ -18,7 +18,7 @@ from llm_jax.runs.inherited import INHERITED
 from llm_jax.train import train
 from llm_jax.training.state import evaluated_params
 from tests.runs.test_origin import a_model, a_parent, words_for
-from tests.support.commands import run_door
+from tests.support.commands import run_command
 
 pytestmark = pytest.mark.compiles
 
@@ -29,7 +29,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refusal(words: list[str], capsys: pytest.CaptureFixture[str], status: int = 2) -> str:
-    run_door(train, words, status=status, takes_files=True)
+    run_command(train, words, status=status, takes_files=True)
     line = capsys.readouterr().err
     assert line.startswith("error: ")
     assert line.count("\n") == 1
@@ -82,14 +82,14 @@ def test_an_inherited_tokenizer_needs_a_model(
 ) -> None:
     alone = ["--data.tokenizer=inherited", "--data.compact_vocab=false", f"--data.corpus={prose}"]
     assert "needs train.init_from" in refusal(alone, capsys)
-    run_door(prepare, [str(prose), "--tokenizer=inherited", "--compact_vocab=false"], status=2)
+    run_command(prepare, [str(prose), "--tokenizer=inherited", "--compact_vocab=false"], status=2)
     assert "needs a model" in capsys.readouterr().err
 
 
 def test_how_a_model_runs_can_be_given(tmp_path: Path, parent: Path, prose: Path) -> None:
     given = ["--model.context_length=8", "--model.layers=unroll", "--model.dropout=0.2", "--train.steps=1"]
     words = [word for word in words_for(tmp_path, parent, prose) if not word.startswith("--train.steps")]
-    run_door(train, [*words, *given, "--train.eval_stride=8"], takes_files=True)
+    run_command(train, [*words, *given, "--train.eval_stride=8"], takes_files=True)
     model = llm_jax.load(tmp_path / "run").config
     assert (model.context_length, model.layers, model.dropout) == (8, "unroll", 0.2)
     assert model.d_model == 24

@@ -25,7 +25,7 @@ from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.tokenization.protocol import decode
 from llm_jax.train import train
 from llm_jax.training.state import abstract_state
-from tests.support.commands import run_door, words_for
+from tests.support.commands import run_command, words_for
 
 pytestmark = pytest.mark.compiles
 
@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, prose: Path) -> dict[str, Pat
     """Finished runs of 12 steps with dropout, every step logged."""
     folders = {name: tmp_path_factory.mktemp(name) for name in RUNS}
     for name, folder in folders.items():
-        run_door(train, words_for(folder, prose, *KEEP, *RUNS[name]), takes_files=True)
+        run_command(train, words_for(folder, prose, *KEEP, *RUNS[name]), takes_files=True)
     return {name: folder / "run" for name, folder in folders.items()}
 
 
@@ -152,13 +152,13 @@ def test_a_step_that_is_not_finite_is_shown_and_what_came_after_a_roll_back_is_r
         8,
         lambda state: state | {"params": jax.tree.map(lambda leaf: leaf * math.nan, state["params"])},
     )
-    run_door(replay, [str(copied), "--step", "9", "--before", "0"])
+    run_command(replay, [str(copied), "--step", "9", "--before", "0"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["skipped"]
     assert found["loss"] is found["grad_norm"] is found["hardest"][0]["nats"] is None
     assert found["loss_equal"] is False
     # max_skipped is 1: after two such steps in a row the run would have rolled back.
-    run_door(replay, [str(copied), "--step", "12", "--before", "0"], status=4)
+    run_command(replay, [str(copied), "--step", "12", "--before", "0"], status=4)
     assert "rolled back at step 10" in capsys.readouterr().err
 
 
@@ -224,7 +224,7 @@ def test_the_door_shows_the_batch_and_ends_in_json(
     runs: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    run_door(replay, [str(runs["plain"]), "--step", "12", "--hardest", "3", "--rows", "2"])
+    run_command(replay, [str(runs["plain"]), "--step", "12", "--hardest", "3", "--rows", "2"])
     *shown, last = capsys.readouterr().out.splitlines()
     found = json.loads(last)
     line = logged(runs["plain"], 12)
@@ -247,8 +247,8 @@ def test_what_cannot_be_replayed_is_one_line_and_a_status(
 ) -> None:
     run = str(runs["plain"])
     exported = str(tmp_path / "out.safetensors")
-    run_door(convert, ["export", run, exported])
-    run_door(convert, ["import", exported, str(tmp_path / "imported")])
+    run_command(convert, ["export", run, exported])
+    run_command(convert, ["import", exported, str(tmp_path / "imported")])
     other = str(tmp_path / "other")
     shutil.copytree(copied, other)
     rewrite_checkpoint(Path(other), 12, lambda state: state, data_fingerprint="of another text")
@@ -264,7 +264,7 @@ def test_what_cannot_be_replayed_is_one_line_and_a_status(
     ]
     capsys.readouterr()
     for words, status, named in cases:
-        run_door(replay, words, status=status)
+        run_command(replay, words, status=status)
         error = capsys.readouterr().err
         assert named in error
         assert error.count("\n") == 1

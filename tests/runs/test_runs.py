@@ -24,7 +24,7 @@ from llm_jax.evaluate import evaluate
 from llm_jax.generate import generate
 from llm_jax.proofs.resume import last_logged_step
 from llm_jax.train import train
-from tests.support.commands import MODEL, QUICK, metrics_of, run_door, words_for
+from tests.support.commands import MODEL, QUICK, metrics_of, run_command, words_for
 
 
 def test_a_run_directory_records_itself(trained: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_run_directory_records_itself(trained: Path) -> None:
 def test_the_last_line_is_json_and_baselines_stand_beside_the_loss(
     tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_door(train, words_for(tmp_path, prose), takes_files=True)
+    run_command(train, words_for(tmp_path, prose), takes_files=True)
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(summary["baselines"]) == {"uniform", "unigram", "bigram", "trigram"}
     assert summary["baselines"]["uniform"] > summary["baselines"]["unigram"] > summary["baselines"]["bigram"]
@@ -67,7 +67,7 @@ def test_seconds_since_start_count_the_interpreters_own_start() -> None:
 
 def test_a_finished_run_started_again_changes_nothing(trained: Path, prose: Path) -> None:
     before, samples = read_state(trained / "checkpoints"), (trained / "samples.jsonl").read_text()
-    run_door(train, words_for(trained.parent, prose), takes_files=True)
+    run_command(train, words_for(trained.parent, prose), takes_files=True)
     assert (trained / "samples.jsonl").read_text() == samples
     after = read_state(trained / "checkpoints")
     assert jax.tree.all(jax.tree.map(np.array_equal, before, after))
@@ -77,21 +77,23 @@ def test_a_finished_run_started_again_changes_nothing(trained: Path, prose: Path
 def test_another_configuration_is_refused_with_the_difference(
     trained: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_door(train, words_for(trained.parent, prose, "--optim.weight_decay=0.5"), status=2, takes_files=True)
+    run_command(
+        train, words_for(trained.parent, prose, "--optim.weight_decay=0.5"), status=2, takes_files=True
+    )
     assert "optim.weight_decay: 0.01 -> 0.5" in capsys.readouterr().err
 
 
 def test_a_changed_text_is_refused(tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = tmp_path / "text.txt"
     text.write_text(prose.read_text())
-    run_door(train, words_for(tmp_path, text), takes_files=True)
+    run_command(train, words_for(tmp_path, text), takes_files=True)
     text.write_text(prose.read_text() + "\nOne line more than before.")
-    run_door(train, words_for(tmp_path, text), status=4, takes_files=True)
+    run_command(train, words_for(tmp_path, text), status=4, takes_files=True)
     assert "other data" in capsys.readouterr().err
 
 
 def test_evaluate_repeats_the_score_of_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_door(evaluate, [str(trained)])
+    run_command(evaluate, [str(trained)])
     score = json.loads(capsys.readouterr().out.splitlines()[-1])
     last = next(entry for entry in reversed(metrics_of(trained)) if "validation_loss" in entry)
     assert score["loss"] == pytest.approx(last["validation_loss"], rel=1e-6)
@@ -103,7 +105,7 @@ def test_evaluate_repeats_the_score_of_training(trained: Path, capsys: pytest.Ca
 
 def test_evaluate_scores_any_text(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.txt").write_text("Quite another text, with words like xylophone.")
-    run_door(evaluate, [str(trained), "--text", str(tmp_path / "other.txt")])
+    run_command(evaluate, [str(trained), "--text", str(tmp_path / "other.txt")])
     score = json.loads(capsys.readouterr().out.splitlines()[-1])
     model = llm_jax.load(trained)
     ids = model.tokenizer.encode("Quite another text, with words like xylophone.")
@@ -119,13 +121,13 @@ def test_evaluate_scores_any_text(trained: Path, tmp_path: Path, capsys: pytest.
 def test_a_model_whose_rare_ids_share_a_row_trains_scores_and_speaks(
     tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_door(train, words_for(tmp_path, prose, "--data.rare_ids=share"), takes_files=True)
+    run_command(train, words_for(tmp_path, prose, "--data.rare_ids=share"), takes_files=True)
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["baselines"]["uniform"] == pytest.approx(np.log(100_256))
     model = llm_jax.load(tmp_path / "run")
     assert model.params["head"]["bias"].shape == (model.config.num_rows,)
     (tmp_path / "other.txt").write_text("A xylophone!")
-    run_door(evaluate, [str(tmp_path / "run"), "--text", str(tmp_path / "other.txt")])
+    run_command(evaluate, [str(tmp_path / "run"), "--text", str(tmp_path / "other.txt")])
     score = json.loads(capsys.readouterr().out.splitlines()[-1])
     ids = model.tokenizer.encode("A xylophone!")
     scores = jax.nn.log_softmax(model.logits(ids[:-1]))[np.arange(len(ids) - 1), ids[1:]]
@@ -134,8 +136,8 @@ def test_a_model_whose_rare_ids_share_a_row_trains_scores_and_speaks(
 
 
 def test_doors_refuse_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for door in (generate, evaluate):
-        run_door(door, [str(tmp_path)], status=4)
+    for function in (generate, evaluate):
+        run_command(function, [str(tmp_path)], status=4)
         assert "must hold a checkpoint" in capsys.readouterr().err
 
 
@@ -156,10 +158,10 @@ def test_loaded_model_answers_with_logits_and_text(trained: Path) -> None:
 
 
 def test_export_and_import_give_back_every_bit(tmp_path: Path, prose: Path) -> None:
-    run_door(train, words_for(tmp_path, prose, "--model.spare_embedding_rows=1"), takes_files=True)
-    run_door(convert, ["export", str(tmp_path / "run"), str(tmp_path / "out.safetensors")])
+    run_command(train, words_for(tmp_path, prose, "--model.spare_embedding_rows=1"), takes_files=True)
+    run_command(convert, ["export", str(tmp_path / "run"), str(tmp_path / "out.safetensors")])
     back = tmp_path / "back"
-    run_door(convert, ["import", str(tmp_path / "out.safetensors"), str(back)])
+    run_command(convert, ["import", str(tmp_path / "out.safetensors"), str(back)])
     one, two = llm_jax.load(tmp_path / "run"), llm_jax.load(back)
     assert jax.tree.all(jax.tree.map(np.array_equal, one.params, two.params))
     assert dataclasses.replace(two.config, d_ff=0) == one.config
@@ -170,7 +172,7 @@ def test_convert_refuses_what_it_cannot_do(
 ) -> None:
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     (tmp_path / "there").mkdir()
-    run_door(convert, ["export", str(trained), str(tmp_path / "more_than_256.safetensors")])
+    run_command(convert, ["export", str(trained), str(tmp_path / "more_than_256.safetensors")])
     cases = [
         (
             ["import", str(tmp_path / "more_than_256.safetensors"), str(tmp_path / "o"), "--tokenizer=bytes"],
@@ -190,7 +192,7 @@ def test_convert_refuses_what_it_cannot_do(
         (["dance"], 2, "dance"),
     ]
     for words, status, named in cases:
-        run_door(convert, words, status=status)
+        run_command(convert, words, status=status)
         assert named in capsys.readouterr().err
 
 
@@ -226,7 +228,7 @@ def test_a_run_without_tensorboard_or_git_still_runs(
     monkeypatch.setenv("PATH", "")
     for name in ("tensorboardX", "tensorboardX.proto", "tensorboardX.record_writer"):
         monkeypatch.setitem(sys.modules, name, None)
-    run_door(train, words_for(tmp_path, prose), takes_files=True)
+    run_command(train, words_for(tmp_path, prose), takes_files=True)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["git"] is None
     assert not (tmp_path / "run" / "tensorboard").exists()
 

@@ -23,9 +23,9 @@ def words_for(folder: Path, prose: Path, *more: str) -> list[str]:
     return [*MODEL, *QUICK, "--train.sample_tokens=12", *places, *more]
 
 
-def run_door(door: Any, words: list[str], status: int = 0, **options: Any) -> None:
+def run_command(function: Any, words: list[str], status: int = 0, **options: Any) -> None:
     with pytest.raises(SystemExit) as stop:
-        command.run(door, words, **options)
+        command.run(function, words, **options)
     assert stop.value.code == status
 
 

@@ -15,7 +15,7 @@ from llm_jax.replay import replay
 from llm_jax.report import report
 from llm_jax.tasks import by_name
 from llm_jax.train import train
-from tests.support.commands import metrics_of, run_door
+from tests.support.commands import metrics_of, run_command
 from tests.tasks.toy import LABELS, TOY
 
 pytestmark = pytest.mark.compiles
@@ -46,7 +46,7 @@ def test_a_task_of_one_file_and_one_line_has_all_that_a_run_has(
     tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     straight, halved = tmp_path / "straight", tmp_path / "halved"
-    run_door(train, words(straight, prose, 120), takes_files=True)
+    run_command(train, words(straight, prose, 120), takes_files=True)
     said = capsys.readouterr().out
     assert "baselines, nats per token: chance 1.099" in said
     summary = json.loads(said.splitlines()[-1])
@@ -54,8 +54,8 @@ def test_a_task_of_one_file_and_one_line_has_all_that_a_run_has(
     assert summary["validation_loss"] < 0.5
     assert (straight / "run" / "samples.jsonl").exists() is False
 
-    run_door(train, words(halved, prose, 60), takes_files=True)
-    run_door(train, words(halved, prose, 120, "--continue-with-changes"), takes_files=True)
+    run_command(train, words(halved, prose, 60), takes_files=True)
+    run_command(train, words(halved, prose, 120, "--continue-with-changes"), takes_files=True)
     states = [read_state(folder / "run" / "checkpoints") for folder in (straight, halved)]
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -66,16 +66,16 @@ def test_a_task_of_one_file_and_one_line_has_all_that_a_run_has(
     assert read_about(straight / "run" / "checkpoints")["labels"] == list(LABELS)
 
     capsys.readouterr()
-    run_door(evaluate, [str(straight / "run")])
+    run_command(evaluate, [str(straight / "run")])
     said = capsys.readouterr().out
     assert json.loads(said.splitlines()[-1])["accuracy"] == summary["validation_accuracy"]
     assert f"{summary['validation_accuracy']:.1%}" in said
-    run_door(report, [str(straight / "run")])
+    run_command(report, [str(straight / "run")])
     page = (straight / "run" / "report.html").read_text()
     assert "final accuracy" in page
     assert f"{summary['validation_accuracy']:.1%}" in page
     capsys.readouterr()
-    run_door(replay, [str(straight / "run"), "--step", "70"])
+    run_command(replay, [str(straight / "run"), "--step", "70"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["loss_equal"] is True
     with pytest.raises(UserError, match="must hold a model that writes text"):
         llm_jax.load(straight / "run")
@@ -84,5 +84,5 @@ def test_a_task_of_one_file_and_one_line_has_all_that_a_run_has(
 def test_a_task_that_is_not_there_is_named(
     tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_door(train, words(tmp_path, prose, 4, "--task.name=tagging"), status=2, takes_files=True)
+    run_command(train, words(tmp_path, prose, 4, "--task.name=tagging"), status=2, takes_files=True)
     assert "task.name (tagging) must be one of language_modelling, toy" in capsys.readouterr().err

@@ -23,8 +23,8 @@ with stop_requests() as requested:
 """
 RAISED = """
 import os
-from llm_jax import command
-def door() -> None:
+from llm_jax.cli import command
+def waiting() -> None:
     '''Waits.'''
     try:
         os.write(1, b"ready\\n")  # a line that is cut off by an exception may be said twice
@@ -33,7 +33,7 @@ def door() -> None:
             pass
     finally:
         print("tidied up", flush=True)
-command.run(door, [])
+command.run(waiting, [])
 """
 DEAF = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 

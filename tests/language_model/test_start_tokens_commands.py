@@ -1,4 +1,4 @@
-"""The token before every text through the doors: in with a model, out with it, and left out where that is
+"""The token before every text through the commands: in with a model, out with it, and left out where that is
 asked; and texts scored by a model whose context is far longer than they are.
 """
 
@@ -20,7 +20,7 @@ from tests.interop.test_convert import TEXTS, byte_level_tokenizer, run_convert
 from tests.interop.test_families import LLAMA
 from tests.interop.test_gguf_writing import MODELS, random_params
 from tests.runs.test_origin import a_model
-from tests.support.commands import run_door
+from tests.support.commands import run_command
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_text_is_scored_in_rows_as_long_as_it_is(
     a_model(tmp_path / "model", dataclasses.replace(model, context_length=1 << 17))
     text = "A text that is short beside the context. " * 3
     (tmp_path / "text.txt").write_text(text)
-    run_door(evaluate, [str(tmp_path / "model"), "--text", str(tmp_path / "text.txt")])
+    run_command(evaluate, [str(tmp_path / "model"), "--text", str(tmp_path / "text.txt")])
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     loaded = llm_jax.load(tmp_path / "model")
     scores = np.log(np.exp(loaded.logits([*text.encode()]).astype(np.float64)).sum(-1))
