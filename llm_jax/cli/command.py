@@ -42,8 +42,8 @@ def run(
         command: a function with cyclopts parameters, whose docstring is the help text; or an App of several.
         words: the command line without the program's name.
         takes_files: whether words before the first option are TOML files whose values stand below the
-            options. One with a parameter `given: Given` gets there what files and options give, and sees to it
-            that all has an effect, as `effects.settle` does; of any other it is seen to here.
+            options. One with a parameter `given: Given` gets there what files and options give, and sees to
+            it that all has an effect, as `effects.settle` does; of any other it is seen to here.
     """
     terminal.open_output()
     keep_compiled_programs()

@@ -1,5 +1,5 @@
-"""The README's commands run, in its order, as they stand there (with shorter training), and its tree is the
-tree.
+"""The documents' commands run, in their order, as they stand there (with shorter training); the README's tree
+and the list of files in docs/architecture.md are what is there.
 """
 
 import io
@@ -27,6 +27,8 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.compiles
 
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = README + (ROOT / "docs" / "commands.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 COMMANDS = {
     "prepare": prepare.prepare,
     "train": train.train,
@@ -44,8 +46,8 @@ SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
 
 
 def commands() -> list[list[str]]:
-    """The words of every `python -m llm_jax.COMMAND ...` in the README's blocks, from the command on."""
-    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+    """The words of every `python -m llm_jax.COMMAND ...` in the documents' blocks, from the command on."""
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", DOCUMENTS, re.MULTILINE | re.DOTALL))
     found = re.findall(r"^python -m llm_jax\.(.*)$", blocks, re.MULTILINE)
     return [[word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)] for line in found]
 
@@ -87,17 +89,28 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prose:
     assert names["logits"].shape[1] == names["model"].config.vocab_size  # type: ignore[attr-defined]
 
 
-def test_its_tree_names_every_file() -> None:
+def test_its_tree_names_every_command_and_room_and_it_is_short() -> None:
     tree = README.split("## The tree")[1].split("```")[1]
-    missing = [
-        path.name
-        for path in (ROOT / "llm_jax").rglob("*.py")
-        if not path.name.startswith("__") and not re.search(rf"\b{path.stem}\b", tree)
-    ]
+    package = ROOT / "llm_jax"
+    rooms = [f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name[0] != "_"]
+    commands = [path.stem for path in package.glob("*.py") if path.name[0] != "_"]
+    assert not [name for name in (*rooms, *commands) if not re.search(rf"(^|\s){name}(\s|$)", tree)]
+    assert README.count("\n") < 150
+
+
+def test_the_architecture_names_every_file_in_its_room() -> None:
+    rooms = ARCHITECTURE.split("## The rooms")[1].split("## ")[0]
+    missing = []
+    for path in (ROOT / "llm_jax").rglob("*.py"):
+        inside = path.relative_to(ROOT / "llm_jax").parts
+        if len(inside) > 1 and path.name[0] != "_":
+            of_room = re.split(r"\*\*\w+\*\*", rooms.split(f"**{inside[0]}**")[-1])[0]
+            if not re.search(rf"`{path.stem}`", of_room):
+                missing.append(str(path))
     assert not missing
-    folders = ("llm_jax", "configs", "tests", "benchmarks")
-    there = {path.name for folder in folders for path in (ROOT / folder).rglob("*.*")} | {"pyproject.toml"}
-    assert set(re.findall(r"\b(\w+\.(?:py|toml))\b", tree)) <= there
+    there = {path.stem for path in (ROOT / "llm_jax").rglob("*.py")}
+    named = set(re.findall(r"`([a-z_]+)`", rooms))
+    assert named <= there
 
 
 def test_make_targets_that_it_names_exist() -> None:

@@ -29,7 +29,7 @@ from llm_jax.training.state import key_for
 
 SAY = """
 import os, sys
-from llm_jax import terminal
+from llm_jax.base import terminal
 {before}
 terminal.open_output()
 terminal.only_show()
