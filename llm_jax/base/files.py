@@ -66,6 +66,26 @@ def write_whole(path: Path, content: bytes) -> None:
         (folder / path.name).replace(path)
 
 
+@contextmanager
+def made_whole(path: Path) -> Iterator[Path]:
+    """A file or folder to write to, which becomes `path` unless something fails; then nothing of it stays.
+
+    For what this process alone writes; OSError as the file system has it.
+    """
+    part = path.with_name(path.name + ".part")
+    _remove(part)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        _remove(part)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # the folder that it is in may be none, which whoever writes will hear
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def remove_left(parent: Path, prefix: str) -> None:
     """Removes what killed processes left in `parent` under names with this prefix; never fails."""
     with suppress(OSError):

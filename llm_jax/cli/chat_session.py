@@ -8,6 +8,7 @@ from typing import TextIO
 
 from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
+from llm_jax.base.files import made_whole
 from llm_jax.base.terminal import remark, say, write
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.language_model.model import LanguageModel
@@ -140,12 +141,9 @@ def save(messages: Sequence[Message], path: Path) -> str:
         UserError: it cannot be written.
     """
     try:
-        with writing(path):
-            part = path.with_name(path.name + ".part")
-            part.write_text(
-                strict_json.dumps(list(messages), ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-            )
-            part.replace(path)
+        content = strict_json.dumps(list(messages), ensure_ascii=False, indent=2) + "\n"
+        with writing(path), made_whole(path) as part:
+            part.write_text(content, encoding="utf-8")
     except ValueError as error:  # no name of a file, or a text that no file can hold
         raise UserError(f"{path} cannot be written: {error}") from None
     return f"saved {len(messages)} messages to {path}"

@@ -1,6 +1,5 @@
 """Pages that need nothing beside them: templates filled by jinja2, with style and script inside the file."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from llm_jax.base.errors import writing
+from llm_jax.base.files import made_whole
 
 _SHARED = Path(__file__).parent / "templates"
 
@@ -31,16 +31,10 @@ def render(template: Path, **values: Any) -> str:
 
 
 def write_page(path: Path, html: str) -> None:
-    """Puts a page in its place whole.
+    """Put a page in its place whole.
 
     Raises:
         UserError: the file cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with writing(path):
-            part.write_text(html, encoding="utf-8")
-            part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with writing(path), made_whole(path) as part:
+        part.write_text(html, encoding="utf-8")

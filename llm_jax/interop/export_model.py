@@ -4,16 +4,15 @@ its name.
 
 import dataclasses
 import json
-import shutil
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llm_jax.base.errors import CheckpointError, DataError, UserError, writing
+from llm_jax.base.files import made_whole
 from llm_jax.interop.gguf.read_file import open_gguf
 from llm_jax.interop.gguf.write_file import plan, rounded, write_gguf
 from llm_jax.interop.huggingface.read_config import read_model_config
@@ -60,7 +59,7 @@ def export_huggingface(directory: Path, out: Path) -> str:
     model = load(directory)
     marks = _marks(model)
     config_json = write_model_config(model.config) | marks
-    with _made(out) as part:
+    with writing(out), made_whole(out) as part:
         part.mkdir(parents=True)
         write_directory(part, config_json, model.config, model.params)
         if known := {name: token for name, token in marks.items() if token is not None}:
@@ -98,7 +97,7 @@ def export_gguf(directory: Path, out: Path, dtype: str | None) -> str:
     tokenizer, remarks = _gguf_tokenizer(model)
     if odd := made.without_blocks():
         remarks.append(f"{len(odd)} matrices are float16, as q8_0 takes rows in blocks of 32: {odd[0]} ...")
-    with _made(out) as part:
+    with writing(out), made_whole(out) as part:
         part.parent.mkdir(parents=True, exist_ok=True)
         tensors = export_tensors(config_json["model_type"], model.config, model.params)
         write_gguf(part, made, {"general.name": out.stem} | tokenizer, tensors, shown)
@@ -116,24 +115,6 @@ def export_gguf(directory: Path, out: Path, dtype: str | None) -> str:
         )
     arch = made.settings["general.architecture"]
     return "; ".join([f"exported {out} as {arch} in {stored_as}", *remarks, f"read again, {equal}"])
-
-
-@contextmanager
-def _made(out: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `out` unless something fails; then nothing of it stays."""
-    part = out.with_name(out.name + ".part")
-    _remove(part)
-    try:
-        with writing(out):
-            yield part
-            part.replace(out)
-    finally:
-        _remove(part)
-
-
-def _remove(part: Path) -> None:
-    with suppress(OSError):  # its folder may be no folder, which whoever writes will hear
-        shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def _marks(model: LanguageModel) -> dict[str, int | list[int] | None]:

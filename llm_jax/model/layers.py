@@ -148,7 +148,8 @@ class Block(nn.Module):
         c = self.config
         active_name = "mlp_gate" if c.gated_mlp else "mlp_up"
         hidden_BTF = self._project(active_name, c.mlp_width, x_BTD, c.mlp_bias)
-        active_BTF = _ACTIVATIONS[c.activation](hidden_BTF)
+        with jax.named_scope("activation"):
+            active_BTF = _ACTIVATIONS[c.activation](hidden_BTF)
         if c.gated_mlp:
             active_BTF *= self._project("mlp_up", c.mlp_width, x_BTD, c.mlp_bias)
         down_BTD = self._project("mlp_down", c.d_model, active_BTF, c.mlp_bias, residual=True)

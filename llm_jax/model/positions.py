@@ -66,6 +66,7 @@ def rotation(position_BT: jax.Array, frequency_P: np.ndarray, magnitude: float, 
     return Rotation(jnp.cos(angle_BTP) * magnitude, jnp.sin(angle_BTP) * magnitude)
 
 
+@jax.named_scope("positions")
 def rotate(x_BTNH: jax.Array, turn: Rotation) -> jax.Array:
     """Queries or keys with their first 2 P entries turned in the planes of entries i and i + P, so that their
     products depend on distances alone.

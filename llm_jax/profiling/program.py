@@ -10,15 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-_PARTS = {
-    "embedding": ("embedding",),
-    "layer norms": ("norm_1", "norm_2", "final_norm"),
-    "attention projections": ("query", "key", "value", "attention_output"),
-    "attention": ("attention", "BNTS"),
-    "MLP": ("mlp_up", "mlp_down", "relu", "gelu"),
-    "dropout": ("dropout",),
-    "blocks, the rest": ("Block",),
-    "head and loss": ("head", "loss"),
+from llm_jax.model.parts import PARTS
+
+_PARTS = PARTS | {
     "layer stack": ("dynamic_index_in_dim", "dynamic_update_index_in_dim"),
     "random keys": ("_threefry_split", "_threefry_fold_in"),
     "optimizer": ("optimizer",),

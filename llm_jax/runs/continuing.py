@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from llm_jax.base.errors import CheckpointError, UserError
+from llm_jax.base.files import made_whole
 from llm_jax.config.changes import History, entry, of_kind, said
 from llm_jax.config.load import changed, config_from_dict
 from llm_jax.config.run import Config
@@ -91,9 +92,8 @@ def write_history(run: Path, history: History) -> None:
     """RUN/changes.jsonl, a line for each start that changed something; OSError as the file system has it."""
     path = run / CHANGES
     if history:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
-        temporary.replace(path)
+        with made_whole(path) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
     else:
         path.unlink(missing_ok=True)
 

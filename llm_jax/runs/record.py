@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_jax.base import strict_json
+from llm_jax.base.files import made_whole
 from llm_jax.base.json_lines import entry_of, left_out, read_lines, scalars, split_lines
 from llm_jax.runs.tensorboard import open_tensorboard
 from llm_jax.training.observers import Guard
@@ -102,6 +103,5 @@ def forget_after(path: Path, step: int, report: Callable[[str], None]) -> None:
     if damaged := steps.count(None):
         report(f"{left_out(damaged)} of {path}")
     kept = [line for line, of in zip(lines, steps, strict=False) if of is not None and of <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(b"".join(line + b"\n" for line in kept))
-    temporary.replace(path)
+    with made_whole(path) as part:
+        part.write_bytes(b"".join(line + b"\n" for line in kept))

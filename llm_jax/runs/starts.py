@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llm_jax.base.files import made_whole
 from llm_jax.base.json_lines import read_object
 
 FILE = "environment.json"
@@ -27,10 +28,9 @@ def add_start(run: Path, step: int, environment: Mapping[str, Any]) -> None:
     earlier = last.pop("earlier", [])
     earlier = [*(earlier if isinstance(earlier, list) else []), *([last] if last else [])]
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    temporary = run / "environment.tmp"
     entry = {"step": step, "time": now, **environment, "earlier": earlier}
-    temporary.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(run / FILE)
+    with made_whole(run / FILE) as part:
+        part.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
 
 
 def deviations(last: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from llm_jax.base.files import made_whole
+
 _FILES = "events.out.tfevents."
 _HEAD, _TAIL = struct.Struct("<QI"), struct.Struct("<I")  # length and its checksum; checksum of the content
 
@@ -66,8 +68,11 @@ def open_tensorboard(directory: Path, step: int) -> Events | None:
     except ImportError:
         return None
     directory.mkdir(exist_ok=True)
-    for path in directory.glob(f"{_FILES}*"):
-        _forget_after(path, step, format)
+    for path in sorted(directory.glob(f"{_FILES}*")):
+        if path.suffix == ".part":  # a killed process left it
+            path.unlink()
+        else:
+            _forget_after(path, step, format)
     return Events(directory / f"{_FILES}{time.time_ns()}.{socket.gethostname()}", format)
 
 
@@ -78,9 +83,8 @@ def _forget_after(path: Path, step: int, format: _Format) -> None:
     if len(kept) < 2:  # Every file begins with its version.
         path.unlink()
         return
-    temporary = path.with_name(f"part.{path.name}")
-    temporary.write_bytes(b"".join(frame(record, format.checksum) for record in kept))
-    temporary.replace(path)
+    with made_whole(path) as part:
+        part.write_bytes(b"".join(frame(record, format.checksum) for record in kept))
 
 
 def frame(content: bytes, checksum: Any) -> bytes:

@@ -1,5 +1,6 @@
 """Where a step's time goes: what is read of a program and its trace, shares of a peak, and the command."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import jax
 import pytest
 
 from llm_jax.cli import command
+from llm_jax.config.model import ModelConfig
+from llm_jax.model.decoder import abstract_params
+from llm_jax.model.parts import PARTS
 from llm_jax.profile import profile
 from llm_jax.profiling.program import PHASES, Operation, module_name, read_program
 from llm_jax.profiling.trace import Event, Mark, host_events, rows, sums
@@ -73,6 +77,14 @@ def test_an_operation_is_known_by_the_programs_own_metadata() -> None:
     assert program["copy.1"] == Operation("copy", "no metadata", "other", "")
     assert program["p"].part == "no metadata"
     assert "while.1" not in program
+
+
+def test_every_layer_of_a_block_has_a_part_of_its_own() -> None:
+    shape = {"d_model": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 11, "gated_mlp": True}
+    rich = ModelConfig(qk_norm="head", norm_place="both", positions="rotary", num_experts=2, **shape)
+    words = {word for part, words in PARTS.items() if part != "blocks, the rest" for word in words}
+    for model in (rich, dataclasses.replace(rich, num_experts=0)):
+        assert set(abstract_params(model)["blocks"]) <= words
 
 
 def test_rows_hold_all_that_was_traced_by_step_and_the_longest_first() -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from llm_jax.base.errors import CheckpointError, writing
+from llm_jax.base.files import made_whole
 from llm_jax.interop.other_kinds import why_not_the_tutorials
 from llm_jax.interop.pytorch.pickle_reader import read_state_dict
 
@@ -55,15 +55,9 @@ def write_state_dict_file(state_dict: StateDict, out: Path, check: Callable[[Pat
     Raises:
         UserError: it cannot be written.
     """
-    part = out.with_name(out.name + ".part")
-    try:
-        with writing(out):
-            write_tensors(state_dict, part)
-            check(part)
-            part.replace(out)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with writing(out), made_whole(out) as part:
+        write_tensors(state_dict, part)
+        check(part)
 
 
 def write_tensors(tensors: StateDict, path: Path) -> None:
