@@ -10,7 +10,7 @@ from llm_jax.base.terminal import close_output, open_output, remark, say
 
 COMMANDS = {
     "prepare": "a text into tokens, and what is in it",
-    "train": "a decoder on a text; goes on where it was stopped",
+    "train": "a decoder on a text; resumes automatically",
     "evaluate": "a trained model on held-out text",
     "harness": "a trained model on tasks of lm-eval",
     "generate": "text from a trained model",

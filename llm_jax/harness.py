@@ -42,17 +42,17 @@ def harness(
     num_fewshot:
         Solved examples before each question; the task's own number without it.
     limit:
-        Only the first so many questions of each task.
+        Only the first N questions of each task.
     prefix:
         The token before a text that has nothing before it, as the tokenizer writes it. Without it the start
         or end token that the checkpoint names, or else a line break.
     max_length:
-        Most tokens that the model sees; its context_length without it.
+        Maximum context in tokens; the model's context_length without it.
     batch_tokens:
         Tokens computed at once.
     cache:
-        Answers are kept in a file of which this is the beginning, so that the same command goes on after
-        Ctrl-C. Other weights never see them.
+        Path prefix of the answer cache, from which the same command resumes after Ctrl-C. Other weights
+        never see it.
     out:
         A JSON file for all that lm-eval says of the run.
     """

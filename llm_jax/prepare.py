@@ -24,7 +24,7 @@ def prepare(
     data: Annotated[DataConfig, Parameter(name="*")] = DataConfig(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
-    """Turns a text into a token store and says what is in it.
+    """Tokenizes a text and summarises it.
 
     Example: python -m llm_jax.prepare my_book.txt --tokenizer bpe --bpe_vocab_size 2048
 

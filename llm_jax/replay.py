@@ -34,7 +34,7 @@ def replay(
     hardest: Whole = 10,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
-    """Does one training step again and shows what was in it: why the loss jumped there.
+    """Replays one training step and shows what caused its loss.
 
     Batch and dropout follow from the seed and the step, so nothing needs to have been logged: the run is
     recomputed from a checkpoint, to the same bits on the same machine. Shown are the batch, each token

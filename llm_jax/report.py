@@ -17,7 +17,7 @@ def report(
     png: Path | None = None,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
-    """Makes the report of a run anew, or a page that compares several runs with the first.
+    """Rebuilds a run's report, or compares several runs with the first on one page.
 
     A comparison says which model is better on the text that both held out, and whether the difference exceeds
     its noise, also between tokenizers.

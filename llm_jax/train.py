@@ -40,16 +40,15 @@ def train(
 
     Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
 
-    With --train.init_from DIR a model goes on learning instead of a fresh one: that of a run, or of
-    `convert import`. Its tokenizer and its [model] settings come with it; of these only how it runs can be
+    --train.init_from DIR starts from an existing model (a run or an import) instead of random weights. Its
+    tokenizer and its [model] settings come with it; of these only how it runs can be
     given (dtype, layers, remat, attention, dropout, a shorter context_length, which then is the new model's).
 
     Parameters
     ----------
     depth:
-        Layers of a modern decoder, from which all that no file or option gives is derived: its shape and
-        parts, batch, rates, steps and schedule. A table says what, by which rule and whose. With `time`,
-        steps and schedule come from that instead.
+        Number of layers of a modern decoder; all settings that you do not give are derived from it, and a
+        table lists each with its rule and source. With `time`, steps and schedule come from that instead.
     time:
         How long the whole command shall take, such as 90s, 3m or 1h30m: a few steps are timed, then steps,
         evaluations and saves are set to end then, in place of a file's settings, and so are schedule and
@@ -65,7 +64,7 @@ def train(
         _train(depth, time, config, given, agreed=continue_with_changes)
     except Stopped as stopped:
         raise InterruptedAndSaved(
-            f"stopped by {stopped.name} before the first step: the same command begins it"
+            f"stopped by {stopped.name} before the first step; run the same command to begin"
         ) from None
 
 

@@ -168,7 +168,7 @@ class ModelConfig:
         fused, divides = self.attention == "fused", self.d_head > 0 or not width % heads
         require(
             {
-                f"d_model ({width}) must be divisible by num_heads ({heads}), or d_head be given": divides,
+                f"d_model ({width}) must be divisible by num_heads ({heads}), or set d_head": divides,
                 f"num_heads ({heads}) must be divisible by num_kv_heads ({self.kv_heads})": not heads
                 % self.kv_heads,
                 f"d_model ({width}) must be even for sinusoidal positions": self.positions != "sinusoidal"

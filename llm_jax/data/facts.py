@@ -18,8 +18,8 @@ _LABELS = {
     "validation_bytes_per_token": ("bytes per validation token", "{:.2f}"),
     "validation_tokens_never_seen": ("validation tokens never seen in training", "{:.2%}"),
     "validation_in_training": ("validation text that training has word for word", "{:.2%}"),
-    "validation_overlap": ("validation 8-token sequences that training has", "{:.2%}"),
-    "repeated_sequences": ("training 8-token sequences that are repeats", "{:.2%}"),
+    "validation_overlap": ("validation 8-grams that also occur in training", "{:.2%}"),
+    "repeated_sequences": ("training 8-grams that are repeats", "{:.2%}"),
 }
 
 

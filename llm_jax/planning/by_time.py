@@ -57,10 +57,10 @@ def planned_config(
     plan = plan_run(config, seconds, measure(material), given)
     model, train = plan.config.model, plan.config.train
     report(
-        f"plan for {seconds:.0f} s: {train.steps:,} steps of {train.batch_size} x {model.context_length}, "
-        f"{plan.tokens:,} tokens ({plan.tokens / len(material.store.tokens('train')):.1f} times the text), "
-        f"{'your' if own_size else 'chosen'} size: {model.num_layers} layers of {model.d_model}; "
-        f"expected to end after {plan.seconds:.0f} s"
+        f"plan for {seconds:.0f} s: {'your' if own_size else 'chosen'} {model.num_layers} layers x width "
+        f"{model.d_model}, {train.steps:,} steps of {train.batch_size} x {model.context_length} tokens, "
+        f"{plan.tokens / len(material.store.tokens('train')):.1f} times the text; expected to end after "
+        f"{plan.seconds:.0f} s"
     )
     return plan.config
 

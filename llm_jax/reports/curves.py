@@ -129,7 +129,7 @@ def _loss_caption(
         parts.append("Validation: the whole split, with two standard errors to both sides.")
     if outside := {name: nats for name, nats in baselines.items() if name not in near}:
         named = ", ".join(f"{name} {nats:.3f}" for name, nats in outside.items())
-        parts.append(f"Outside the picture: {named}.")
+        parts.append(f"Off the chart: {named}.")
     return " ".join(parts)
 
 

@@ -61,7 +61,7 @@ def run(
         CheckpointError: the directory cannot be written, or holds a run on other data or nothing undamaged.
         InterruptedAndSaved: a signal came before the last step.
     """
-    say(f"data: {config.data.corpus} -> {config.data.prepared}")
+    say(f"data: {config.data.corpus} (cached in {config.data.prepared})")
     material = data.gather(config, report=say)
     config = material.config
     check_prompt(material)
@@ -104,13 +104,13 @@ def run(
             while not (wait([ready], _GLANCE).done or stop_requested()):
                 pass
             if name := stop_requested():
-                leave_unsaved(f"stopped by {name} before the first step: the same command begins it", name)
+                leave_unsaved(f"stopped by {name} before the first step; run the same command to begin", name)
             ready.result()
         observing = _Observing(run_record, compiling, leave_report, stop_requested)
         summary = _train(material, checkpoints, state, setup, observing)
     if wanted_seconds is not None:
         took = round(seconds_since_start(), 1)
-        say(f"time: {took:.1f} s of {wanted_seconds:.0f} s, {took / wanted_seconds:.1%}")
+        say(f"took {took:.1f} s of the {wanted_seconds:.0f} s that you gave ({took / wanted_seconds:.1%})")
         summary["time"] = {"wanted": wanted_seconds, "took": took}
     say_json(summary)
 
@@ -228,7 +228,7 @@ def _train(
             f"stopped by {name} after the last step: all is saved, the report is left out; "
             f"python -m llm_jax.report {settings.run} makes it"
         )
-    live.say(f"run: {settings.run}   again from it: python -m llm_jax.generate {settings.run}")
+    live.say(f"saved in {settings.run}; generate more: python -m llm_jax.generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "baselines": baselines}
     if before := record.score_before(settings.run, list(score)):
         first, last = (material.task.metrics[0].shown(_bare(each)) for each in (before, score))
@@ -269,7 +269,7 @@ def _callbacks(
     def on_steps(steps: range, metrics: list[dict[str, Any]]) -> None:
         if not times:
             times["seconds_to_first_step"] = round(seconds_since_start(), 2)
-            live.say(f"first step done {times['seconds_to_first_step']:.1f} s after the process began")
+            live.say(f"started after {times['seconds_to_first_step']:.1f} s (mostly compilation)")
         last = metrics[-1]
         speed = live.reach(steps[-1], record.mean_loss([(last["loss_sum"], last["weight"])]))
         for step, each in zip(steps, metrics, strict=True):

@@ -93,7 +93,7 @@ def train(
         if saving and step < settings.steps and (name := callbacks.stop_requested()):
             checkpoints.require_saved()
             raise InterruptedAndSaved(
-                f"stopped by {name}; step {step} is saved: the same command goes on from there"
+                f"stopped by {name}: step {step:,} is saved; run the same command to resume"
             )
     checkpoints.require_saved()
     return state, score or callbacks.evaluate(evaluated_params(config.model, state))

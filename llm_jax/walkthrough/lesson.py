@@ -55,7 +55,9 @@ def require_told(config: ModelConfig) -> None:
         name for name, value in vars(config).items() if value != getattr(usual, name) and name not in _TOLD
     ]
     if odd:
-        raise UserError(f"explain tells of the tutorial's and GPT-2's parts; this model has another {odd}")
+        raise UserError(
+            f"explain supports tutorial- and GPT-2-style models so far; this one has another {odd}"
+        )
 
 
 def movements(before: Tree, after: Tree) -> list[Movement]:

@@ -160,7 +160,9 @@ def test_a_configuration_that_is_written_reads_back_the_same(family: str) -> Non
 
 
 def test_a_decoder_that_no_family_has_is_refused_with_what_is_odd() -> None:
-    with pytest.raises(CheckpointError, match="no family of Hugging Face's has this decoder's positions"):
+    with pytest.raises(
+        CheckpointError, match="no Hugging Face or GGUF architecture has this decoder's positions"
+    ):
         write_model_config(ModelConfig(vocab_size=9, qkv_bias=True, tied_head=True, head_bias=False))
     with pytest.raises(CheckpointError, match="head_bias"):
         write_model_config(dataclasses.replace(read_model_config(LLAMA), head_bias=True))

@@ -182,7 +182,7 @@ def test_convert_refuses_what_it_cannot_do(
         (
             ["import", str(tmp_path / "absent.pt"), str(tmp_path / "o")],
             4,
-            "must be a folder, or a .gguf, .safetensors or .pt file, that exists",
+            "give a local Hugging Face folder or a .gguf, .safetensors or .pt file",
         ),
         (["import", str(tmp_path / "junk.safetensors"), str(tmp_path / "o")], 4, "cannot be read"),
         (["import", str(tmp_path / "junk.safetensors"), str(tmp_path / "there")], 2, "must not exist"),

@@ -45,9 +45,9 @@ def write_model_config(config: ModelConfig) -> dict[str, Any]:
             return fields
         closest = min(closest or odd, odd, key=len)
     raise CheckpointError(
-        "no family of Hugging Face's has this decoder's "
+        "cannot export: no Hugging Face or GGUF architecture has this decoder's "
         + ", ".join(closest or ["parts"])
-        + "; a model to be exported needs another"
+        + "; train one as `--depth` derives it, or from an imported model"
     )
 
 

@@ -26,7 +26,10 @@ def read_state_dict_file(path: Path) -> StateDict:
         CheckpointError: there is no such file, it is damaged, or it is of another kind of model.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} must be a folder, or a .gguf, .safetensors or .pt file, that exists")
+        raise CheckpointError(
+            f"not found: {path}; give a local Hugging Face folder or a .gguf, .safetensors or .pt file. Hub "
+            f"names are not downloaded: run `hf download NAME --local-dir DIR` first"
+        )
     if path.suffix == ".pt":
         state_dict = read_state_dict(path)
         _require_ours(path, state_dict)
