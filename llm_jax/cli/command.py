@@ -16,7 +16,7 @@ from cyclopts import App, Parameter
 
 from llm_jax.base import terminal
 from llm_jax.base.compilation import keep_compiled_programs
-from llm_jax.base.errors import INPUT_OUTPUT, UserError, reason
+from llm_jax.base.errors import INPUT_OUTPUT, InterruptedAndSaved, UserError, reason
 from llm_jax.base.process import leave
 from llm_jax.config.effects import find_idle, values_of
 from llm_jax.config.load import file_layers
@@ -75,6 +75,9 @@ def run(
             call(*bound.args, **(bound.kwargs | noted))
     except cyclopts.CycloptsError as error:
         _stop(" ".join(str(error).split()) + f" See: {name} --help", 2)
+    except InterruptedAndSaved as stopped:  # no error: all went as it was asked for
+        terminal.remark(" ".join(str(stopped).split()))
+        leave(terminal.close_output(stopped.exit_status))
     except UserError as error:
         _stop(" ".join(str(error).split()), error.exit_status)
     except Stopped as stopped:

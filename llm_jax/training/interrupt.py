@@ -130,7 +130,7 @@ def leave_unsaved(message: str, name: str) -> NoReturn:
     """Ends the process now, in spite of threads that compile, where a signal came and nothing is to be saved:
     with status 130 for Ctrl-C, else with that which asks to be started again.
     """
-    tell_at_once(f"error: {message}\n")
+    tell_at_once(f"{message}\n")
     os._exit(130 if name == "SIGINT" else InterruptedAndSaved.exit_status)
 
 
