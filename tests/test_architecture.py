@@ -54,6 +54,7 @@ HOMES = {
 }
 TERMINAL = "base/terminal.py"  # all that is written to standard output and error goes through it
 LINES, COMMAND_LINES, FUNCTION_LINES = 300, 150, 70
+FEW_PARAMETERS, MOST_PARAMETERS = {"inference", "language_model"}, 5  # a request travels whole there
 
 
 def imports_of(source: str) -> Iterator[str]:
@@ -104,6 +105,16 @@ def size_faults(path: str, source: str, most: int) -> Iterator[str]:
                 yield f"{path}:{node.name} has {lines} lines"
 
 
+def parameter_faults(path: str, source: str) -> Iterator[str]:
+    """Functions with too many parameters."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            count = len([each for each in taken if each.arg != "self"])
+            if count > MOST_PARAMETERS:
+                yield f"{path}:{node.name} has {count} parameters, at most {MOST_PARAMETERS}"
+
+
 def faults(path: str, source: str) -> Iterator[str]:
     """Everything in a file of the package that breaks a rule."""
     flat = "/" not in path
@@ -112,6 +123,8 @@ def faults(path: str, source: str) -> Iterator[str]:
     if not flat and not room_of(path):
         yield f"{path} is in no room of the order"
     yield from import_faults(path, source)
+    if room_of(path) in FEW_PARAMETERS:
+        yield from parameter_faults(path, source)
     yield from size_faults(path, source, COMMAND_LINES if flat else LINES)
     for node in ast.walk(ast.parse(source)):
         called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
@@ -220,6 +233,7 @@ BROKEN = {
     "long command": ("train.py", "x = 1\n" * 151),
     "long file": ("data/x.py", "x = 1\n" * 301),
     "long function": ("data/x.py", "def f():\n" + "    x = 1\n" * 72),
+    "many parameters": ("inference/x.py", "def f(a, b, c, d, *, e, f): pass"),
     "eval": ("data/x.py", "eval('1')"),
     "print": ("prepare.py", "print('a')"),
     "print in a library": ("runs/x.py", "print('a')"),
