@@ -119,7 +119,7 @@ def main() -> None:
             "llama.cpp": Path(name) / "model.gguf",
         }
         print(export_huggingface(options.directory, models["transformers"]))
-        print(export_gguf(options.directory, models["llama.cpp"]))
+        print(export_gguf(options.directory, models["llama.cpp"], "float32"))
         for task in TASKS:
             results[task] = compare(task, models, options.rounds, size, bandwidth)
     if options.json:

@@ -1,0 +1,292 @@
+"""Faults planted in every phase of train, import and export, against the promises: no traceback, nothing
+hangs, no start at 0 where a checkpoint is, at most one save interval lost, and after the fault the same
+command ends with the bits of one that met none.
+
+python benchmarks/faults.py [--faults NAME ...] [--phases NAME ...] [--workers 2] [--json FILE]
+
+Each command waits as it enters a phase until its fault is planted (a signal comes up to a tenth of a second
+later), and then goes on. Phases of a run are met where it begins ("fresh") and where it goes on from a
+checkpoint. Prints a line for each: the status, how many steps were lost, the last line that was written. A
+full disk needs a small file system of its own, which is mounted where the system allows it; else that fault
+is left out, and a line says so. Exit status 1 if a promise did not hold.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import jax
+import numpy as np
+
+from benchmarks.planting import FAULTS, FROM_THE_START, Command, Fault
+from llm_jax.config import Config
+from llm_jax.resume import differences, last_logged_step, place
+from llm_jax.training.checkpoint import read_state
+from llm_jax.training.step_files import saved_steps
+
+STEPS, HALF, SAVE_INTERVAL = 12, 4, 2
+SETTINGS = """
+[model]
+context_length = 16
+d_model = 32
+num_layers = 1
+num_heads = 2
+positions = "rotary"
+norm = "rms"
+activation = "silu"
+gated_mlp = true
+output_bias = false
+mlp_bias = false
+head_bias = false
+dropout = 0.0
+
+[data]
+corpus = "text.txt"
+prepared = "prepared"
+tokenizer = "bpe"
+bpe_vocab_size = 300
+compact_vocab = false
+
+[train]
+run = "run"
+batch_size = 4
+eval_interval = 4
+save_interval = 2
+log_interval = 1
+steps_per_dispatch = 1
+sample_tokens = 8
+prompt = "The"
+"""
+TRAIN = ("llm_jax.train", "run.toml", f"--train.steps={STEPS}")
+
+
+class Phase(NamedTuple):
+    """Where in which command a fault is planted."""
+
+    words: tuple[str, ...]
+    point: str | None = None
+    fresh: bool = False  # without the first half of the run
+    made: str = "run"  # what the command makes
+
+
+def phases() -> dict[str, Phase]:
+    """All of them, by name."""
+    training = {
+        "prepare": "llm_jax.materials:prepare_store",
+        "compile": "llm_jax.running:lower_steps",
+        "first step": "llm_jax.training.loop:run_steps",
+        "save": "llm_jax.training.checkpoint:write_step",
+        "evaluation": "llm_jax.materials:Materials.evaluate",
+        "sample": "llm_jax.running:_sample",
+        "report": "llm_jax.running:_leave_report",
+    }
+    first_words = ("import", "theirs", "ours"), ("export", "run", "out", "--format=huggingface")
+    importing, exporting = (("llm_jax.convert", *words) for words in first_words)
+    return {
+        **{f"fresh {name}": Phase(TRAIN, point, fresh=True) for name, point in training.items()},
+        **{name: Phase(TRAIN, point) for name, point in training.items()},
+        "import: read": Phase(importing, "llm_jax.converting:import_params", made="ours"),
+        "import: save": Phase(importing, "llm_jax.converting:_save", made="ours"),
+        "import: compare": Phase(importing, "llm_jax.converting:require_tensors", made="ours"),
+        "export: read": Phase(exporting, "llm_jax.exporting:load", made="out"),
+        "export: write": Phase(exporting, "llm_jax.exporting:write_directory", made="out"),
+        "export: compare": Phase(exporting, "llm_jax.exporting:_require_same_logits", made="out"),
+    }
+
+
+WHOLE = {
+    "train": Phase(TRAIN),
+    "import": phases()["import: read"]._replace(point=None),
+    "export": phases()["export: read"]._replace(point=None),
+}
+# The exit statuses that a fault may end a command with; 0: it did its work all the same.
+_ASKED = {name: {0, 75, 128 + getattr(signal, name)} for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")}
+_STATUSES = (
+    {name: {0, 2, 3, 4, 74} for name in FAULTS | FROM_THE_START} | _ASKED | {"SIGKILL": {-signal.SIGKILL}}
+)
+
+
+def prepare(folder: Path) -> None:
+    """Makes what faults are planted beside: half a run, a model to import; and what comes out without any."""
+    half, straight = folder / "half", folder / "straight"
+    half.mkdir()
+    lines = [f"The customer of line {number} asked for {number * number} apples." for number in range(400)]
+    (half / "text.txt").write_text("\n".join(lines))
+    (half / "run.toml").write_text(SETTINGS)
+    # The first evaluation is that of step 4, which is saved before the signal is obeyed.
+    first = Command(half, "llm_jax.materials:Materials.evaluate", TRAIN, FAULTS["SIGTERM"], folder / "log")
+    first.finish()
+    _do(half, "llm_jax.convert", "export", "run", "theirs", "--format=huggingface")
+    shutil.copytree(half, straight)
+    for phase in WHOLE.values():
+        _do(straight, *phase.words)
+
+
+def _do(folder: Path, module: str, *words: str) -> str:
+    """Runs a command that no fault meets; gives what it wrote."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{module} {' '.join(words)} ended with {done.returncode}: {done.stderr[-500:]}")
+    return done.stdout
+
+
+class Row(NamedTuple):
+    """What came of a fault."""
+
+    fault: str
+    phase: str
+    status: int
+    lost: int  # steps that were logged and must be done again
+    said: str  # the last line, where somebody could read it
+    broken: list[str]  # promises that did not hold
+
+
+def plant(base: Path, fault_name: str, fault: Fault, phase_name: str, phase: Phase) -> Row:
+    """Does a command with a fault, then again without, and judges both."""
+    with tempfile.TemporaryDirectory() as name, _disk(Path(name) / "here", fault.own_disk) as folder:
+        shutil.copytree(base / "half", folder, dirs_exist_ok=True)
+        if phase.fresh:
+            shutil.rmtree(folder / "run")
+        if phase_name.endswith("prepare"):
+            shutil.rmtree(folder / "prepared")
+        run = folder / "run"
+        saved_before = _newest(run)
+        command = Command(folder, phase.point, phase.words, fault, Path(name) / "log")
+        text = command.finish()
+        command.lift()
+        saved, lost = _newest(run), max(0, last_logged_step(run) - max(0, _newest(run)))
+        promises = {
+            "it hung": not command.hung,
+            "the phase was not reached": command.reached or not phase.point,
+            "a traceback": not any(mark in text for mark in ("Traceback", "Exception ignored", "FATAL")),
+            f"status {command.process.returncode}": command.process.returncode in _STATUSES[fault_name],
+            f"{lost} steps lost": lost <= SAVE_INTERVAL,
+            "a checkpoint is gone": saved >= saved_before and not [*run.glob("checkpoints/rejected-*")],
+        }
+        made = phase.made != "run" and (folder / phase.made).exists()
+        if made:
+            promises["what it left differs"] = _same(phase, base / "straight", folder)
+        else:
+            again = _do(folder, *phase.words)
+            promises["it began anew"] = saved <= 0 or f"continuing run at step {saved}" in again
+            promises["the end differs"] = _same(phase, base / "straight", folder)
+        names, wanted = ({path.name for path in each.iterdir()} for each in (folder, base / "straight"))
+        promises[f"left behind: {', '.join(names - wanted)}"] = names <= wanted
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    broken = [what for what, holds in promises.items() if not holds]
+    return Row(fault_name, phase_name, command.process.returncode, lost, lines[-1] if lines else "", broken)
+
+
+def _newest(run: Path) -> int:
+    """The newest step that is saved; -1 for none."""
+    return max(saved_steps(run / "checkpoints"), default=-1)
+
+
+def _same(phase: Phase, straight: Path, folder: Path) -> bool:
+    """Whether a command made the same, to the bit, as without a fault."""
+    if phase.made == "run":
+        found = differences(*(place(Config(), each / "run") for each in (straight, folder)))
+        return not (found["differing_leaves"] or found["differing_losses"])
+    if phase.made == "out":
+        return _sums(straight / "out") == _sums(folder / "out")
+    states = [read_state(each / phase.made / "checkpoints") for each in (straight, folder)]
+    return all(
+        np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        for a, b in zip(*map(jax.tree.leaves, states), strict=True)
+    )
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@contextmanager
+def _disk(folder: Path, own: bool) -> Iterator[Path]:
+    """A folder, on a small file system of its own if so wanted."""
+    folder.mkdir()
+    if own:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        if own:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _can_mount() -> bool:
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            with _disk(Path(name) / "small", own=True):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
+
+
+def main() -> None:
+    everything, from_start = phases(), {f"whole {name}": phase for name, phase in WHOLE.items()}
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--faults", nargs="+", choices=[*FAULTS, *FROM_THE_START], metavar="NAME")
+    parser.add_argument("--phases", nargs="+", choices=[*everything, *from_start], metavar="NAME")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    tries = [(fault, phase) for phase in everything for fault in FAULTS]
+    tries += [(fault, phase) for phase in from_start for fault in FROM_THE_START]
+    tries = [
+        (fault, phase)
+        for fault, phase in tries
+        if fault in (options.faults or [fault]) and phase in (options.phases or [phase])
+    ]
+    if any((FAULTS | FROM_THE_START)[fault].own_disk for fault, _ in tries) and not _can_mount():
+        print("left out: full disk (a small file system cannot be mounted here)")
+        tries = [(fault, phase) for fault, phase in tries if not FAULTS.get(fault, Fault()).own_disk]
+
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.workers) as workers:
+        base = Path(name)
+        os.environ |= {
+            "JAX_COMPILATION_CACHE_DIR": str(base / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        prepare(base)
+
+        def row_of(one: tuple[str, str]) -> Row:
+            fault, phase = one
+            return plant(
+                base, fault, (FAULTS | FROM_THE_START)[fault], phase, (everything | from_start)[phase]
+            )
+
+        rows = []
+        for row in workers.map(row_of, tries):
+            rows.append(row)
+            verdict = f"BROKEN: {'; '.join(row.broken)}" if row.broken else "holds"
+            print(
+                f"{row.phase:18}{row.fault:24}{row.status:4} {row.lost} lost  {verdict}  | {row.said[:110]}",
+                flush=True,
+            )
+    broken = [row for row in rows if row.broken]
+    print(json.dumps({"holds": not broken, "tries": len(rows), "broken": len(broken)}))
+    if options.json:
+        options.json.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n")
+    if broken:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
