@@ -31,10 +31,10 @@ import jax
 import numpy as np
 
 from benchmarks.planting import FAULTS, FROM_THE_START, Command, Fault
-from llm_jax.config import Config
-from llm_jax.resume import differences, last_logged_step, place
-from llm_jax.training.checkpoint import read_state
-from llm_jax.training.step_files import saved_steps
+from llm_jax.checkpoints.reader import read_state
+from llm_jax.checkpoints.step_files import saved_steps
+from llm_jax.config.run import Config
+from llm_jax.proofs.resume import differences, last_logged_step, place
 
 STEPS, HALF, SAVE_INTERVAL = 12, 4, 2
 SETTINGS = """
@@ -84,25 +84,25 @@ class Phase(NamedTuple):
 def phases() -> dict[str, Phase]:
     """All of them, by name."""
     training = {
-        "prepare": "llm_jax.materials:prepare_store",
-        "compile": "llm_jax.running:lower_steps",
+        "prepare": "llm_jax.runs.data:prepare_store",
+        "compile": "llm_jax.runs.train:lower_steps",
         "first step": "llm_jax.training.loop:run_steps",
-        "save": "llm_jax.training.checkpoint:write_step",
-        "evaluation": "llm_jax.materials:Materials.evaluate",
-        "sample": "llm_jax.running:_sample",
-        "report": "llm_jax.running:_leave_report",
+        "save": "llm_jax.checkpoints.writer:write_step",
+        "evaluation": "llm_jax.runs.data:Materials.evaluate",
+        "sample": "llm_jax.runs.train:_sample",
+        "report": "llm_jax.runs.train:_leave_report",
     }
     first_words = ("import", "theirs", "ours"), ("export", "run", "out", "--format=huggingface")
     importing, exporting = (("llm_jax.convert", *words) for words in first_words)
     return {
         **{f"fresh {name}": Phase(TRAIN, point, fresh=True) for name, point in training.items()},
         **{name: Phase(TRAIN, point) for name, point in training.items()},
-        "import: read": Phase(importing, "llm_jax.converting:import_params", made="ours"),
-        "import: save": Phase(importing, "llm_jax.converting:_save", made="ours"),
-        "import: compare": Phase(importing, "llm_jax.converting:require_tensors", made="ours"),
-        "export: read": Phase(exporting, "llm_jax.exporting:load", made="out"),
-        "export: write": Phase(exporting, "llm_jax.exporting:write_directory", made="out"),
-        "export: compare": Phase(exporting, "llm_jax.exporting:_require_same_logits", made="out"),
+        "import: read": Phase(importing, "llm_jax.interop.import_model:import_params", made="ours"),
+        "import: save": Phase(importing, "llm_jax.interop.import_model:save_model", made="ours"),
+        "import: compare": Phase(importing, "llm_jax.interop.import_model:require_tensors", made="ours"),
+        "export: read": Phase(exporting, "llm_jax.interop.export_model:load", made="out"),
+        "export: write": Phase(exporting, "llm_jax.interop.export_model:write_directory", made="out"),
+        "export: compare": Phase(exporting, "llm_jax.interop.export_model:_require_same_logits", made="out"),
     }
 
 
@@ -126,7 +126,7 @@ def prepare(folder: Path) -> None:
     (half / "text.txt").write_text("\n".join(lines))
     (half / "run.toml").write_text(SETTINGS)
     # The first evaluation is that of step 4, which is saved before the signal is obeyed.
-    first = Command(half, "llm_jax.materials:Materials.evaluate", TRAIN, FAULTS["SIGTERM"], folder / "log")
+    first = Command(half, "llm_jax.runs.data:Materials.evaluate", TRAIN, FAULTS["SIGTERM"], folder / "log")
     first.finish()
     _do(half, "llm_jax.convert", "export", "run", "theirs", "--format=huggingface")
     shutil.copytree(half, straight)

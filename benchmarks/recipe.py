@@ -26,8 +26,9 @@ from llm_jax.base.batch import Batch
 from llm_jax.cli import command
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
-from llm_jax.data.windows import scoring_batch, scoring_rows
+from llm_jax.data.windows import Windowing, scoring_batch, scoring_rows
 from llm_jax.runs import data
+from llm_jax.tasks.language_modelling import held_out
 from llm_jax.training.schedule import make_horizon, make_schedule
 
 
@@ -59,13 +60,9 @@ def main(*, config: Annotated[Config, Parameter(name="*")] = Config()) -> None:
         seconds += time.perf_counter() - began
         if not (step + 1) % 100:
             print(f"step {step + 1}: {loss.item():.3f} nats, {seconds / (step + 1) * 1e3:.1f} ms a step")
-    texts, context = [material.held_out()], config.model.context_length
-    rows = scoring_rows(
-        texts,
-        context_length=context,
-        stride=config.train.eval_stride or context,
-        batch_tokens=config.train.eval_batch_size * context,
-    )
+    texts, context = [held_out(material.store)], config.model.context_length
+    stride = config.train.eval_stride or context
+    rows = scoring_rows(texts, Windowing(context, stride, config.train.eval_batch_size * context))
     batches = [scoring_batch(texts, each) for each in rows]
     nats = np.concatenate([token_nats(model, batch)[batch.weights > 0] for batch in batches])
     result = {"steps": config.train.steps, "validation_loss": float(nats.mean()), "seconds": seconds}
