@@ -17,6 +17,7 @@ from llm_jax.reports.gather import leave_report
 from llm_jax.reports.run_page import RunFacts, duration, run_page, run_pictures
 from llm_jax.runs import data
 from llm_jax.runs.train import _leave_report
+from llm_jax.tasks.language_modelling import held_out, target_nats
 from llm_jax.training.observers import Guard, warn
 from tests.support.checkpoints import flip_a_bit
 from tests.support.commands import metrics_of, run_command
@@ -117,7 +118,7 @@ def test_numbers_on_the_page_are_those_of_the_record(trained: Path, facts: RunFa
 def test_surprisal_is_the_loss_of_the_first_targets(trained: Path, facts: RunFacts) -> None:
     model = llm_jax.load(trained)
     material = data.gather_again(model.about, "it", print)
-    whole = material.nats(model.params, material.held_out())
+    whole = target_nats(model.params, material.config, material.store, held_out(material.store))
     np.testing.assert_allclose([nats for _, nats in facts.passage], whole[:200], rtol=1e-5)
     assert "".join(text for text, _ in facts.passage[:20]) in Path(material.config.data.corpus).read_text()
 
