@@ -46,7 +46,7 @@ HOMES = {
     "cyclopts": ("config/rules.py", "config/load.py", "cli/", *(f"{command}.py" for command in COMMANDS)),
     "jax": (
         *("base/", "model/", "checkpoints/", "training/", "inference/", "language_model/", "profiling/"),
-        *("proofs/", "runs/", "walkthrough/gather.py", "interop/import_model.py", "verify.py"),
+        *("proofs/", "runs/", "tasks/", "walkthrough/gather.py", "interop/import_model.py", "verify.py"),
     ),
     "sentencepiece": (),
     "torch": (),

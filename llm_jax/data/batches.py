@@ -66,7 +66,7 @@ def batch_at(
         index_B = start.sequences + (step - start.batch) * batch_size + np.arange(batch_size)
         begin_B = _permuted_begins(len(tokens) - given, length - given, index_B, seed)
     text_BL = tokens[begin_B[:, None] + np.arange(length)]
-    return as_batch(text_BL, np.ones(text_BL.shape, np.float32), start_ids)
+    return text_batch(text_BL, np.ones(text_BL.shape, np.float32), start_ids)
 
 
 def whole_epochs(sequences: int, num_tokens: int, context_length: int, start_ids: Sequence[int] = ()) -> int:
@@ -86,7 +86,7 @@ def row_length(context_length: int, start_ids: Sequence[int]) -> int:
     return context_length + 1 - len(start_ids)
 
 
-def as_batch(text_BL: np.ndarray, scored_BL: np.ndarray, start_ids: Sequence[int]) -> Batch:
+def text_batch(text_BL: np.ndarray, scored_BL: np.ndarray, start_ids: Sequence[int]) -> Batch:
     """Rows of the start ids and a text, whose tokens are targets where they are scored."""
     start_BS = np.broadcast_to(np.array(start_ids, np.int32), (len(text_BL), len(start_ids)))
     tokens = np.concatenate([start_BS, text_BL.astype(np.int32)], axis=1)

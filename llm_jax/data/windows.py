@@ -11,7 +11,7 @@ import numpy as np
 from llm_jax.base.batch import Batch, Prompted, Rows, Window
 from llm_jax.base.buckets import power_of_two
 from llm_jax.base.errors import DataError
-from llm_jax.data.batches import as_batch, row_length
+from llm_jax.data.batches import row_length, text_batch
 
 _NARROWEST = 16  # tokens of a window to score; each width is compiled, and narrower ones would save no time
 
@@ -58,7 +58,7 @@ def scoring_rows(texts: Sequence[Prompted], windowing: Windowing) -> list[Rows]:
         by_width.setdefault(width, []).extend(_windows(number, text, begin, length, stride))
     found = []
     for width, windows in sorted(by_width.items(), reverse=True):
-        most = 1 << max(0, (batch_tokens // width).bitrow_length() - 1)
+        most = 1 << max(0, (batch_tokens // width).bit_length() - 1)
         size = min(most, power_of_two(len(windows)))
         found += [Rows(windows[at : at + size], width, size) for at in range(0, len(windows), size)]
     return found
@@ -72,7 +72,7 @@ def scoring_batch(texts: Sequence[Prompted], rows: Rows, start_ids: Sequence[int
     for row, (number, begin, first, last) in enumerate(rows.windows):
         text_BL[row, : last - begin] = texts[number].tokens[begin:last]
         scored_BL[row, first - begin : last - begin] = 1
-    return as_batch(text_BL, scored_BL, start_ids)
+    return text_batch(text_BL, scored_BL, start_ids)
 
 
 def _windows(number: int, text: Prompted, begin: int, length: int, stride: int) -> Iterator[Window]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol, TypedDict
 
 import jax
@@ -51,13 +51,13 @@ class Decodable(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
-    @property
+    @cached_property
     def layout(self) -> Layout: ...
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary: ...
 
-    @property
+    @cached_property
     def chat(self) -> ChatFormat: ...
 
 

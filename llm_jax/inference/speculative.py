@@ -41,7 +41,7 @@ class Proposer(Protocol):
         """K."""
         ...
 
-    def begin(self, model: Any, tokens_BT: jax.Array, start_B: jax.Array, num_slots: int) -> Any:
+    def begin(self, model: Any, tokens_BT: Any, start_B: Any, num_slots: int) -> Any:
         """What it remembers of a left-padded prompt [1, T].
 
         Args:

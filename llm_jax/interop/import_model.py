@@ -16,7 +16,7 @@ from llm_jax.interop.huggingface.read_config import config_fields, read_model_co
 from llm_jax.interop.huggingface.read_directory import open_directory
 from llm_jax.interop.huggingface.tensor_names import import_params, require_tensors
 from llm_jax.interop.huggingface.tokenizer_files import read_directory_tokenizer, read_vocabulary_file
-from llm_jax.interop.peft.merge import merge_adapter, read_adapter_fields
+from llm_jax.interop.peft.merge import adapter_facts, merge_adapter, read_adapter_fields
 from llm_jax.interop.pytorch import tutorial
 from llm_jax.interop.pytorch.state_dict import read_state_dict_file
 from llm_jax.interop.source import Source
@@ -69,8 +69,9 @@ def import_model(
     if adapter is not None:
         found, model = merge_adapter(found, adapter, model, ignored)
     family, count = found.config["model_type"], count_parameters(abstract_params(model))
+    more = {} if adapter is None else {"adapter": adapter_facts(adapter)}
     save_model(
-        out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, adapter
+        out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, **more
     )
     # Only now, with nothing else in memory: what was written, beside the source, one tensor at a time.
     require_tensors(family, model, load(out).params, found.shapes, found.read, shown)

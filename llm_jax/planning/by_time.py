@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from llm_jax.base.devices import on_one_device
 from llm_jax.base.process import seconds_since_start
 from llm_jax.base.tree import count_parameters
@@ -21,7 +19,7 @@ from llm_jax.model.decoder import abstract_params
 from llm_jax.planning.time_budget import LADDER, Costs, adopt_plan, choose_rung, is_sized, plan_run, with_size
 from llm_jax.runs import data
 from llm_jax.runs.data import Materials
-from llm_jax.training.state import evaluated_params, init_state
+from llm_jax.training.state import evaluated_params, placed_state
 from llm_jax.training.step import lower_steps, run_steps
 from llm_jax.training.throughput import flops_per_token, measure_peak_flops
 
@@ -79,8 +77,7 @@ def measure(material: Materials) -> Costs:
     count = config.train.steps_per_dispatch
     batches = [material.batch_at(index) for index in range(count)]
     setup = material.setup(on_one_device())
-    assert setup.placement
-    state = jax.device_put(init_state(config, setup.objective), setup.placement.state)
+    state = placed_state(config, setup)
 
     def call(state: Any) -> tuple[Any, float]:
         began = time.perf_counter()

@@ -17,7 +17,7 @@ from llm_jax.profiling.program import module_name, read_program
 from llm_jax.profiling.trace import Row, read_events, rows, sums
 from llm_jax.runs import data
 from llm_jax.training.loop import is_logged
-from llm_jax.training.state import Setup, init_state
+from llm_jax.training.state import Setup, placed_state
 from llm_jax.training.step import lower_steps, step_arguments
 from llm_jax.training.throughput import (
     datasheet_flops,
@@ -84,10 +84,7 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
         UserError: the folder cannot be written, or the trace has no operation of the train step.
         DataError: the text cannot be used.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder} must be a folder that can be written: {error.strerror}") from None
+    _make(folder)
     material = data.gather(config, report=report)
     config = material.config
     device = first_device()
@@ -96,7 +93,7 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
     compiled, compile_seconds = _compile(config, setup)
     each = min(steps, config.train.steps_per_dispatch)
     dispatches = math.ceil(steps / each)
-    state = jax.device_put(init_state(config, setup.objective), device)
+    state = placed_state(config, setup)
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
     def timed(program: Any, state: Any, first: int, count: int) -> tuple[Any, list[float]]:
@@ -192,6 +189,13 @@ def _compile(
     finally:
         jax.config.update("jax_enable_compilation_cache", enabled)
         compilation_cache.reset_cache()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder} must be a folder that can be written: {error.strerror}") from None
 
 
 def _files(folder: Path) -> set[Path]:

@@ -9,21 +9,19 @@ from typing import Any, NamedTuple
 from llm_jax.base.compilation import CompileTime, compile_time
 from llm_jax.base.devices import on_one_device
 from llm_jax.base.environment import environment, versions
-from llm_jax.base.errors import UserError
 from llm_jax.base.process import seconds_since_start
 from llm_jax.base.terminal import say, say_json
 from llm_jax.base.tree import State, Tree, count_parameters
 from llm_jax.checkpoints.reader import read_about
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.checkpoints.writer import Checkpoints
-from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config
-from llm_jax.language_model.model import LanguageModel
 from llm_jax.runs import continuing, data, record, starts
 from llm_jax.runs.data import Materials
 from llm_jax.runs.init_from import first_state
 from llm_jax.runs.progress import LiveLine
+from llm_jax.runs.samples import check_prompt, draw_sample
 from llm_jax.training import loop
 from llm_jax.training.interrupt import leave_unsaved, stop_requests
 from llm_jax.training.observers import Guard, warn
@@ -145,33 +143,6 @@ def _note_start(config: Config, step: int) -> None:
     starts.add_start(run, step, now)
 
 
-def check_prompt(material: Materials) -> None:
-    """Refuses, before the first step, a prompt that no sample could begin with.
-
-    Raises:
-        UserError: it is empty, or has a token that the model has not.
-        DataError: it cannot be encoded.
-    """
-    config = material.config
-    if not material.samples:
-        return
-    if not config.train.prompt:
-        raise UserError(
-            "train.prompt must not be empty; set train.sample_tokens = 0 for a run without samples"
-        )
-    try:
-        ids = material.store.tokenizer.encode(config.train.prompt)
-    except ValueError as error:
-        raise UserError(f"train.prompt ({config.train.prompt!r}) must be encodable: {error}") from None
-    if not len(ids):
-        raise UserError(f"train.prompt ({config.train.prompt!r}) must have a token of this tokenizer")
-    if max(ids) >= config.model.vocab_size:
-        raise UserError(
-            f"train.prompt ({config.train.prompt!r}) must have tokens below model.vocab_size "
-            f"({config.model.vocab_size}), got {max(ids)}"
-        )
-
-
 def _train(
     material: Materials,
     checkpoints: Checkpoints,
@@ -212,7 +183,7 @@ def _train(
     params = loop.evaluated_params(config.model, state)
     if material.samples and not stop_requested():
         with guard("the sample"):
-            text = settings.prompt + _sample(material, params, settings.sample_tokens)
+            text = settings.prompt + draw_sample(material, params, settings.sample_tokens)
             live.say(f"\n{text}\n")
             if start < settings.steps:
                 run_record.write_sample(settings.steps, text)
@@ -285,7 +256,7 @@ def _callbacks(
         live.say(f"step {step}: {material.task.line.format(**_bare(score))}{against}")
         if step < settings.steps and material.samples and not stop_requested():
             with guard("the sample"):
-                text = settings.prompt + _sample(material, params, min(settings.sample_tokens, 24))
+                text = settings.prompt + draw_sample(material, params, min(settings.sample_tokens, 24))
                 live.say(f"    {text}".replace("\n", " "))
                 run_record.write_sample(step, text)
 
@@ -297,11 +268,3 @@ def _callbacks(
 def _bare(score: Mapping[str, Any]) -> dict[str, Any]:
     """An evaluation's numbers as its task names them."""
     return {name.removeprefix(_PREFIX): value for name, value in score.items()}
-
-
-def _sample(material: Materials, params: Tree, num_tokens: int) -> str:
-    settings = material.config.train
-    model = LanguageModel(material.config.model, params, material.store.tokenizer, {})
-    return model.generate(
-        settings.prompt, max_new_tokens=num_tokens, sampling=SamplingConfig(), seed=settings.seed
-    )

@@ -47,6 +47,12 @@ def init_state(config: Config, objective: Objective = NEXT_TOKEN) -> State:
     return state_from(config, objective.init_params(key_for(config, 0), with_masters(config.model)))
 
 
+def placed_state(config: Config, setup: Setup) -> State:
+    """Return the state before the first step where the setup has it."""
+    state = init_state(config, setup.objective)
+    return state if setup.placement is None else jax.device_put(state, setup.placement.state)
+
+
 def state_from(config: Config, params: Tree) -> State:
     """The state before the first step with these parameters, in the type that training keeps."""
     kind = with_masters(config.model).param_dtype

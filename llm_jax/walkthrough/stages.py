@@ -82,7 +82,7 @@ def _text_to_input(lesson: Lesson) -> list[Stage]:
         Stage(
             "batch",
             r"x_{b,i} = t_{s_b + i}, \quad y_{b,i} = t_{s_b + i + 1}",
-            [statement(batches.batch_at, "text_BL"), statement(batches._batch, "return")],
+            [statement(batches.batch_at, "text_BL"), statement(batches.text_batch, "return")],
             [
                 View("x", ("batch", "time"), x_BT, columns=inputs),
                 View("y", ("batch", "time"), y_BT, columns=targets),

@@ -9,7 +9,7 @@ from llm_jax.config.model import RotaryConfig
 from llm_jax.config.run import Config
 from tests.test_architecture import FILES
 
-SCHEMAS = ("config/run.py", "config/model.py", "config/decoding.py")
+SCHEMAS = ("config/run.py", "config/model.py", "config/decoding.py", "config/task.py")
 
 
 def settings_read() -> set[str]:

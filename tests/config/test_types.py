@@ -14,7 +14,7 @@ from llm_jax.base.tree import Tree
 from llm_jax.checkpoints.reader import read_params, verify_steps
 from llm_jax.config.model import ModelConfig
 from llm_jax.evaluate import evaluate
-from llm_jax.inference.decode import pad_left
+from llm_jax.inference.decode import _pad_left
 from llm_jax.language_model.model import LanguageModel
 from llm_jax.model.decoder import abstract_params, forward, init_params
 from llm_jax.tokenization.plain import ByteTokenizer
@@ -73,9 +73,9 @@ def test_a_large_id_does_not_become_another(tiny: ModelConfig, tiny_params: Tree
         with pytest.raises(DataError, match="ids must be from 0 to 36"):
             model.logits(ids)
         with pytest.raises(DataError, match="ids must be from 0 to 36"):
-            pad_left([ids], 8, tiny)
+            _pad_left([ids], 8, tiny)
     for ids in ([1.5], np.array([3.0])):
         with pytest.raises(UserError, match="must have whole numbers, got float64"):
             model.logits(ids)
     np.testing.assert_array_equal(model.logits(np.array([1, 2])), model.logits([1, 2]))
-    assert pad_left([[1, 2, 3]], 8, tiny)[0].dtype == np.int32
+    assert _pad_left([[1, 2, 3]], 8, tiny)[0].dtype == np.int32

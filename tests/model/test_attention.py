@@ -21,6 +21,7 @@ from llm_jax.base.tree import flatten
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inference.decode import prefill
+from llm_jax.inference.request import Layout
 from llm_jax.model.attention import attention_pattern, attention_weights, mix
 from llm_jax.model.decoder import forward, init_params
 from llm_jax.model.fused_attention import fused_attention, fused_kernel
@@ -160,8 +161,9 @@ def test_prompts_are_read_by_fused_attention() -> None:
 
     def read(attention: str) -> tuple[str, list[np.ndarray]]:
         config = dataclasses.replace(SMALL, **WINDOWS, attention=attention)
-        program = prefill.lower(params, config, tokens_BT, start_B, LONG + 9).compile()
-        found = jax.device_get(program(params, tokens_BT, start_B))
+        layout = Layout(params, config)
+        program = prefill.lower(layout, tokens_BT, start_B, LONG + 9).compile()
+        found = jax.device_get(program(layout, tokens_BT, start_B))
         logits_BV, cache = found
         assert cache.length == LONG
         real = [[row[:, start:] for row, start in zip(x, start_B, strict=True)] for x in cache.layers[1]]

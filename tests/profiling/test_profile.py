@@ -80,7 +80,14 @@ def test_an_operation_is_known_by_the_programs_own_metadata() -> None:
 
 
 def test_every_layer_of_a_block_has_a_part_of_its_own() -> None:
-    shape = {"d_model": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 11, "gated_mlp": True}
+    shape = {
+        "d_model": 8,
+        "num_layers": 1,
+        "num_heads": 2,
+        "vocab_size": 11,
+        "gated_mlp": True,
+        "mlp_bias": False,
+    }
     rich = ModelConfig(qk_norm="head", norm_place="both", positions="rotary", num_experts=2, **shape)
     words = {word for part, words in PARTS.items() if part != "blocks, the rest" for word in words}
     for model in (rich, dataclasses.replace(rich, num_experts=0)):

@@ -101,7 +101,7 @@ def test_a_runs_speed_leaves_out_its_saves_and_evaluations(
     )
     config, lines = Config(train=train), []
 
-    def run_steps(_: Any, state: Any, batches: list, measured: list) -> Any:
+    def run_steps(_: Any, state: Any, batches: list, measured: list, setup: Any) -> Any:
         zeros = np.zeros(len(batches))
         return state, {"loss_sum": zeros, "weight": zeros + 1, "skipped": zeros}
 

@@ -84,5 +84,6 @@ def test_a_task_of_one_file_and_one_line_has_all_that_a_run_has(
 def test_a_task_that_is_not_there_is_named(
     tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_command(train, words(tmp_path, prose, 4, "--task.name=tagging"), status=2, takes_files=True)
+    asked = [word.replace("=toy", "=tagging") for word in words(tmp_path, prose, 4)]
+    run_command(train, asked, status=2, takes_files=True)
     assert "task.name (tagging) must be one of language_modelling, toy" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.model.decoder import abstract_params
 from llm_jax.model.dropout import dropout, hashed_bits
+from llm_jax.training.losses import NEXT_TOKEN
 from llm_jax.training.state import state_from
 from llm_jax.training.step import _gradient, run_steps, step_nats
 
@@ -69,12 +70,12 @@ def test_the_gradient_is_that_of_the_whole_batch_however_many_parts_it_has(
 ) -> None:
     model, parts = KINDS[kind]
     with jax.enable_x64(True):
-        config = a_config(tiny, 1, **model)
-        arguments = a_state(config)["params"], config.model, a_batch(config), jax.random.key(7)
-        gradient = jax.jit(_gradient, static_argnums=(1, 4))
+        configs = [a_config(tiny, number, **model) for number in (1, parts)]
+        state, batch = a_state(configs[0]), a_batch(configs[0])
+        gradient = jax.jit(_gradient, static_argnums=(0, 1))
         whole, cut = (
-            dict(zip(("slope", "loss_sum", "weight"), gradient(*arguments, number), strict=True))
-            for number in (1, parts)
+            dict(zip(("slope", "loss_sum", "weight"), gradient(each, NEXT_TOKEN, state, batch), strict=True))
+            for each in configs
         )
         assert_alike(cut, whole)
 

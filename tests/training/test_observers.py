@@ -17,10 +17,10 @@ from llm_jax.checkpoints.reader import read_about
 from llm_jax.checkpoints.writer import Checkpoints, saved_steps
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
-from llm_jax.inference.decode import row_keys
+from llm_jax.inference.decode import _row_keys
 from llm_jax.language_model.model import LanguageModel
 from llm_jax.runs.record import RunRecord
-from llm_jax.runs.train import check_prompt
+from llm_jax.runs.samples import check_prompt
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.training import loop
@@ -282,5 +282,5 @@ def test_keys_are_of_one_kind_whatever_the_environment_says(tiny: ModelConfig) -
     before = np.asarray(jax.random.key_data(key_for(config, 1)))
     with jax.default_prng_impl("rbg"):
         after = np.asarray(jax.random.key_data(key_for(config, 1)))
-        assert row_keys(0, [[1]]).dtype == jax.random.key(0, impl="threefry2x32").dtype
+        assert _row_keys(0, [[1]]).dtype == jax.random.key(0, impl="threefry2x32").dtype
     np.testing.assert_array_equal(before, after)

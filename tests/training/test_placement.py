@@ -57,7 +57,7 @@ def test_batches_over_eight_devices_train_as_on_one_and_the_checkpoint_restores_
             losses[name], states[name] = np.concatenate(found), state
             checkpoints.save(STEPS, state, metrics={}, score=None)
     assert len(states["eight"]["params"]["head"]["kernel"].sharding.device_set) == DEVICES
-    np.testing.assert_allclose(losses["eight"], losses["one"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(losses["eight"], losses["one"], rtol=1e-6)
 
     with Checkpoints(tmp_path / "eight", keep=2, about={}) as checkpoints:
         restored = checkpoints.restore(abstract_state(config, setups["one"]))

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 
 from llm_jax.base.batch import Batch
+from llm_jax.base.devices import on_one_device
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig, TrainConfig
 from llm_jax.training import loop
+from llm_jax.training.state import Setup
 from llm_jax.training.step import lower_steps
 
 pytestmark = pytest.mark.compiles
+
+SETUP = Setup(placement=on_one_device())
 
 
 @contextmanager
@@ -74,7 +78,8 @@ def run_to(steps_done: int, config: Config, folder: Path, bad: int | None = None
         batch_at, lambda _: {"validation_loss": 1.0}, on_steps, lambda *_: None, lambda *_: None
     )
     with Checkpoints(folder, keep=2, about={}) as checkpoints:
-        loop.train(config, checkpoints, loop.start_state(config, checkpoints), around)
+        state = loop.start_state(config, checkpoints, setup=SETUP)
+        loop.train(config, checkpoints, state, around, SETUP)
 
 
 def a_run(tiny: ModelConfig, steps: int) -> Config:
@@ -96,7 +101,7 @@ def test_a_run_compiles_its_train_step_once_a_resume_and_partial_calls_included(
 ) -> None:
     config = a_run(tiny, 23)
     with compiled_programs() as names:
-        lower_steps(config).compile()
+        lower_steps(config, SETUP).compile()
         with pytest.raises(KeyboardInterrupt):
             run_to(13, config, tmp_path)
         run_to(1000, config, tmp_path)
