@@ -41,14 +41,18 @@ class MaskSource(Protocol):
         ...
 
 
-@partial(jax.jit, static_argnums=3)
+@partial(jax.jit, static_argnums=4)
 def draw_allowed(
-    drawing: Drawing, logits_BV: jax.Array, allowed_BV: jax.Array, sampling: SamplingConfig
+    keys_B: jax.Array,
+    drawing: Drawing,
+    logits_BV: jax.Array,
+    allowed_BV: jax.Array,
+    sampling: SamplingConfig,
 ) -> tuple[Sampled, Drawing]:
     """Draw as `draw` does, among the allowed tokens: filters see no others, log-probabilities are those
     without.
     """
-    drawn, drawing = draw(drawing, jnp.where(allowed_BV, logits_BV, -jnp.inf), sampling)
+    drawn, drawing = draw(keys_B, drawing, jnp.where(allowed_BV, logits_BV, -jnp.inf), sampling)
     return drawn._replace(log_probs=log_probs(logits_BV, drawn.tokens)), drawing
 
 
@@ -91,14 +95,14 @@ def _steps(
     for drawn in range(request.max_new_tokens):
         live_B = np.array([not source.finished for source in sources])
         allowed_BV = np.stack([_allowed(source, layout.config.vocab_size) for source in sources])
-        new, drawing = draw_allowed(drawing, logits_BV, allowed_BV, request.sampling)
+        new, drawing = draw_allowed(begun.rows.keys, drawing, logits_BV, allowed_BV, request.sampling)
         new_B = np.asarray(new.tokens)
         for source, token in zip(sources, new_B, strict=True):
             if not source.finished:
                 source.take(int(token))
         over = all(source.finished for source in sources)
         if not over and drawn + 1 < request.max_new_tokens:
-            logits_BV, cache = next_logits(layout, new.tokens, begun.start, cache)
+            logits_BV, cache = next_logits(layout, new.tokens, begun.rows.start, cache)
         yield Sampled(np.where(live_B, new_B, ENDED), np.asarray(new.log_probs))
         if over:
             yield Sampled(np.full_like(new_B, ENDED), np.zeros(len(new_B)))

@@ -58,28 +58,36 @@ class Sampled(NamedTuple):
     log_probs: Any  # [..., B], nats, before penalty, temperature and filters
 
 
-class Drawing(NamedTuple):
-    """What the next draw of each row depends on, beside logits."""
+class Rows(NamedTuple):
+    """What stays of a batch of rows while tokens come."""
 
     keys: jax.Array  # [B], one a row
+    start: Any  # [B] int32, each row's first slot that is not padding
+
+
+class Drawing(NamedTuple):
+    """What the next draw of each row depends on, beside its key and logits."""
+
     seen: Any  # [B, V] bool, what the repetition penalty counts
     step: Any  # [] int32, tokens drawn so far
 
 
-@partial(jax.jit, static_argnums=2)
-def draw(drawing: Drawing, logits_BV: jax.Array, sampling: SamplingConfig) -> tuple[Sampled, Drawing]:
+@partial(jax.jit, static_argnums=3)
+def draw(
+    keys_B: jax.Array, drawing: Drawing, logits_BV: jax.Array, sampling: SamplingConfig
+) -> tuple[Sampled, Drawing]:
     """Draw the next token of each row, by the row's own key."""
-    keys_B, seen_BV, step = drawing
+    seen_BV, step = drawing
     tokens_B = sample(jax.vmap(jax.random.fold_in, (0, None))(keys_B, step), logits_BV, seen_BV, sampling)
     seen_BV = seen_BV.at[jnp.arange(len(tokens_B)), tokens_B].set(True)
-    return Sampled(tokens_B, log_probs(logits_BV, tokens_B)), Drawing(keys_B, seen_BV, step + 1)
+    return Sampled(tokens_B, log_probs(logits_BV, tokens_B)), Drawing(seen_BV, step + 1)
 
 
 class Begun(NamedTuple):
     """Left-padded prompts in a cache, before the first draw."""
 
     tokens: np.ndarray  # [B, T] int32
-    start: np.ndarray  # [B] int32, each row's first slot that is not padding
+    rows: Rows
     logits: jax.Array  # [B, V], of the first new token
     drawing: Drawing
     cache: KVCache
@@ -104,9 +112,9 @@ def begin(layout: Layout, prompts: Sequence[Sequence[int]], request: Generation,
     if request.sampling.repetition_penalty != 1:
         for row, prompt in enumerate(prompts):
             seen_BV[row, np.asarray(prompt[-config.context_length :])] = True
-    drawing = Drawing(_row_keys(request.seed, prompts), seen_BV, np.int32(0))
     logits_BV, cache = prefill(layout, tokens_BT, start_B, num_slots)
-    return Begun(tokens_BT, start_B, logits_BV, drawing, cache)
+    rows = Rows(_row_keys(request.seed, prompts), start_B)
+    return Begun(tokens_BT, rows, logits_BV, Drawing(seen_BV, np.int32(0)), cache)
 
 
 class Decoding(NamedTuple):
@@ -114,13 +122,12 @@ class Decoding(NamedTuple):
 
     drawn: Sampled  # [B], the last token of each row, not in the cache yet
     drawing: Drawing
-    start: Any  # [B]
     cache: KVCache
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=2)
+@partial(jax.jit, static_argnums=1, donate_argnums=3)
 def decode_steps(
-    layout: Layout, sampling: SamplingConfig, state: Decoding, count: jax.Array
+    layout: Layout, sampling: SamplingConfig, rows: Rows, state: Decoding, count: jax.Array
 ) -> tuple[Sampled, Decoding]:
     """Draw `count` more tokens of each row, at most MOST_A_CALL, through the cache.
 
@@ -130,13 +137,13 @@ def decode_steps(
     params, config = layout.params, layout.config
 
     def one(index: jax.Array, so_far: tuple[Sampled, Decoding]) -> tuple[Sampled, Decoding]:
-        all_KB, (last, drawing, start_B, cache) = so_far
+        all_KB, (last, drawing, cache) = so_far
         tokens_BT = last.tokens[:, None]
-        hidden_BTD, cache, _ = hidden_states(params, config, tokens_BT, start_B=start_B, cache=cache)
+        hidden_BTD, cache, _ = hidden_states(params, config, tokens_BT, start_B=rows.start, cache=cache)
         assert cache is not None
-        drawn, drawing = draw(drawing, logits(params, config, hidden_BTD[:, -1]), sampling)
+        drawn, drawing = draw(rows.keys, drawing, logits(params, config, hidden_BTD[:, -1]), sampling)
         all_KB = jax.tree.map(lambda so_many, new: so_many.at[index].set(new), all_KB, drawn)
-        return all_KB, Decoding(drawn, drawing, start_B, cache)
+        return all_KB, Decoding(drawn, drawing, cache)
 
     none_KB = jax.tree.map(lambda last: jnp.zeros((MOST_A_CALL, *last.shape), last.dtype), state.drawn)
     return jax.lax.fori_loop(0, count, one, (none_KB, state))
@@ -172,19 +179,19 @@ def generate_rows(
         for begins, prompt in zip(begins_B, prompts, strict=True)
     ]
     begun = begin(layout, prompts, request, left)
-    tokens_BT, start_B, sampling = begun.tokens, begun.start, request.sampling
-    drawn, drawing = draw(begun.drawing, begun.logits, sampling)
-    fitting = min(left, context + 1 + int(start_B.min()) - tokens_BT.shape[1])
-    first = Decoding(drawn, drawing, start_B, begun.cache)
-    for new_KB, state in _cached(layout, sampling, first, fitting):
+    tokens_BT, rows, sampling = begun.tokens, begun.rows, request.sampling
+    drawn, drawing = draw(rows.keys, begun.drawing, begun.logits, sampling)
+    fitting = min(left, context + 1 + int(rows.start.min()) - tokens_BT.shape[1])
+    first = Decoding(drawn, drawing, begun.cache)
+    for new_KB, state in _cached(layout, sampling, rows, first, fitting):
         tokens_BT, drawing = np.concatenate([tokens_BT, new_KB.tokens.T], axis=1), state.drawing
         yield from (Sampled(tokens, scores) for tokens, scores in zip(*new_KB, strict=True))
-    past = _Past(tokens_BT, start_B, begins_B, start_ids)
+    past = _Past(tokens_BT, rows, begins_B, start_ids)
     yield from _sliding(layout, sampling, drawing, past, left - fitting)
 
 
 def _cached(
-    layout: Layout, sampling: SamplingConfig, state: Decoding, count: int
+    layout: Layout, sampling: SamplingConfig, rows: Rows, state: Decoding, count: int
 ) -> Iterator[tuple[Sampled, Decoding]]:
     """Tokens [K, B] of each call through the cache and the state after it, `count` tokens in all; the one
     that was drawn already comes first.
@@ -194,7 +201,7 @@ def _cached(
     count -= 1
     while count:
         number, began = min(count, a_call), time.perf_counter()
-        all_KB, state = decode_steps(layout, sampling, state, np.int32(number))
+        all_KB, state = decode_steps(layout, sampling, rows, state, np.int32(number))
         new_KB = Sampled(*(np.asarray(part)[:number] for part in all_KB))
         if time.perf_counter() - began < _SECONDS_A_CALL:
             a_call = min(2 * a_call, MOST_A_CALL)
@@ -206,7 +213,7 @@ class _Past(NamedTuple):
     """All that rows have so far."""
 
     tokens: np.ndarray  # [B, T]
-    start: np.ndarray  # [B]
+    rows: Rows
     begins: np.ndarray  # [B] bool, which rows begin with the start ids
     start_ids: Sequence[int]
 
@@ -215,13 +222,14 @@ def _sliding(
     layout: Layout, sampling: SamplingConfig, drawing: Drawing, past: _Past, count: int
 ) -> Iterator[Sampled]:
     """Tokens [B] after the longest row is full: each from the last context_length ones, computed anew."""
-    tokens_BT, start_B, begins_B, start_ids = past
+    tokens_BT, (keys_B, start_B), begins_B, start_ids = past
     for _ in range(count):
         dropped = tokens_BT.shape[1] - layout.config.context_length
         window_BT = tokens_BT[:, dropped:].copy()
         window_start_B = np.maximum(start_B - dropped, 0).astype(np.int32)
         window_BT[begins_B & (window_start_B == 0), : len(start_ids)] = start_ids
-        drawn, drawing = draw(drawing, window_logits(layout, window_BT, window_start_B), sampling)
+        logits_BV = window_logits(layout, window_BT, window_start_B)
+        drawn, drawing = draw(keys_B, drawing, logits_BV, sampling)
         new_B = Sampled(*map(np.asarray, drawn))
         tokens_BT = np.concatenate([tokens_BT, new_B.tokens[:, None]], axis=1)
         yield new_B

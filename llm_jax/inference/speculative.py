@@ -126,12 +126,12 @@ def first_token(
         model: the proposer's own, if it has one.
         begun: one row.
     """
-    drawn, drawing = draw(begun.drawing, begun.logits, sampling)
+    drawn, drawing = draw(begun.rows.keys, begun.drawing, begun.logits, sampling)
     width, num_slots = begun.tokens.shape[1], begun.cache.num_slots
     tokens_S = jnp.zeros(num_slots, jnp.int32).at[:width].set(begun.tokens[0]).at[width].set(drawn.tokens[0])
-    text = Text(tokens_S, begun.start[0], jnp.int32(width + 1))
-    memory = proposer.begin(model, begun.tokens, begun.start, num_slots)
-    return drawn.tokens, Speculating(drawing.keys[0], text, drawing.step, begun.cache, memory)
+    text = Text(tokens_S, begun.rows.start[0], jnp.int32(width + 1))
+    memory = proposer.begin(model, begun.tokens, begun.rows.start, num_slots)
+    return drawn.tokens, Speculating(begun.rows.keys[0], text, drawing.step, begun.cache, memory)
 
 
 @partial(jax.jit, static_argnums=(1, 2), donate_argnums=4)

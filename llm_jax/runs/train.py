@@ -1,7 +1,7 @@
 """A whole run, wired: data, state, steps, record, sample and report."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, NamedTuple
@@ -64,14 +64,7 @@ def run(
     config = material.config
     check_prompt(material)
     setup = material.setup(on_one_device())
-    about: dict[str, Any] = {
-        "config": to_dict(config),
-        "tokenizer": material.store.tokenizer.to_dict(),
-        "data_fingerprint": material.store.fingerprint,
-        "labels": list(material.task.labels(config, material.store)),
-        "versions": versions(),
-        "changes": [],  # filled below, before anything is saved that comes after them
-    } | (material.origin.about() if material.origin else {})
+    about = _about(material)
     directory = checkpoint_directory(config.train.run)
     with (
         stop_requests() as stop_requested,
@@ -111,6 +104,18 @@ def run(
         say(f"took {took:.1f} s of the {wanted_seconds:.0f} s that you gave ({took / wanted_seconds:.1%})")
         summary["time"] = {"wanted": wanted_seconds, "took": took}
     say_json(summary)
+
+
+def _about(material: Materials) -> dict[str, Any]:
+    """What every checkpoint of a run says of itself."""
+    return {
+        "config": to_dict(material.config),
+        "tokenizer": material.store.tokenizer.to_dict(),
+        "data_fingerprint": material.store.fingerprint,
+        "labels": list(material.task.labels(material.config, material.store)),
+        "versions": versions(),
+        "changes": [],  # filled before anything is saved that comes after them
+    } | (material.origin.about() if material.origin else {})
 
 
 class _Observing(NamedTuple):
@@ -164,16 +169,8 @@ def _train(
         peak_flops=measure_peak_flops(config.model.dtype),
         guard=guard,
     )
-    live.say(
-        f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
-    )
-    if baselines:
-        shown = ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items())
-        live.say(f"baselines, nats per token: {shown}")
-    if start:
-        live.say(f"continuing {settings.run} at step {start}")
-    elif material.origin:
-        live.say(f"starting from {settings.init_from}, step {material.origin.step}")
+    for line in _opening(material, state, baselines):
+        live.say(line)
     times: dict[str, float] = {}
     callbacks = _callbacks(material, baselines, live, run_record, guard, times, stop_requested)
     try:
@@ -208,6 +205,19 @@ def _train(
             live.say(f"{label}: {first[0]} before the first step, {last[0]} after the last")
         summary["before"] = before
     return summary | times | {"report": page}
+
+
+def _opening(material: Materials, state: State, baselines: Mapping[str, float]) -> Iterator[str]:
+    """What is said before the first step."""
+    config, start = material.config, int(state["counters"]["step"])
+    yield f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
+    if baselines:
+        shown = ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items())
+        yield f"baselines, nats per token: {shown}"
+    if start:
+        yield f"continuing {config.train.run} at step {start}"
+    elif material.origin:
+        yield f"starting from {config.train.init_from}, step {material.origin.step}"
 
 
 def _leave_report(

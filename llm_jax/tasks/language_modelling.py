@@ -110,7 +110,7 @@ LANGUAGE_MODELLING = Task(
     evaluate,
     (
         Metric("bits per byte", "{bits_per_byte:.4f}"),
-        Metric("validation loss", "{loss:.4f}", "± {standard_error:.4f} nats per token"),
+        Metric("validation loss", "{loss:.4f}", "± {standard_error:.3f} nats per token"),
         Metric("perplexity", "{perplexity:.2f}"),
     ),
     "validation {loss:.3f} +- {standard_error:.3f} nats, perplexity {perplexity:.1f}, "

@@ -13,7 +13,7 @@ from tests.support.commands import run_command
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "-5", "x", "39"])
-@pytest.mark.parametrize("command", [train, verify])
+@pytest.mark.parametrize("function", [train, verify])
 def test_help_is_shown_in_any_width(
     function: Any, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

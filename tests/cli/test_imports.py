@@ -28,7 +28,7 @@ def test_load_is_there_without_being_imported() -> None:
         __import__("llm_jax").nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("function", COMMANDS)
 def test_help_teaches_and_loads_nothing_heavy(function: str) -> None:
     code = "import runpy, sys\nsys.argv = [sys.argv[1], '--help']\n"
     code += f"try: runpy.run_module('llm_jax.{function}', run_name='__main__')\n"

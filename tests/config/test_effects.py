@@ -150,7 +150,7 @@ def test_stored_configurations_are_read_whatever_has_no_effect() -> None:
     assert load.config_from_dict(old, "a checkpoint").optim.decay_fraction == 0.7
 
 
-@pytest.mark.parametrize("command", [generate, chat])
+@pytest.mark.parametrize("function", [generate, chat])
 @pytest.mark.parametrize("word", ["--top_k=5", "--top_p=0.5", "--min_p=0.1", "--seed=3"])
 def test_greedy_decoding_refuses_what_only_a_draw_heeds(
     function: object, word: str, capsys: pytest.CaptureFixture[str]

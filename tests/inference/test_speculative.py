@@ -14,7 +14,7 @@ from llm_jax.base.errors import UserError
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
 from llm_jax.inference import speculative
-from llm_jax.inference.decode import Begun, Drawing, generate_tokens, prefill
+from llm_jax.inference.decode import Begun, Drawing, Rows, generate_tokens, prefill
 from llm_jax.inference.proposers import Draft, PromptLookup
 from llm_jax.inference.request import Generation, Layout, decoding_layout
 from llm_jax.inference.sampling import probabilities, sample
@@ -134,8 +134,8 @@ def test_three_tokens_have_the_joint_distribution_of_the_model(kind: str, sampli
     @jax.vmap
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         scores, cache = prefill(layout, prompt, start_B, 16)
-        drawing = Drawing(key[None], jnp.zeros((1, 5), bool), jnp.int32(0))
-        begun = Begun(prompt, start_B, scores, drawing, cache)
+        drawing = Drawing(jnp.zeros((1, 5), bool), jnp.int32(0))
+        begun = Begun(prompt, Rows(key[None], start_B), scores, drawing, cache)
         _, state = speculative.first_token(sampling, proposer, small, begun)
         how = (layout, sampling, proposer, small)
         _, first, state = speculative.speculate.__wrapped__(*how, state)

@@ -73,12 +73,15 @@ def test_a_report_that_cannot_be_written_is_a_warning(
 ) -> None:
     model = llm_jax.load(trained)
     material = data.gather_again(model.about, "it", print)
-    obstacle = trained / "report.html.part"
+    obstacle = trained / "report.html"
+    page = obstacle.read_bytes()
+    obstacle.unlink()
     obstacle.mkdir()
     try:
         assert _leave_report(material, model.params, leave_report, Guard(warn), str) is None
     finally:
         obstacle.rmdir()
+        obstacle.write_bytes(page)
     assert "report.html cannot be written: Is a directory; the run goes on" in capsys.readouterr().err
 
 

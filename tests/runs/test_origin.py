@@ -122,9 +122,7 @@ def test_the_first_line_and_the_first_loss_are_those_of_the_model_it_starts_from
     material = data.gather(config_of(tuned), print)
     first, *others = metrics_of(tuned)
     assert first["step"] == 0
-    wanted = {
-        f"validation_{name}": value for name, value in material.evaluate(model.params)._asdict().items()
-    }
+    wanted = {f"validation_{name}": value for name, value in material.evaluate(model.params).items()}
     assert {name: first[name] for name in wanted} == wanted
     assert first["validation_bits_per_byte"] > others[-2]["validation_bits_per_byte"]
 

@@ -11,6 +11,7 @@ import pytest
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.runs import progress
 from llm_jax.runs.train import _callbacks
+from llm_jax.tasks.language_modelling import LANGUAGE_MODELLING
 from llm_jax.training import loop
 from llm_jax.training.observers import Guard
 
@@ -112,7 +113,12 @@ def test_a_runs_speed_leaves_out_its_saves_and_evaluations(
     monkeypatch.setattr(loop, "run_steps", run_steps)
     monkeypatch.setattr(loop.jax, "device_get", wait_for)
     material: Any = SimpleNamespace(
-        config=config, baselines=dict, batch_at=lambda _: None, evaluate=clock.takes(50, Score())
+        config=config,
+        baselines=dict,
+        batch_at=lambda _: None,
+        evaluate=clock.takes(50, Score()._asdict()),
+        task=LANGUAGE_MODELLING,
+        samples=False,
     )
     record: Any = SimpleNamespace(
         write=clock.takes(3), add_step=lambda step, _, speed: lines.append((step, speed))

@@ -188,7 +188,11 @@ def test_convert_refuses_what_it_cannot_do(
         (["import", str(tmp_path / "junk.safetensors"), str(tmp_path / "there")], 2, "must not exist"),
         (["export", str(trained), str(tmp_path / "x.pt")], 2, "must end in .safetensors"),
         (["export", str(trained), str(tmp_path / "x.safetensors"), "--format", "onnx"], 2, "torch_tutorial"),
-        (["export", str(trained), str(tmp_path / "x"), "--format", "huggingface"], 4, "no family"),
+        (
+            ["export", str(trained), str(tmp_path / "x"), "--format", "huggingface"],
+            4,
+            "cannot export: no Hugging Face",
+        ),
         (["dance"], 2, "dance"),
     ]
     for words, status, named in cases:

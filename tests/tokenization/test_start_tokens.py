@@ -18,6 +18,7 @@ from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.data.batches import batch_at
 from llm_jax.data.store import prepare_store
 from llm_jax.evaluation.compare import compare
+from llm_jax.evaluation.metrics import Score
 from llm_jax.inference.decode import generate_tokens
 from llm_jax.inference.request import Generation
 from llm_jax.language_model.decoding import Speculation
@@ -219,7 +220,7 @@ def test_the_validation_split_is_scored_so_and_all_of_its_bytes_count(
     model: LanguageModel, material: Materials
 ) -> None:
     ids = np.asarray(material.store.tokens("validation"))
-    score = material.evaluate(model.params)
+    score = Score(**material.evaluate(model.params))
     assert (score.tokens, score.bytes) == (len(ids), material.store.num_bytes("validation"))
     assert score.loss == pytest.approx(-by_windows(model, ids).mean(), rel=1e-5)
     scored = material.scored(model.params)

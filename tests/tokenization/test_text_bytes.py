@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.data.store import prepare_store
+from llm_jax.evaluation.metrics import Score
 from llm_jax.language_model.model import LanguageModel
 from llm_jax.model.decoder import init_params
 from llm_jax.runs.data import Materials
@@ -134,7 +135,7 @@ def test_a_store_counts_the_texts_bytes_and_a_score_is_over_them(
     model = dataclasses.replace(tiny, vocab_size=store.tokenizer.vocab_size)
     params = init_params(jax.random.key(0), model)
     material = Materials(Config(model=model, data=config, train=TrainConfig(init_from="x")), store)
-    score, scored = material.evaluate(params), material.scored(params)
+    score, scored = Score(**material.evaluate(params)), material.scored(params)
     assert score.bytes == held_out - sizes[0]
     assert score.bits_per_byte == pytest.approx(scored.nats_N.sum() / math.log(2) / score.bytes)
     assert scored.begin == train + sizes[0]

@@ -19,6 +19,7 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.inference.decode import _row_keys
 from llm_jax.language_model.model import LanguageModel
+from llm_jax.runs.data import Materials
 from llm_jax.runs.record import RunRecord
 from llm_jax.runs.samples import check_prompt
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
@@ -137,7 +138,7 @@ def test_a_line_that_a_full_disk_cut_off_does_not_spoil_the_next(
 def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that compute nothing: what is tested is what the loop does around them."""
 
-    def run_steps(_: Config, state: Any, batches: list[int], __: list[bool]) -> Any:
+    def run_steps(_: Config, state: Any, batches: list[int], *__: Any) -> Any:
         zeros = np.zeros(len(batches))
         return state, {"loss_sum": zeros, "weight": zeros + 1, "skipped": zeros}
 
@@ -235,7 +236,7 @@ def test_a_signal_in_an_evaluation_ends_the_run_before_another_step(tmp_path: Pa
 def a_material(tokenizer: Tokenizer, prompt: str, vocab_size: int, sample_tokens: int = 1) -> Any:
     train = TrainConfig(prompt=prompt, sample_tokens=sample_tokens)
     config = Config(model=ModelConfig(vocab_size=vocab_size), train=train)
-    return SimpleNamespace(config=config, store=SimpleNamespace(tokenizer=tokenizer))
+    return Materials(config, SimpleNamespace(tokenizer=tokenizer))  # type: ignore[arg-type]
 
 
 def test_a_prompt_is_checked_before_the_first_step() -> None:

@@ -109,7 +109,7 @@ def test_rotary_positions_and_normed_heads_are_told_as_what_they_are(tmp_path: P
     ]
     assert not {"positions", "input"} & {stage for stage, _, _ in found}
     assert "_norm_heads(&#34;query_norm&#34;" in page
-    assert "rotate(x, sight.turn)" in page
+    assert "rotate(x, attention_pattern.turn)" in page
 
 
 def test_a_model_that_the_stages_do_not_tell_of_is_refused(
