@@ -104,7 +104,7 @@ def test_numbers_on_the_page_are_those_of_the_record(trained: Path, facts: RunFa
     (seconds,) = [entry["seconds"] for entry in entries if "seconds" in entry]
     assert f"final validation loss {last['validation_loss']:.4f}" in page
     assert f"± {last['validation_standard_error']:.3f} nats per token" in page
-    assert f"{last['validation_bits_per_byte']:.4f} bits per byte" in page
+    assert f"final bits per byte {last['validation_bits_per_byte']:.4f}" in page
     assert f"wall time {duration(seconds)}" in page
     for name, nats in facts.baselines.items():
         assert f"{name} {nats:.4f}" in page
