@@ -117,6 +117,10 @@ _STATUSES = (
     {name: {0, 2, 3, 4, 74} for name in FAULTS | FROM_THE_START} | _ASKED | {"SIGKILL": {-signal.SIGKILL}}
 )
 
+# While nothing can be saved a run goes on, says so at every save, and ends with status 4: all since the last
+# save that could be is lost.
+_UNSAVEABLE = {"full disk", "read-only folder", "memory limit"}
+
 
 def prepare(folder: Path) -> None:
     """Makes what faults are planted beside: half a run, a model to import; and what comes out without any."""
@@ -175,10 +179,10 @@ def plant(base: Path, fault_name: str, fault: Fault, phase_name: str, phase: Pha
             "the phase was not reached": command.reached or not phase.point,
             "a traceback": not any(mark in text for mark in ("Traceback", "Exception ignored", "FATAL")),
             f"status {command.process.returncode}": command.process.returncode in _STATUSES[fault_name],
-            f"{lost} steps lost": lost <= SAVE_INTERVAL,
+            f"{lost} steps lost": lost <= SAVE_INTERVAL or fault_name in _UNSAVEABLE,
             "a checkpoint is gone": saved >= saved_before and not [*run.glob("checkpoints/rejected-*")],
         }
-        made = phase.made != "run" and (folder / phase.made).exists()
+        made = _is_made(folder / phase.made) and phase.made != "run"
         if made:
             promises["what it left differs"] = _same(phase, base / "straight", folder)
         else:
@@ -190,6 +194,11 @@ def plant(base: Path, fault_name: str, fault: Fault, phase_name: str, phase: Pha
     lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
     broken = [what for what, holds in promises.items() if not holds]
     return Row(fault_name, phase_name, command.process.returncode, lost, lines[-1] if lines else "", broken)
+
+
+def _is_made(path: Path) -> bool:
+    """Whether a command's result is there: an import is once it has a checkpoint."""
+    return path.exists() and (path.name != "ours" or _newest(path) >= 0)
 
 
 def _newest(run: Path) -> int:

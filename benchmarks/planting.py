@@ -6,7 +6,6 @@ is that process: it runs the program, and before the given call of the function 
 answer, so that no fault comes too early or too late.
 """
 
-import ctypes
 import importlib
 import os
 import pty
@@ -25,12 +24,17 @@ from typing import Any, NamedTuple
 
 _VARIABLE = "LLM_JAX_PLANTING"  # two descriptors: one to say that the phase is there, one to hear "go on"
 _HANGS = 120  # seconds after which a command counts as one that hangs
-_DROP_FROM_BOUNDS, _OVERRIDES = (
-    24,
-    (1, 2),
-)  # capabilities by which root writes anywhere: prctl(2)
 _ROOM = 8 * 2**20  # bytes of address space beyond what is used when a limit is set
-_LIBC, _CHANCE = ctypes.CDLL(None), random.Random(0)
+_CHANCE = random.Random(0)
+# Gives up the capabilities by which root reads and writes anywhere (prctl), closes, and becomes the command.
+_ENTER = """
+import ctypes, os, sys
+for capability in (1, 2):
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+for number in filter(None, sys.argv[1].split(",")):
+    os.close(int(number))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 class Fault(NamedTuple):
@@ -63,26 +67,20 @@ class Command:
         self._reading, output = pty.openpty() if fault.terminal else os.pipe()
         variables = {"PYTHONPATH": str(Path(__file__).parents[1]), _VARIABLE: f"{say} {hear}"}
         begin = [str(Path(__file__).resolve()), point] if point else ["-m"]
+        closed = ",".join(map(str, fault.closed))
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, *begin, *words],
+                [sys.executable, "-c", _ENTER, closed, *begin, *words],
                 cwd=folder,
                 env=os.environ | variables | dict(fault.variables),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output if fault.terminal else errors,
                 pass_fds=(say, hear),
-                preexec_fn=self._prepare,
             )
         for mine in (say, hear, output):
             os.close(mine)
         self.hung = self.reached = False
-
-    def _prepare(self) -> None:
-        for capability in _OVERRIDES:
-            _LIBC.prctl(_DROP_FROM_BOUNDS, capability, 0, 0, 0)
-        for number in self._fault.closed:
-            os.close(number)
 
     def close_output(self) -> None:
         """The reader of its output, or its terminal, is gone."""

@@ -7,6 +7,7 @@ from cyclopts import App
 
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say
+from llm_jax.checkpoints.step_files import is_unfinished
 from llm_jax.cli import command
 from llm_jax.config.rules import Whole
 
@@ -132,7 +133,8 @@ def export(
 
 
 def _require_new(path: Path) -> None:
-    if path.exists():
+    """Refuse a name that is taken, but for what an import that was stopped left."""
+    if path.exists() and not is_unfinished(path):
         raise UserError(f"{path} must not exist yet; give another name, or remove it")
 
 

@@ -35,6 +35,14 @@ def checkpoint_directory(run: Path) -> Path:
     return run / "checkpoints"
 
 
+def is_unfinished(directory: Path) -> bool:
+    """Return whether a directory has nothing but a folder without any checkpoint: its making was stopped."""
+    folder = checkpoint_directory(directory)
+    if not folder.is_dir() or {entry.name for entry in os.scandir(directory)} != {folder.name}:
+        return False
+    return all(name == ".lock" or ".tmp" in name for name in os.listdir(folder))
+
+
 def saved_steps(directory: Path) -> list[int]:
     """The committed steps in a directory, in no order, verified or not; CheckpointError when it cannot be
     listed.

@@ -20,9 +20,11 @@ from llm_jax.interop import import_model
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.interop.huggingface.read_directory import open_directory
 from llm_jax.interop.huggingface.tensor_names import export_tensors, import_params
+from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
 from llm_jax.model.decoder import init_params
 from tests.interop.test_families import LLAMA
+from tests.interop.test_gguf_writing import MODELS, random_params
 
 TEXTS = ["the cat sat on the mat", "a cat, a hat and a bat"]
 
@@ -240,3 +242,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     run_convert(["import", str(directory), str(tmp_path / "ours"), *words], status)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "ours").exists()
+
+
+def test_an_import_that_was_stopped_is_done_again_under_its_name(tmp_path: Path) -> None:
+    theirs, config = tmp_path / "theirs", read_model_config(MODELS["llama"])
+    theirs.mkdir()
+    write_directory(theirs, write_model_config(config), config, random_params(config, size=0.1))
+    byte_level_tokenizer().save(str(theirs / "tokenizer.json"))
+    (tmp_path / "ours" / "checkpoints" / "0.tmp").mkdir(parents=True)  # as a kill leaves it
+    run_convert(["import", str(theirs), str(tmp_path / "ours")])
+    assert llm_jax.load(tmp_path / "ours").config == config
+    run_convert(["import", str(theirs), str(tmp_path / "ours")], status=2)

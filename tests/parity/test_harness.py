@@ -121,7 +121,7 @@ def test_the_door_shows_what_lm_eval_says_and_answers_again_from_its_cache(
         assert said["results"][name][measure] == pytest.approx(results[0]["results"][name][measure], rel=1e-6)
     kept = json.loads((tmp_path / "out.json").read_text())
     assert len(kept["samples"][WORDS]) == 24
-    monkeypatch.setattr("llm_jax.language_model.scoring.score_targets", None)  # nothing is computed again
+    monkeypatch.setattr("llm_jax.tasks.language_modelling.score_targets", None)  # nothing is computed again
     run_command(words)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"] == said["results"]
 
