@@ -114,7 +114,11 @@ WHOLE = {
 # The exit statuses that a fault may end a command with; 0: it did its work all the same.
 _ASKED = {name: {0, 75, 128 + getattr(signal, name)} for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")}
 _STATUSES = (
-    {name: {0, 2, 3, 4, 74} for name in FAULTS | FROM_THE_START} | _ASKED | {"SIGKILL": {-signal.SIGKILL}}
+    {name: {0, 2, 3, 4, 74} for name in FAULTS | FROM_THE_START}
+    | _ASKED
+    | {"SIGKILL": {-signal.SIGKILL}}
+    # XLA and LLVM abort the process where memory is short, which nothing of ours can answer.
+    | {"memory limit": {0, 2, 3, 4, 71, 74, -signal.SIGABRT}}
 )
 
 # While nothing can be saved a run goes on, says so at every save, and ends with status 4: all since the last

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NO_MEMORY = 71  # exit status where the system had no memory, or no thread, for the work (EX_OSERR)
 INPUT_OUTPUT = 74  # exit status where a file, or standard output, could not be read or written (EX_IOERR)
 
 
@@ -56,6 +57,12 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path} cannot be written: {reason(error)}") from None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error of Python, numpy or XLA says that memory, or another thread, cannot be had."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said or "start new thread" in said
 
 
 def reason(error: OSError) -> str:

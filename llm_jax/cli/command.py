@@ -16,7 +16,14 @@ from cyclopts import App, Parameter
 
 from llm_jax.base import terminal
 from llm_jax.base.compilation import keep_compiled_programs
-from llm_jax.base.errors import INPUT_OUTPUT, InterruptedAndSaved, UserError, reason
+from llm_jax.base.errors import (
+    INPUT_OUTPUT,
+    NO_MEMORY,
+    InterruptedAndSaved,
+    UserError,
+    is_out_of_memory,
+    reason,
+)
 from llm_jax.base.process import leave
 from llm_jax.config.effects import find_idle, values_of
 from llm_jax.config.load import file_layers
@@ -88,6 +95,10 @@ def run(
         leave(terminal.close_output(0))
     except OSError as error:
         _stop(_told(error), INPUT_OUTPUT)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _stop(f"not enough memory ({' '.join(str(error).split()):.200}); what is saved stays", NO_MEMORY)
     leave(terminal.close_output(0))
 
 
