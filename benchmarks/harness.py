@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import llm_jax
 from llm_jax.interop.export_model import export_huggingface
-from llm_jax.language_model.lm_eval import Tasks, asking, run_tasks
+from llm_jax.language_model.harness_model import Tasks, asking, run_tasks
 from tests.parity.harness_tasks import NAMES, answers, log_likelihoods, run_theirs, write_tasks
 
 HANDBOOK = Path(__file__).parents[1] / "data" / "sales_handbook.txt"

@@ -86,15 +86,15 @@ def _run(
     out: Path | None,
 ) -> None:
     try:
-        from llm_jax.language_model import lm_eval
+        from llm_jax.language_model import harness_model
     except ImportError as error:
         raise UserError(f'lm-eval is missing ({error}): pip install "llm_jax[lm-eval]"') from None
     from llm_jax.language_model.model import load
 
     model = load(directory)
-    asked = lm_eval.asking(model, **asking)
+    asked = harness_model.asking(model, **asking)
     began = time.perf_counter()
-    results = lm_eval.run_tasks(asked, lm_eval.Tasks(names, **running), cache)
+    results = harness_model.run_tasks(asked, harness_model.Tasks(names, **running), cache)
     seconds = time.perf_counter() - began
     _show(results, f"{directory}, step {model.about['step']}")
     if out is not None:

@@ -41,7 +41,7 @@ HOMES = {
     "safetensors": ("interop/",),
     "gguf": ("interop/gguf/types.py",),
     "llguidance": ("inference/grammar.py",),
-    "lm_eval": ("language_model/lm_eval.py",),
+    "lm_eval": ("language_model/harness_model.py",),
     "tensorboardX": ("runs/tensorboard.py",),
     "cyclopts": ("config/rules.py", "config/load.py", "cli/", *(f"{command}.py" for command in COMMANDS)),
     "jax": (
@@ -279,6 +279,6 @@ def test_benchmarks_ask_the_package_for_what_it_has() -> None:
         (file, module, name)
         for file, module, name in asked
         if f"{module}.{name}".replace(".", "/") + ".py" not in modules
-        and module != "llm_jax.language_model.lm_eval"
+        and module != "llm_jax.language_model.harness_model"
         and not hasattr(importlib.import_module(module), name)
     ]

@@ -17,7 +17,7 @@ from llm_jax.base.errors import UserError
 from llm_jax.cli import command
 from llm_jax.convert import convert
 from llm_jax.harness import harness
-from llm_jax.language_model.lm_eval import Tasks, asking, run_tasks
+from llm_jax.language_model.harness_model import Tasks, asking, run_tasks
 from llm_jax.tokenization.train_bpe import train_reference
 from tests.conftest import ROOT
 from tests.parity.harness_tasks import NAMES, answers, log_likelihoods, run_theirs, write_tasks
