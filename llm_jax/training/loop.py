@@ -111,7 +111,7 @@ def claim_device(report: Callable[[str], None]) -> None:
         raise UserError(
             f"train must be one process, and JAX was started with {jax.process_count()}; start it alone"
         )
-    if jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+    if jax.config.values["jax_debug_nans"] or jax.config.values["jax_debug_infs"]:
         raise UserError(
             "JAX_DEBUG_NANS and JAX_DEBUG_INFS must be unset: NaN marks what was not measured, and steps "
             "that are not finite are left out"
