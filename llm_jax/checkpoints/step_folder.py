@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from llm_jax.checkpoints.step_files import (
 )
 
 _LEAST_IN_FLIGHT = 64 << 20  # bytes
+_PATIENCE = 1  # seconds for each thread of a failed call
 _ORDINARY = re.compile(r"[A-Za-z0-9/._-]*")
 TEMPORARY = ".tmp"  # after a step's number: not all of it is there, or not any more
 
@@ -155,23 +157,21 @@ def _load(path: Path, wanted: dict[str, Any], manifest: Mapping[str, Any]) -> St
     whether they are to blame.
     """
     leaves = manifest["leaves"]
-    with _quiet():
-        try:
+    try:
+        with _quiet():
             device = jax.sharding.SingleDeviceSharding(first_device())
             placed = jax.tree.map(lambda leaf: _placed(leaf, device), wanted)
             with _bounded(_largest(leaves)), _plain(path.parent) as folder:
                 state = ocp.load_checkpointables(str(folder / path.name), placed)
             sums = {part: checksums(tree) for part, tree in state.items()}
-        except Exception as error:  # noqa: BLE001 - orbax, tensorstore and XLA have many classes for one cause
-            failure = unreadable(path, error.__cause__ or error)
-        else:
-            for part, of_part in sums.items():
-                for name, pair in of_part.items():
-                    if pair != leaves[part].get(name, [None, None])[2:]:
-                        raise Damaged(f"{part}/{name} does not have its checksum")
-            return state
-        # Reads that were given up complain when they are collected: here, and not later in the user's sight.
-        gc.collect()
+    except Exception as error:  # noqa: BLE001 - orbax, tensorstore and XLA have many classes for one cause
+        failure = unreadable(path, error.__cause__ or error)
+    else:
+        for part, of_part in sums.items():
+            for name, pair in of_part.items():
+                if pair != leaves[part].get(name, [None, None])[2:]:
+                    raise Damaged(f"{part}/{name} does not have its checksum")
+        return state
     require_files(path, manifest)
     raise failure
 
@@ -215,9 +215,13 @@ def _bounded(largest: int) -> ocp.Context:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps orbax's running commentary out of the user's sight; what matters comes back as errors."""
+    """Keeps orbax's running commentary out of the user's sight; what matters comes back as errors.
+
+    Reads and writes that a failed call gives up complain when they end, or are collected: that is awaited.
+    """
     disabled = logging.root.manager.disable
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+    threads = set(threading.enumerate())
     logging.disable(logging.CRITICAL)
     # For threads and coroutines that were given up.
     sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *_: None
@@ -225,6 +229,15 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except Exception as error:
+        for thread in set(threading.enumerate()) - threads:
+            thread.join(_PATIENCE)
+        cause: BaseException | None = error
+        while cause is not None:
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__cause__ or cause.__context__
+        gc.collect()
+        raise
     finally:
         logging.disable(disabled)
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks

@@ -18,10 +18,11 @@ from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.model.decoder import abstract_params
+from llm_jax.tasks.saved import evaluated_part
 from llm_jax.training.losses import NEXT_TOKEN
 from llm_jax.training.objective import Objective
 from llm_jax.training.precision import with_masters
-from llm_jax.training.state import abstract_state, evaluated_part, init_state, state_from
+from llm_jax.training.state import abstract_state, init_state, state_from
 
 # A run's own choice; all other settings of the model are what its weights mean.
 _FREE = NOT_COMPUTED | {"context_length"}

@@ -11,7 +11,6 @@ from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import Config
 from llm_jax.tasks.by_name import find_task
-from llm_jax.training.state import evaluated_part, key_for
 
 
 class Saved(NamedTuple):
@@ -37,6 +36,11 @@ def read_saved(directory: Path, step: int | None = None) -> Saved:
     about = read_about(checkpoints, step)
     config: Config = config_from_dict(about["config"], f"the checkpoint in {directory}")
     begin = find_task(config.task.name).objective.init_params
-    wanted = jax.eval_shape(lambda: begin(key_for(config, 0), config.model))
+    wanted = jax.eval_shape(lambda: begin(jax.random.key(0), config.model))
     params, about = read_params(checkpoints, wanted, name=evaluated_part(config), step=step)
     return Saved(config, params, about)
+
+
+def evaluated_part(config: Config) -> str:
+    """Return which part of a saved state holds the parameters that are evaluated."""
+    return "ema" if config.optim.ema_decay else "params"

@@ -81,8 +81,3 @@ def evaluated_params(model: ModelConfig, state: State) -> Tree:
     is kept.
     """
     return rounded(state.get("ema", state["params"]), model)
-
-
-def evaluated_part(config: Config) -> str:
-    """Return which part of a saved state those parameters are."""
-    return "ema" if config.optim.ema_decay else "params"

@@ -1,0 +1,32 @@
+"""A save that the system stops is one error; nothing of orbax's own shows, not even later."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# Files may have no more bytes than this: it stops orbax at the array's metadata, or in a thread beside it.
+PROGRAM = """
+import resource, signal, sys
+from pathlib import Path
+import jax.numpy as jnp
+from llm_jax.checkpoints.step_folder import write_step
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+state = {"params": {str(number): jnp.ones((400, 100)) for number in range(20)}}
+for number, most in enumerate((2000, 100)):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    try:
+        write_step(Path(sys.argv[1], str(number)), state, {})
+    except Exception as error:
+        print(type(error).__name__)
+"""
+
+
+def test_a_save_that_fails_prints_nothing_itself(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # its files are limited as well
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.stderr == ""
+    assert len(done.stdout.split()) == 2
+    assert not [name for name in tmp_path.iterdir() if name.name.isdigit()]
