@@ -162,6 +162,7 @@ class TrainConfig:
             | {
                 f"seed ({self.seed}) must be below 2**32": self.seed < 2**32,
                 f"batch_size ({size}) must be divisible by accumulation_steps ({parts})": not size % parts,
+                "run and init_from must not have a zero byte": "\0" not in f"{self.run}{self.init_from}",
             }
         )
 

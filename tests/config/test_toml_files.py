@@ -19,6 +19,8 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "too large": (b"[train]\nsteps = 3_000_000_000", "must be below 2**31"),
     "brackets": (b"x = " + b"[" * 50_000, "too many brackets"),
     "zero byte": (b'[data]\ncorpus = "a\\u0000"', "must not have a zero byte"),
+    "zero byte in the run's name": (b'[train]\nrun = "a\\u0000"', "must not have a zero byte"),
+    "zero byte in the origin's": (b'[train]\ninit_from = "a\\u0000"', "must not have a zero byte"),
 }
 
 
