@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.chat DIR`."""
+"""Command: `llm-jax chat DIR`."""
 
 import dataclasses
 import sys
@@ -31,7 +31,8 @@ def chat(
     conversation, Ctrl-D ends it. With input from a pipe each line is a message, and only answers are printed.
     What you type is text and nothing else: markers of the template in it mean nothing.
 
-    Example: python -m llm_jax.chat smollm2 --system "You answer in one sentence." --temperature 0.7
+    Examples:
+      llm-jax chat smollm2 --system "You answer in one sentence." --temperature 0.7
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.convert import SRC OUT` and `convert export DIR OUT`."""
+"""Command: `llm-jax convert import SRC OUT` and `convert export DIR OUT`."""
 
 from pathlib import Path
 from typing import Literal
@@ -35,7 +35,9 @@ def import_(
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 
-    Example: python -m llm_jax.convert import SmolLM2-135M-Instruct smollm2
+    Examples:
+      llm-jax convert import SmolLM2-135M-Instruct smollm2
+      llm-jax convert import tutorial.safetensors imported
 
     Parameters
     ----------
@@ -103,7 +105,9 @@ def export(
 ) -> None:
     """Writes a model, with its tokenizer, for other programs.
 
-    Example: python -m llm_jax.convert export runs/first first.gguf --format gguf --dtype q8_0
+    Examples:
+      llm-jax convert export runs/exact tutorial.safetensors
+      llm-jax convert export smollm2 smollm2.gguf --format gguf --dtype q8_0
 
     Parameters
     ----------
@@ -117,7 +121,7 @@ def export(
         llama.cpp runs (Llama, Qwen 2 and 3, Gemma 2 and 3, GPT-2).
     dtype:
         How a `.gguf` file stores matrices (norms and biases stay float32); as the model has them without it.
-        q8_0 takes 8.5 bits a weight. What was rounded off is said.
+        q8_0 takes 8.5 bits a weight. The rounding error is reported.
     """
     _require_new(out)
     if dtype is not None and format != "gguf":

@@ -1,11 +1,11 @@
-"""Command: `python -m llm_jax.evaluate DIR [--text FILE]`."""
+"""Command: `llm-jax evaluate DIR [--text FILE]`."""
 
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from llm_jax.base.terminal import console, say, say_json
+from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
 from llm_jax.config.run import MovedConfig
 
@@ -21,6 +21,10 @@ def evaluate(
 
     Nats per token, perplexity and bits per byte (which stay comparable between tokenizers), with the standard
     error.
+
+    Examples:
+      llm-jax evaluate runs/mine
+      llm-jax evaluate runs/mine --text other_book.txt
 
     Parameters
     ----------
@@ -53,7 +57,7 @@ def evaluate(
             f"baseline: {name}", f"{nats:.4f} ({'beaten' if score['loss'] < nats else 'not beaten'})"
         )
     console().print(table)
-    say_json({"directory": str(directory), **score, "baselines": baselines})
+    say_result({"directory": str(directory), **score, "baselines": baselines})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.explain [DIR|CONFIG.toml] [--text ...]`."""
+"""Command: `llm-jax explain [DIR|CONFIG.toml] [--text ...]`."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from llm_jax.base.terminal import console, say, say_json
+from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
 from llm_jax.config.run import MovedConfig
 
@@ -24,12 +24,14 @@ def explain(
 
     Without a directory it shows a fresh, untrained model of the tutorial.
 
-    Example: python -m llm_jax.explain runs/tutorial --text "The salesperson listens."
+    Examples:
+      llm-jax explain
+      llm-jax explain runs/first --text "The salesperson listens."
 
     Parameters
     ----------
     source:
-        A run directory, or one that `convert import` made, or a TOML file for an untrained model.
+        A run directory, or one that `convert import` made, or a configuration for an untrained model.
     text:
         What the x-ray looks at, cut to the context; without it, the beginning of the held-out text.
     language:
@@ -70,7 +72,7 @@ def explain(
     say(f"page: {out}")
     summary = {"page": str(out), "bytes": len(html.encode()), "stages": len(all_stages)}
     seconds = round(time.perf_counter() - began, 1)
-    say_json(summary | {"loss": float(lesson.nats.mean()), "seconds": seconds})
+    say_result(summary | {"loss": float(lesson.nats.mean()), "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.generate DIR --prompt "..."`."""
+"""Command: `llm-jax generate DIR --prompt "..."`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,9 @@ def generate(
 
     It ends at max_new_tokens, at a stop text, or where the model ends it (open models have tokens for that).
 
-    Example: python -m llm_jax.generate runs/tutorial --prompt "The salesperson" --temperature 0.8 --top_k 40
+    Examples:
+      llm-jax generate runs/mine --prompt "The salesperson" --temperature 0.8 --top_k 40
+      llm-jax generate runs/mine --prompt "A good question" --samples 3 --max_new_tokens 30
 
     Parameters
     ----------

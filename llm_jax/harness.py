@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.harness DIR --tasks arc_easy,hellaswag`."""
+"""Command: `llm-jax harness DIR --tasks arc_easy,hellaswag`."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
-from llm_jax.base.terminal import console, say_json
+from llm_jax.base.terminal import console, say_result
 from llm_jax.cli import command
 from llm_jax.config.rules import Whole
 
@@ -27,7 +27,8 @@ def harness(
 ) -> None:
     """Runs tasks of lm-eval, the field's evaluation harness, on a trained model.
 
-    Example: python -m llm_jax.harness smollm2 --tasks arc_easy,piqa --num_fewshot 5 --limit 100
+    Examples:
+      llm-jax harness smollm2 --tasks arc_easy,piqa --num_fewshot 5 --limit 100
 
     Needs pip install "llm_jax[lm-eval]". lm-eval downloads its tasks' data, unless they are local.
 
@@ -103,7 +104,7 @@ def _run(
                 strict_json.dumps(results, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
             )
     found = {"directory": str(directory), "results": results["results"], "n-shot": results["n-shot"]}
-    say_json(found | {"limit": running["limit"], "seconds": round(seconds, 1)})
+    say_result(found | {"limit": running["limit"], "seconds": round(seconds, 1)})
 
 
 def _show(results: dict[str, Any], title: str) -> None:

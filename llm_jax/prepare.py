@@ -1,11 +1,11 @@
-"""Command: `python -m llm_jax.prepare CORPUS`."""
+"""Command: `llm-jax prepare CORPUS`."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from llm_jax.base.terminal import console, say, say_json
+from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
 from llm_jax.config.effects import find_idle, values_of
 from llm_jax.config.rules import require
@@ -26,7 +26,9 @@ def prepare(
 ) -> None:
     """Tokenizes a text and summarises it.
 
-    Example: python -m llm_jax.prepare my_book.txt --tokenizer bpe --bpe_vocab_size 2048
+    Examples:
+      llm-jax prepare sales_handbook
+      llm-jax prepare my_book.txt --tokenizer bpe --bpe_vocab_size 2048
 
     Parameters
     ----------
@@ -49,7 +51,7 @@ def prepare(
         table.add_row(label, value)
     console().print(table, _first_tokens(store))
     say(f"store: {store.path}")
-    say_json({"store": str(store.path), **facts})
+    say_result({"store": str(store.path), **facts})
 
 
 def _first_tokens(store: "Store", count: int = 8) -> "Table":

@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.profile [CONFIG.toml ...] [--section.field VALUE ...]`."""
+"""Command: `llm-jax profile [CONFIG.toml ...] [--section.field VALUE ...]`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +9,7 @@ from rich.table import Table
 
 from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
-from llm_jax.base.terminal import console, say, say_json
+from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
 from llm_jax.config.effects import settle
 from llm_jax.config.run import Config
@@ -23,7 +23,7 @@ def profile(
     steps: int = 20,
     out: Path = Path("runs/profile"),
     top: int = 12,
-    json_file: Annotated[Path | None, Parameter(name="json")] = None,
+    figures: Path | None = None,
     config: Annotated[Config, Parameter(name="*")] = Config(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
@@ -33,12 +33,11 @@ def profile(
     are the time to compile and a step's, what each part of the model takes in forward, backward and
     update, the longest operations with the line of ours that each comes from, and the share of what the
     machine could do. Times of parts are those of all threads, so that on several cores their sum may exceed
-    the step's time: the ratio says how many cores were busy. The trace itself can be opened in a viewer. The
-    last line is JSON.
+    the step's time: the ratio says how many cores were busy. The trace itself can be opened in a viewer.
 
-    Example: what would four times the batch change?
-
-    python -m llm_jax.profile configs/tutorial.toml --train.batch_size 16
+    Examples (what would four times the batch change?):
+      llm-jax profile tutorial --steps 20
+      llm-jax profile tutorial --steps 20 --train.batch_size 16
 
     Parameters
     ----------
@@ -49,13 +48,13 @@ def profile(
         Folder of the trace.
     top:
         How many of the longest operations are shown.
-    json_file:
-        Also write all figures, with every operation, to this file.
+    figures:
+        A JSON file for all figures, with every operation.
     """
     if steps < 1 or top < 0:
         raise UserError(f"steps ({steps}) must be at least 1 and top ({top}) at least 0")
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise UserError(f"--json {json_file} must be a file in a folder that exists")
+    if figures is not None and (figures.is_dir() or not figures.parent.is_dir()):
+        raise UserError(f"--figures {figures} must be a file in a folder that exists")
     config, _ = settle(config, given, {}, report=say)
     from llm_jax.profiling import measure
 
@@ -64,11 +63,11 @@ def profile(
     _show_parts(measured)
     _show_operations(measured, top)
     _show_trace(measured, out)
-    figures = measure.figures(measured)
-    if json_file is not None:
-        with writing(json_file):
-            json_file.write_text(strict_json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    say_json({name: value for name, value in figures.items() if name not in ("parts", "operations")})
+    found = measure.figures(measured)
+    if figures is not None:
+        with writing(figures):
+            figures.write_text(strict_json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    say_result({name: value for name, value in found.items() if name not in ("parts", "operations")})
 
 
 def _show_speed(measured: "Profile") -> None:

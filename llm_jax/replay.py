@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.replay RUN --step N`."""
+"""Command: `llm-jax replay RUN --step N`."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_jax.base.errors import UserError
-from llm_jax.base.terminal import console, say, say_json, tracked
+from llm_jax.base.terminal import console, say, say_result, tracked
 from llm_jax.cli import command
 from llm_jax.config.rules import Whole
 from llm_jax.config.run import MovedConfig
@@ -39,11 +39,10 @@ def replay(
     Batch and dropout follow from the seed and the step, so nothing needs to have been logged: the run is
     recomputed from a checkpoint, to the same bits on the same machine. Shown are the batch, each token
     coloured by its loss, the targets that were hardest, and the norms of gradient and update beside their
-    medians over the steps just before. The last line is JSON.
+    medians over the steps just before.
 
-    Example: the loss in runs/tutorial/metrics.jsonl is odd at step 1234. To see what the model read then:
-
-    python -m llm_jax.replay runs/tutorial --step 1234
+    Examples (the loss in runs/mine/metrics.jsonl is odd at step 1234; what did the model read then?):
+      llm-jax replay runs/mine --step 1234
 
     Parameters
     ----------
@@ -75,7 +74,7 @@ def replay(
     _show_targets(shown, targets)
     _show_norms(shown, replayed)
     _show_summary(shown, replayed, compared)
-    say_json({"run": str(directory), **replaying.summary(replayed, compared, targets)})
+    say_result({"run": str(directory), **replaying.summary(replayed, compared, targets)})
 
 
 def _show_rows(shown: "Console", replayed: "Replayed", tokenizer: "Tokenizer", count: int) -> None:

@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.report RUN [RUN ...]`."""
+"""Command: `llm-jax report RUN [RUN ...]`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from llm_jax.base.errors import UserError
-from llm_jax.base.terminal import say, say_json
+from llm_jax.base.terminal import say, say_result
 from llm_jax.cli import command
 from llm_jax.config.run import MovedConfig
 
@@ -22,7 +22,9 @@ def report(
     A comparison says which model is better on the text that both held out, and whether the difference exceeds
     its noise, also between tokenizers.
 
-    Example: python -m llm_jax.report runs/one runs/two --out one_and_two.html
+    Examples:
+      llm-jax report runs/mine
+      llm-jax report runs/first runs/mine --out first_and_mine.html
 
     Parameters
     ----------
@@ -53,7 +55,7 @@ def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig) -> None:
     damaged = [step for step, _, fault in facts.checkpoints if fault]
     say(f"page: {out}")
     summary = {"page": str(out), "run": str(run), **last_score(facts.entries)}
-    say_json(summary | {"damaged_checkpoints": damaged})
+    say_result(summary | {"damaged_checkpoints": damaged})
 
 
 def _compare(runs: tuple[Path, ...], out: Path, png: Path | None, moved: MovedConfig) -> None:
@@ -65,7 +67,7 @@ def _compare(runs: tuple[Path, ...], out: Path, png: Path | None, moved: MovedCo
         refused = isinstance(pair, Refused)
         say(f"{pair.name} is not compared: {pair.reason}" if refused else verdict(pair, first))
     say(f"page: {out}")
-    say_json({"page": str(out), "first": first, "pairs": [pair._asdict() for pair in pairs]})
+    say_result({"page": str(out), "first": first, "pairs": [pair._asdict() for pair in pairs]})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.train [CONFIG.toml ...] [--section.field VALUE ...]`."""
+"""Command: `llm-jax train [CONFIG.toml ...] [--section.field VALUE ...]`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -24,11 +24,16 @@ def train(
     config: Annotated[Config, Parameter(name="*")] = Config(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
-    """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was
-    stopped.
+    """Trains a decoder on a text: prepares tokens, trains, evaluates, samples and saves; resumes
+    automatically.
 
-    Values come from the TOML files, the last one first, then from the options. The defaults are
-    configs/tutorial.toml. A value that has no effect beside the others is refused; where a later file or an
+    Examples:
+      llm-jax train tutorial --run runs/first
+      llm-jax train tutorial --corpus my_book.txt --run runs/mine --steps 2000
+      llm-jax train --depth 4 --time 3m --corpus my_book.txt --run runs/sized
+
+    A configuration is a TOML file or the name of one that comes along (llm-jax configs lists them); of several
+    the last one wins, and options win over all. Without one, the defaults are those of tutorial. A value that has no effect beside the others is refused; where a later file or an
     option made it so, it is left out, and a line says so. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first
     (exit status 75); a second Ctrl-C ends at once. What is shown or recorded never ends a run: it may be
     closed, full or gone.
@@ -37,8 +42,6 @@ def train(
     and number of threads. Where things lie and what is measured, shown and kept may be given anew (paths, the
     same text elsewhere, intervals, keep, prompt); what changes the steps to come, with
     --continue-with-changes; another model, tokenizer or text is refused.
-
-    Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
 
     --train.init_from DIR starts from an existing model (a run or an import) instead of random weights. Its
     tokenizer and its [model] settings come with it; of these only how it runs can be

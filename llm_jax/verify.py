@@ -1,4 +1,4 @@
-"""Command: `python -m llm_jax.verify parity GOLDEN.npz`, `resume [DIR|CONFIG.toml]`, `width [CONFIG]`."""
+"""Command: `llm-jax verify parity GOLDEN.npz`, `resume [DIR|CONFIG.toml]`, `width [CONFIG]`."""
 
 import json
 import sys
@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from llm_jax.base.errors import UserError
-from llm_jax.base.terminal import say, say_json
+from llm_jax.base.errors import PROOF_FAILED, UserError
+from llm_jax.base.terminal import say, say_result
 from llm_jax.cli import command
 from llm_jax.config.load import config_from_dict, read_config
 from llm_jax.config.rules import Whole
@@ -22,7 +22,10 @@ verify = App(name="verify", help="Proofs as commands: numerical parity with torc
 @verify.command
 def parity(golden: Path, /) -> None:
     """Runs the weights and batches of a golden file and prints how far every number is from torch's; exit
-    status 1 over the bounds.
+    status 6 over the bounds.
+
+    Examples (make parity writes golden files beside a real torch):
+      llm-jax verify parity golden.npz
 
     Parameters
     ----------
@@ -33,7 +36,7 @@ def parity(golden: Path, /) -> None:
     from llm_jax.proofs.tutorial import prove
 
     if not prove(golden):
-        sys.exit(1)
+        sys.exit(PROOF_FAILED)
 
 
 @verify.command
@@ -46,12 +49,16 @@ def resume(
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
     """Trains straight and with a SIGKILL in the middle, and compares every bit of the state and every loss;
-    exit status 1 if any differs.
+    exit status 6 if any differs.
+
+    Examples:
+      llm-jax verify resume
+      llm-jax verify resume runs/mine --steps 8
 
     Parameters
     ----------
     source:
-        A run directory or a TOML file whose configuration is run; the default is configs/tutorial.toml.
+        A run directory, or a configuration (a TOML file, or a name as `llm-jax configs` lists them).
     steps:
         Length of both runs.
     accumulation_steps:
@@ -85,9 +92,9 @@ def resume(
         f"{len(found['differing_leaves'])} of {found['leaves']} leaves and "
         f"{len(found['differing_losses'])} of {found['losses']} losses differ"
     )
-    say_json({"holds": not differing, **found})
+    say_result({"holds": not differing, **found})
     if differing:
-        sys.exit(1)
+        sys.exit(PROOF_FAILED)
 
 
 @verify.command
@@ -101,13 +108,17 @@ def width(
     png: Path | None = None,
 ) -> None:
     """Does a few steps of a small decoder at several widths and says how sizes inside grow with the width, in
-    the standard way and under muP (`model.base_width`); exit status 1 if muP does not keep them.
+    the standard way and under muP (`model.base_width`); exit status 6 if muP does not keep them.
+
+    Examples:
+      llm-jax verify width
+      llm-jax verify width sales_textbook_quick --largest 256
 
     Parameters
     ----------
     source:
-        A TOML file whose decoder, 2 layers of it, and optimizer are tried; the default is
-        configs/tutorial.toml with ten times its rate.
+        A configuration whose decoder, 2 layers of it, and optimizer are tried; the default is the tutorial's
+        with ten times its rate.
     smallest:
         First width, also the base of muP; the others are its doubles.
     largest:
@@ -126,7 +137,7 @@ def width(
 
         write_png(sizes_picture(checked.widths, checked.sizes), png)
     if not checked.holds:
-        sys.exit(1)
+        sys.exit(PROOF_FAILED)
 
 
 if __name__ == "__main__":

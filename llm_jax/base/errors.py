@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PROOF_FAILED = 6  # exit status of `verify` where what was to be shown did not hold
 NO_MEMORY = 71  # exit status where the system had no memory, or no thread, for the work (EX_OSERR)
 INPUT_OUTPUT = 74  # exit status where a file, or standard output, could not be read or written (EX_IOERR)
 

@@ -45,6 +45,7 @@ class _Descriptor(io.RawIOBase):
         self._raw = raw
         self.failure: OSError | None = None
         self.only_shows = False
+        self.wants_json = False
         self._is_device = False
         with suppress(OSError):
             self._is_device = stat.S_ISCHR(os.fstat(raw.fileno()).st_mode)
@@ -85,8 +86,12 @@ class _Descriptor(io.RawIOBase):
         return self._raw.isatty()
 
 
-def open_output() -> None:
-    """Makes the process's standard streams ones that never fail; what a caller put in their place stays."""
+def open_output(*, json: bool = False) -> None:
+    """Makes the process's standard streams ones that never fail; what a caller put in their place stays.
+
+    Args:
+        json: whether `say_result` prints on a terminal, too.
+    """
     if sys.stdin is None:
         _to_nowhere(0)
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - as long as the process
@@ -94,6 +99,8 @@ def open_output() -> None:
         sys.stdout = _stream(sys.stdout, 1)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = _stream(sys.stderr, 2)
+    if descriptor := _descriptor(sys.stdout):
+        descriptor.wants_json = descriptor.wants_json or json
 
 
 def only_show() -> None:
@@ -144,6 +151,13 @@ def say_json(value: Any, *, ensure_ascii: bool = True) -> None:
     print(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", line), flush=True)
 
 
+def say_result(value: Any) -> None:
+    """Prints what a command found as a line of JSON, unless it would stand on a terminal that did not ask."""
+    descriptor = _descriptor(sys.stdout)
+    if not sys.stdout.isatty() or (descriptor and descriptor.wants_json):
+        say_json(value)
+
+
 def write(text: str) -> None:
     """Writes a text that is a command's product: exact, except to a terminal, which it must not steer.
 
@@ -170,7 +184,14 @@ def tell_at_once(text: str) -> None:
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> Console:
-    """Where tables and other figures of rich are printed: a text in them is text, and no markup."""
+    """Where tables and other figures of rich are printed: a text in them is text, and no markup.
+
+    Args:
+        stderr: whether they go to standard error.
+        width: columns where no terminal, nor $COLUMNS, says how many there are.
+    """
+    if (sys.stderr if stderr else sys.stdout).isatty() or os.environ.get("COLUMNS"):
+        width = None
     return _Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import cyclopts
 from cyclopts import App, Parameter
@@ -25,6 +25,7 @@ from llm_jax.base.errors import (
     reason,
 )
 from llm_jax.base.process import leave
+from llm_jax.cli.help import ALIASES, HELP, HELP_ALL, Formatter, closing
 from llm_jax.config.effects import find_idle, values_of
 from llm_jax.config.load import file_layers
 from llm_jax.runs.inherited import INHERITED
@@ -40,7 +41,8 @@ def run(
 ) -> None:
     """Parses `words` (default: the process's own) into the arguments of `command`, runs it and exits.
 
-    Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 74 where the system did not let a
+    Every command has `--help`, `--help-all`, `--version` and `--json`. An option given twice has its last
+    value. Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 74 where the system did not let a
     file or standard output be read or written; where nothing was to be saved 130 for Ctrl-C, and 128 and the
     signal's number for others that ask a process to end. A reader of standard output that leaves, as `head`
     does, is no error.
@@ -52,45 +54,40 @@ def run(
             options. One with a parameter `given: Given` gets there what files and options give, and sees to
             it that all has an effect, as `effects.settle` does; of any other it is seen to here.
     """
-    terminal.open_output()
-    keep_compiled_programs()
-    short_name = command.name[0] if isinstance(command, App) else command.__name__
-    name = f"python -m llm_jax.{short_name}"
     words = sys.argv[1:] if words is None else words
+    terminal.open_output(json="--json" in words)
+    if "--version" in words:
+        say_version()
+    if not HELP.intersection(words):
+        keep_compiled_programs()
+    words = [word for word in words if word != "--json"]
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
-    given: dict[str, int] = {}
+    options, given = words[len(files) :], {}
+    name = f"llm-jax {command.name[0] if isinstance(command, App) else command.__name__}"
     try:
-        app = App(
-            name=name,
-            usage=f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None,
-            config=[*file_layers([Path(file) for file in files], given), INHERITED],
-            version_flags=[],
-            default_parameter=Parameter(name_transform=str),
-            console=terminal.console(),
+        app = _app(name, command, takes_files, HELP_ALL in options)
+        app.config = (*file_layers([Path(file) for file in files], given), INHERITED)
+        call, bound, unparsed = app.parse_args(
+            _spelt_out(options, command) if takes_files else options, exit_on_error=False, print_error=False
         )
-        if isinstance(command, App):
-            app.help = command.help
-            app.update(command)
-            app.version_flags = []
-        else:
-            app.default(command)
-        call, bound, unparsed = app.parse_args(words[len(files) :], exit_on_error=False, print_error=False)
         noted = {"given": given} if "given" in unparsed else {}
         if not noted:
             find_idle(_option_values(bound), given)
         with ended_by_signals():
             call(*bound.args, **(bound.kwargs | noted))
     except cyclopts.CycloptsError as error:
-        _stop(" ".join(str(error).split()) + f" See: {name} --help", 2)
+        _stop(f"{_reworded(error, options)} See: {name} --help", 2)
     except InterruptedAndSaved as stopped:  # no error: all went as it was asked for
         terminal.remark(" ".join(str(stopped).split()))
         leave(terminal.close_output(stopped.exit_status))
     except UserError as error:
         _stop(" ".join(str(error).split()), error.exit_status)
     except Stopped as stopped:
-        _stop(f"stopped by {stopped.name}", stopped.exit_status)
-    except KeyboardInterrupt:
-        _stop("interrupted", 130)
+        terminal.remark(f"Stopped by {stopped.name}.")
+        leave(terminal.close_output(stopped.exit_status))
+    except KeyboardInterrupt:  # no error, either: whoever pressed Ctrl-C knows why
+        terminal.remark("Stopped.")
+        leave(terminal.close_output(130))
     except terminal.OutputGone:
         leave(terminal.close_output(0))
     except OSError as error:
@@ -100,6 +97,60 @@ def run(
             raise
         _stop(f"not enough memory ({' '.join(str(error).split()):.200}); what is saved stays", NO_MEMORY)
     leave(terminal.close_output(0))
+
+
+def say_version() -> NoReturn:
+    """Print the version, and exit."""
+    from importlib.metadata import version
+
+    terminal.say(f"llm-jax {version('llm-jax')}")
+    leave(terminal.close_output(0))
+
+
+def _app(name: str, command: Callable[..., Any] | App, takes_files: bool, everything: bool) -> App:
+    """The command with the help and the conventions that all have."""
+    app = App(
+        name=name,
+        usage=f"Usage: {name} [CONFIG ...] [OPTIONS]\n" if takes_files else None,
+        version_flags=[],
+        help_flags=sorted(HELP),
+        help_format="plaintext",
+        help_formatter=Formatter(everything, ALIASES if takes_files else {}),
+        help_epilogue=closing(takes_files and not everything),
+        default_parameter=Parameter(name_transform=str, allow_repeating=True, negative_iterable=""),
+        console=terminal.console(),
+    )
+    if isinstance(command, App):
+        app.help = command.help
+        app.update(command)
+    else:
+        app.default(command)
+    return app
+
+
+def _spelt_out(options: list[str], command: Callable[..., Any] | App) -> list[str]:
+    """Options with the full names of settings that were given by a short one."""
+    own = {} if isinstance(command, App) else inspect.signature(command).parameters
+    short = {name: setting for name, setting in ALIASES.items() if name.removeprefix("--") not in own}
+
+    def spelt(word: str) -> str:
+        name, equals, value = word.partition("=")
+        return f"{short.get(name, name)}{equals}{value}"
+
+    return [spelt(word) for word in options]
+
+
+def _reworded(error: cyclopts.CycloptsError, options: list[str]) -> str:
+    """What is wrong with a command line, as one line."""
+    if not isinstance(error, cyclopts.UnusedCliTokensError) or not error.unused_tokens or error.app is None:
+        return " ".join(str(error).split())
+    first = error.unused_tokens[0]
+    before = options[options.index(first) - 1] if first in options[1:] else ""
+    for argument in error.app.assemble_argument_collection():
+        if before in argument.names:
+            off = [name for name in argument.negatives if before not in argument.negatives]
+            return f"{before} takes no value" + (f"; use {off[0]} to switch it off." if off else ".")
+    return f"Unexpected word: {first}."
 
 
 def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:

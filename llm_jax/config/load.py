@@ -60,7 +60,7 @@ def file_layers(files: Sequence[Path], given: dict[str, int]) -> list[Layer]:
     """TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them.
 
     Args:
-        files: later ones win.
+        files: later ones win; a name stands for one of `named_configs`.
         given: gets, when the layers are asked, the name of each setting and option that is given, with the
             number of the file that it stands in; what the command line gives has the next number.
     """
@@ -76,9 +76,22 @@ def file_layers(files: Sequence[Path], given: dict[str, int]) -> list[Layer]:
         return layer
 
     layers = [note(len(files))]
-    for rank, path in reversed(list(enumerate(files))):
+    for rank, path in reversed(list(enumerate(map(find_config, files)))):
         layers += [_layer(_read_toml(path), str(path)), note(rank)]
     return layers
+
+
+def named_configs() -> dict[str, Path]:
+    """The configurations that come along, by name: those of the checkout, or those of the wheel."""
+    package = Path(__file__).resolve().parents[1]
+    in_checkout, in_wheel = package.parent / "configs", package / "configs"
+    folder = in_checkout if (in_checkout / "tutorial.toml").exists() else in_wheel
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_config(path: Path) -> Path:
+    """A TOML file by its path, or by its name where it is one of `named_configs`."""
+    return path if path.suffix or path.is_file() else named_configs().get(str(path), path)
 
 
 def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
@@ -128,9 +141,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
             )
         return tomllib.loads(raw.decode("utf-8-sig"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(str(path), [str(p) for p in path.parent.glob("*.toml")], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"configuration file {path} does not exist{hint}") from None
+        known = [*named_configs(), *map(str, path.parent.glob("*.toml"))]
+        near = difflib.get_close_matches(str(path), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "llm-jax configs lists those that come along"
+        raise UserError(f"configuration file {path} does not exist; {hint}") from None
     except RecursionError:
         raise UserError(f"configuration file {path} cannot be read: too many brackets in brackets") from None
     except (OSError, ValueError) as error:  # no UTF-8, no TOML, a number of 5,000 digits: all are ValueErrors

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import CheckpointError, DataError
-from llm_jax.base.terminal import console, say, say_json
+from llm_jax.base.terminal import console, say, say_result
 from llm_jax.base.tree import Tree
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
@@ -58,7 +58,7 @@ def prove(path: Path) -> bool:
             "losses_as_run": run.as_run,
             "leaves_at": run.leaves_at,
         }
-    say_json({"holds": holds(judged), **facts})
+    say_result({"holds": holds(judged), **facts})
     return holds(judged)
 
 

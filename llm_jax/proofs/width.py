@@ -16,7 +16,7 @@ from rich.table import Table
 from llm_jax.base.batch import Batch
 from llm_jax.base.devices import first_device
 from llm_jax.base.errors import UserError
-from llm_jax.base.terminal import console, say, say_json
+from llm_jax.base.terminal import console, say, say_result
 from llm_jax.config.load import read_config
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config, OptimConfig
@@ -189,7 +189,7 @@ def check(source: Path | None, smallest: int, largest: int, steps: int) -> Check
     holds = keeps_its_size(found["muP"])
     verdict = "yes" if holds else "NO"
     say(f"under muP no size grows by a power above {GROWTH}, no change by one beyond +-{GROWTH}: {verdict}")
-    say_json({"holds": holds, "widths": widths, "steps": steps, "powers": found})
+    say_result({"holds": holds, "widths": widths, "steps": steps, "powers": found})
     return Checked(holds, widths, {name: sizes.size for name, sizes in runs.items()})
 
 

@@ -10,7 +10,7 @@ from llm_jax.base.compilation import CompileTime, compile_time
 from llm_jax.base.devices import on_one_device
 from llm_jax.base.environment import environment, versions
 from llm_jax.base.process import seconds_since_start
-from llm_jax.base.terminal import say, say_json
+from llm_jax.base.terminal import say, say_result
 from llm_jax.base.tree import State, Tree, count_parameters
 from llm_jax.checkpoints.reader import read_about
 from llm_jax.checkpoints.step_files import checkpoint_directory
@@ -103,7 +103,7 @@ def run(
         took = round(seconds_since_start(), 1)
         say(f"took {took:.1f} s of the {wanted_seconds:.0f} s that you gave ({took / wanted_seconds:.1%})")
         summary["time"] = {"wanted": wanted_seconds, "took": took}
-    say_json(summary)
+    say_result(summary)
 
 
 def _about(material: Materials) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from llm_jax.base.errors import DataError
 from llm_jax.base.tree import State
 from llm_jax.checkpoints.reader import read_about, read_params, read_restored
 from llm_jax.checkpoints.step_files import checkpoint_directory
-from llm_jax.config.load import config_from_dict, read_config
+from llm_jax.config.load import config_from_dict, find_config, read_config
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.batches import OrderStart, batch_at
 from llm_jax.data.corpora import read_corpus
@@ -61,7 +61,7 @@ def find_subject(
     Raises:
         UserError: the directory, file or text cannot be used.
     """
-    if source is None or source.suffix == ".toml":
+    if source is None or (not source.is_dir() and find_config(source).suffix == ".toml"):
         config = Config() if source is None else read_config([source], below=INHERITED)
         material = data.gather(data.moved_to(config, moved), report)
         return _subject(material, first_state(material.config, material.origin), None)
