@@ -32,11 +32,13 @@ def train(
       llm-jax train tutorial --corpus my_book.txt --run runs/mine --steps 2000
       llm-jax train --depth 4 --time 3m --corpus my_book.txt --run runs/sized
 
-    A configuration is a TOML file or the name of one that comes along (llm-jax configs lists them); of several
-    the last one wins, and options win over all. Without one, the defaults are those of tutorial. A value that has no effect beside the others is refused; where a later file or an
-    option made it so, it is left out, and a line says so. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first
-    (exit status 75); a second Ctrl-C ends at once. What is shown or recorded never ends a run: it may be
-    closed, full or gone.
+    CONFIG is a TOML file, or the name of one that comes along (llm-jax configs lists them); of several the
+    last one wins, and options win over all. Without one, the defaults are those of tutorial. A value that has
+    no effect beside the others is refused; where a later file or an option made it so, it is left out, and a
+    line says so.
+
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first (exit status 75); a second Ctrl-C ends at once. What is
+    shown or recorded never ends a run: it may be closed, full or gone.
 
     A run directory that already holds a run is continued: bit for bit with the same versions, kind of device
     and number of threads. Where things lie and what is measured, shown and kept may be given anew (paths, the

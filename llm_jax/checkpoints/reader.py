@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from llm_jax.base.errors import CheckpointError
 from llm_jax.base.tree import State, Tree
-from llm_jax.checkpoints.step_files import Damaged, open_manifest, require_files, saved_steps
+from llm_jax.checkpoints.step_files import Damaged, no_checkpoint, open_manifest, require_files, saved_steps
 from llm_jax.checkpoints.step_folder import leaves_digest, load_everything, load_params, load_step
 
 
@@ -122,11 +122,10 @@ def read_before(
 
 def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> Any:
     steps = sorted(saved_steps(directory), reverse=True)
-    if not steps or (step is not None and step not in steps):
-        which = "a checkpoint" if step is None else f"checkpoint {step}"
-        raise CheckpointError(
-            f"{directory} must hold {which}; it has {'none' if not steps else f'steps {sorted(steps)}'}"
-        )
+    if not steps:
+        raise CheckpointError(no_checkpoint(directory))
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{directory} must hold checkpoint {step}; it has steps {sorted(steps)}")
     damages = []
     for candidate in steps if step is None else [step]:
         try:

@@ -59,6 +59,15 @@ def saved_steps(directory: Path) -> list[int]:
     return [int(name) for name in names if str(int(name)) == name]  # no 007, no digits of other scripts
 
 
+def no_checkpoint(directory: Path) -> str:
+    """Say that a run has no checkpoint, and which runs beside it have a folder of them."""
+    run = directory.parent
+    if run.is_dir():
+        return f"{run} has no checkpoint in {directory}"
+    beside = sorted(path.parent.name for path in run.parent.glob(f"*/{checkpoint_directory(run).name}"))
+    return f"no such run: {run}" + (f" (runs here: {', '.join(beside[:9])})" if beside else "")
+
+
 def write_manifest(path: Path, about: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
     """Seals a step: what it is, its leaves, and size and CRC-32 of every file that it has, read back.
 

@@ -258,7 +258,7 @@ def test_what_cannot_be_replayed_is_one_line_and_a_status(
         ([run, "--step", "3", "--before", "-1"], 2, "before (-1) must be at least 0"),
         ([run, "--step", "three"], 2, "step"),
         ([run], 2, "step"),
-        ([str(tmp_path / "absent"), "--step", "3"], 4, "must hold a checkpoint"),
+        ([str(tmp_path / "absent"), "--step", "3"], 4, "no such run"),
         ([str(tmp_path / "imported"), "--step", "3"], 4, "imported, not trained"),
         ([other, "--step", "3"], 4, "other data"),
     ]

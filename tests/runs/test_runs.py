@@ -138,7 +138,7 @@ def test_a_model_whose_rare_ids_share_a_row_trains_scores_and_speaks(
 def test_doors_refuse_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for function in (generate, evaluate):
         run_command(function, [str(tmp_path)], status=4)
-        assert "must hold a checkpoint" in capsys.readouterr().err
+        assert "no such run" in capsys.readouterr().err
 
 
 def test_loaded_model_answers_with_logits_and_text(trained: Path) -> None:

@@ -226,7 +226,7 @@ def test_a_directory_that_is_none_is_refused_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_explain([str(tmp_path / "nothing")], status=4)
-    assert "must hold a checkpoint" in capsys.readouterr().err
+    assert "no such run" in capsys.readouterr().err
 
 
 def test_the_last_line_says_where_the_page_is(
