@@ -64,9 +64,8 @@ def main() -> None:
 def _install_completion(words: list[str]) -> int:
     from llm_jax.cli.completion import install
 
-    commands = {
-        name: getattr(importlib.import_module(f"llm_jax.{MODULES.get(name, name)}"), name) for name in COMMANDS
-    }
+    modules = {name: importlib.import_module(f"llm_jax.{MODULES.get(name, name)}") for name in COMMANDS}
+    commands = {name: getattr(module, name) for name, module in modules.items()}
     try:
         path = install(commands, words[0] if words else None)
     except (UserError, OSError) as error:

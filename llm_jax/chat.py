@@ -43,8 +43,7 @@ def chat(
     template:
         A jinja2 file as Hugging Face's chat_template.jinja, instead of the model's own.
     max_new_tokens:
-        Longest answer, in tokens; so many of the context are kept free for it. When the rest is full, the
-        oldest exchanges are left out.
+        Longest answer, in tokens. When the context is full, the oldest exchanges are left out.
     seed:
         The same seed and messages give the same answers.
     stop:

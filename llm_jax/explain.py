@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from llm_jax.base.bars import shown
 from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
 from llm_jax.config.run import MovedConfig
@@ -49,13 +50,16 @@ def explain(
     from llm_jax.walkthrough.words import read_words
 
     began = time.perf_counter()
-    subject = find_subject(source, say, moved)
-    require_told(subject.config.model)
-    lesson, words = make_lesson(subject, next_batch(subject)), read_words(language)
+    words = read_words(language)
+    with shown("looking into the model"):
+        subject = find_subject(source, say, moved)
+        require_told(subject.config.model)
+        lesson = make_lesson(subject, next_batch(subject))
     all_stages = stages(lesson, cross_entropy)
     kind = "untrained" if subject.step is None else "trained"
     about = words["page"][kind].format(directory=source, step=subject.step)
-    xray = text_xray(subject, text)
+    with shown("x-ray of the text"):
+        xray = text_xray(subject, text)
     tell(console(), lesson, all_stages, xray, words)
     html = explain_page(
         lesson,

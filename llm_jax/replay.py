@@ -8,8 +8,9 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
+from llm_jax.base.bars import tracked
 from llm_jax.base.errors import UserError
-from llm_jax.base.terminal import console, say, say_result, tracked
+from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
 from llm_jax.config.rules import Whole
 from llm_jax.config.run import MovedConfig

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from llm_jax.base.bars import shown
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say, say_result
 from llm_jax.cli import command
@@ -47,7 +48,8 @@ def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig) -> None:
     from llm_jax.reports.gather import open_run, write_report
     from llm_jax.reports.run_page import last_score, run_cards
 
-    facts = write_report(run, open_run(run, say, moved), out, png)
+    with shown("making the report"):
+        facts = write_report(run, open_run(run, say, moved), out, png)
     for card in run_cards(facts):
         say(f"{card.label}: {card.number}" + (f" ({card.note})" if card.note else ""))
     for line in facts.missing:
@@ -62,7 +64,9 @@ def _compare(runs: tuple[Path, ...], out: Path, png: Path | None, moved: MovedCo
     from llm_jax.reports.compare import short_names, write_comparison
     from llm_jax.reports.comparison_page import Refused, verdict
 
-    pairs, first = write_comparison(runs, out, png, say, moved), short_names(runs)[0]
+    first = short_names(runs)[0]
+    with shown("comparing"):
+        pairs = write_comparison(runs, out, png, say, moved)
     for pair in pairs:
         refused = isinstance(pair, Refused)
         say(f"{pair.name} is not compared: {pair.reason}" if refused else verdict(pair, first))

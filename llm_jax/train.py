@@ -13,7 +13,7 @@ from llm_jax.config.rules import Whole
 from llm_jax.config.run import Config
 from llm_jax.planning.depth_rules import derive_model, with_derived
 from llm_jax.planning.time_budget import parse_time, with_fall
-from llm_jax.training.interrupt import Stopped
+from llm_jax.training.interrupt import BEFORE_FIRST_STEP, Stopped, stopped
 
 
 def train(
@@ -67,10 +67,8 @@ def train(
     only_show()
     try:
         _train(depth, time, config, given, agreed=continue_with_changes)
-    except Stopped as stopped:
-        raise InterruptedAndSaved(
-            f"stopped by {stopped.name} before the first step; run the same command to begin"
-        ) from None
+    except Stopped as signal:
+        raise InterruptedAndSaved(stopped(signal.name, BEFORE_FIRST_STEP)) from None
 
 
 def _train(

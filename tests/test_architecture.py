@@ -23,7 +23,7 @@ ORDER = (
 )
 LINE = {room: number for number, rooms in enumerate(ORDER, 1) for room in rooms}
 COMMANDS = {"prepare", "train", "evaluate", "generate", "chat", "harness", "explain", "report"}
-COMMANDS |= {"replay", "profile", "convert", "verify"}
+COMMANDS |= {"replay", "profile", "convert", "verify", "list_runs", "list_configs", "doctor"}
 FLAT = COMMANDS | {"__init__", "__main__"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {
@@ -101,6 +101,8 @@ def size_faults(path: str, source: str, most: int) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             lines = (node.end_lineno or 0) - node.lineno
+            if most == COMMAND_LINES:  # whose docstrings are help texts
+                lines -= (ast.get_docstring(node) or "").count("\n")
             if lines > FUNCTION_LINES:
                 yield f"{path}:{node.name} has {lines} lines"
 
@@ -205,9 +207,10 @@ def test_no_modules_import_one_another() -> None:
 
 def test_every_command_is_listed_and_there() -> None:
     from llm_jax.__main__ import COMMANDS as LISTED
+    from llm_jax.__main__ import MODULES
 
     assert (
-        set(LISTED)
+        {MODULES.get(name, name) for name in LISTED}
         == COMMANDS
         == {path.removesuffix(".py") for path in FILES if "/" not in path}
         - {

@@ -13,9 +13,9 @@ import re
 import select
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -31,7 +31,6 @@ _LEAST_COLUMNS = 40  # of a terminal that says it has fewer, or none
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NOBODY_READS = {errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO}
 _SPELLS_ALL = {"replace", "ignore", "backslashreplace", "xmlcharrefreplace", "namereplace"}
-_Item = TypeVar("_Item")
 
 
 class OutputGone(Exception):
@@ -193,14 +192,6 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
     if (sys.stderr if stderr else sys.stdout).isatty() or os.environ.get("COLUMNS"):
         width = None
     return _Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
-
-
-def tracked(items: Iterable[_Item], what: str, total: int | None = None) -> Iterator[_Item]:
-    """The same items, with a bar of how many are done where a terminal shows it."""
-    from rich.progress import track
-
-    shown = console()
-    return iter(track(items, what, total=total, console=shown, transient=True, disable=not shown.is_terminal))
 
 
 class _Console(Console):

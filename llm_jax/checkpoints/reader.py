@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_jax.base.bars import tracked
 from llm_jax.base.errors import CheckpointError
 from llm_jax.base.tree import State, Tree
 from llm_jax.checkpoints.step_files import Damaged, no_checkpoint, open_manifest, require_files, saved_steps
@@ -80,10 +81,11 @@ def read_state(directory: Path) -> State:
 
 
 def verify_steps(directory: Path) -> list[Verified]:
-    """Reads every byte of every step back and computes its checksums anew, oldest step first, in memory of
+    """Reads every byte of every step back and verifies its checksums, oldest step first, in memory of
     one block; changes nothing on disk. What could not be read is a fault too, and says so.
     """
-    return [_verify(directory.resolve() / str(step)) for step in sorted(saved_steps(directory))]
+    steps = tracked(sorted(saved_steps(directory)), "verifying checkpoints")
+    return [_verify(directory.resolve() / str(step)) for step in steps]
 
 
 def _verify(path: Path) -> Verified:

@@ -42,10 +42,10 @@ def run(
     """Parses `words` (default: the process's own) into the arguments of `command`, runs it and exits.
 
     Every command has `--help`, `--help-all`, `--version` and `--json`; of an option given twice the last
-    value counts. Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 74 where the system did
-    not let a file or standard output be read or written; where nothing was to be saved 130 for Ctrl-C, and 128 and the
-    signal's number for others that ask a process to end. A reader of standard output that leaves, as `head`
-    does, is no error.
+    value counts. Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 74 where the system
+    did not let a file or standard output be read or written; where nothing was to be saved 130 for Ctrl-C,
+    and 128 and the signal's number for others that ask a process to end. A reader of standard output that
+    leaves, as `head` does, is no error.
 
     Args:
         command: a function with cyclopts parameters, whose docstring is the help text; or an App of several.

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llm_jax.base.bars import shown
 from llm_jax.base.errors import DataError
 from llm_jax.base.files import held_file, remove_left
-from llm_jax.tokenization.libraries import shown
 
 CHUNK = 1 << 16
 TIMEOUT_SECONDS = 20

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from llm_jax.base.bars import tracked
 from llm_jax.base.errors import CheckpointError
-from llm_jax.base.terminal import tracked
 from llm_jax.base.tree import Tree, flatten
 
 _Item = TypeVar("_Item")

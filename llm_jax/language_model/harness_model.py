@@ -23,9 +23,9 @@ from lm_eval.utils import (  # pyright: ignore[reportMissingImports]
     make_disjoint_window,
 )
 
+from llm_jax.base.bars import tracked
 from llm_jax.base.batch import Prompted
 from llm_jax.base.errors import DataError, UserError
-from llm_jax.base.terminal import tracked
 from llm_jax.checkpoints.checksums import checksums
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.data.windows import Windowing

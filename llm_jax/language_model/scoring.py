@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llm_jax.base.bars import tracked
 from llm_jax.base.batch import Prompted
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
@@ -29,7 +30,7 @@ def score_texts(
         raise UserError("the text to score must not be empty")
     prompted = [encode_pair(tokenizer, prompt, text) for prompt, text in texts]
     windowing = Windowing(config.context_length, stride, start_ids=tokenizer.start_ids)
-    scores = dict(score_tokens(params, config, prompted, windowing))
+    scores = dict(score_tokens(params, config, prompted, windowing, lambda b: tracked(b, "scoring")))
     return [
         _text_score(tokenizer, "".join(pair), text, scores[number])
         for number, (pair, text) in enumerate(zip(texts, prompted, strict=True))

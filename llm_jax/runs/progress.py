@@ -4,11 +4,11 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from llm_jax.base import terminal
+from llm_jax.base import bars, terminal
 from llm_jax.training.observers import Guard
 
 
@@ -35,6 +35,7 @@ class LiveLine:
         guard: Guard,
     ):
         self.console = terminal.console()
+        self._alone = ExitStack()
         self._guard = guard
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
@@ -46,21 +47,17 @@ class LiveLine:
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=20),
-            TextColumn(
-                "loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} tokens/s  MFU {task.fields[mfu]:.1%}"
-            ),
+            TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not (self._alone.enter_context(bars.alone()) and self.console.is_terminal),
             refresh_per_second=4,
             get_time=time.perf_counter,
             speed_estimate_period=math.inf,  # The time left is that of evaluations and saves, too.
         )
-        self._task = self._progress.add_task(
-            "train", total=steps, completed=start, loss=float("nan"), speed=0.0, mfu=0.0
-        )
+        self._task = self._progress.add_task("train", total=steps, completed=start, figures="compiling")
         with self._guard("the live line"):
             self._progress.start()
 
@@ -74,7 +71,7 @@ class LiveLine:
         speed = self._speed()
         mfu = speed * self._flops_per_token / self._peak_flops
         with self._guard("the live line"):
-            self._progress.update(self._task, completed=step, loss=loss, speed=speed, mfu=mfu)
+            self._progress.update(self._task, completed=step, figures=_figures(loss, speed, mfu))
         return {"tokens_per_second": speed, "mfu": mfu}
 
     @contextmanager
@@ -94,9 +91,16 @@ class LiveLine:
     def close(self) -> None:
         with self._guard("the live line"):
             self._progress.stop()
+        self._alone.close()
 
     def _speed(self) -> float:
         if len(self._times) < 2:
             return math.nan
         (first, start), (last, end) = self._times[0], self._times[-1]
         return (last - first) * self._tokens_per_step / max(end - start, 1e-9)
+
+
+def _figures(loss: float, speed: float, mfu: float) -> str:
+    """What the live line says beside the step: what is not known yet, or no number, is left out."""
+    shown = {"loss {:.3f}": loss, "{:,.0f} tokens/s": speed, "MFU {:.1%}": mfu}
+    return "  ".join(form.format(value) for form, value in shown.items() if math.isfinite(value))

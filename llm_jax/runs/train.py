@@ -23,7 +23,7 @@ from llm_jax.runs.init_from import first_state
 from llm_jax.runs.progress import LiveLine
 from llm_jax.runs.samples import check_prompt, draw_sample
 from llm_jax.training import loop
-from llm_jax.training.interrupt import leave_unsaved, stop_requests
+from llm_jax.training.interrupt import BEFORE_FIRST_STEP, leave_unsaved, stop_requests, stopped
 from llm_jax.training.observers import Guard, warn
 from llm_jax.training.state import Setup
 from llm_jax.training.step import lower_steps
@@ -95,7 +95,7 @@ def run(
             while not (wait([ready], _GLANCE).done or stop_requested()):
                 pass
             if name := stop_requested():
-                leave_unsaved(f"stopped by {name} before the first step; run the same command to begin", name)
+                leave_unsaved(stopped(name, BEFORE_FIRST_STEP), name)
             ready.result()
         observing = _Observing(run_record, compiling, leave_report, stop_requested)
         summary = _train(material, checkpoints, state, setup, observing)
@@ -193,10 +193,10 @@ def _train(
         live.say(f"report: {page}")
     elif name := stop_requested():
         warn(
-            f"stopped by {name} after the last step: all is saved, the report is left out; "
-            f"python -m llm_jax.report {settings.run} makes it"
+            stopped(name, " after the last step. All is saved; the report is left out. To make it: ")
+            + f"llm-jax report {settings.run}"
         )
-    live.say(f"saved in {settings.run}; generate more: python -m llm_jax.generate {settings.run}")
+    live.say(f"Saved in {settings.run}. Generate more: llm-jax generate {settings.run}")
     summary = {"run": str(settings.run), "step": settings.steps, **score, "baselines": baselines}
     if before := record.score_before(settings.run, list(score)):
         first, last = (material.task.metrics[0].shown(_bare(each)) for each in (before, score))

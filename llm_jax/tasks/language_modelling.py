@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from llm_jax.base.bars import tracked
 from llm_jax.base.batch import Batch, Prompted, Rows
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
@@ -83,7 +84,7 @@ def target_nats(params: Tree, config: Config, store: Store, text: Prompted) -> n
         train.eval_batch_size * context_length,
         store.tokenizer.start_ids,
     )
-    ((_, scores),) = score_tokens(params, config.model, [text], windowing)
+    ((_, scores),) = score_tokens(params, config.model, [text], windowing, lambda b: tracked(b, "scoring"))
     return -scores.log_probs
 
 

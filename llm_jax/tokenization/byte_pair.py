@@ -15,8 +15,9 @@ import numpy as np
 import tiktoken
 from tiktoken.load import check_hash
 
+from llm_jax.base.bars import shown
 from llm_jax.base.errors import UserError
-from llm_jax.tokenization.libraries import call_library, call_on_text, shown
+from llm_jax.tokenization.libraries import call_library, call_on_text
 
 CL100K_SHA256 = "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"
 # Characters of a text that tiktoken gets at once: its regular expressions panic on a million spaces.

@@ -5,14 +5,10 @@ Their panics are no `Exception`, and while one of them works Python hears no Ctr
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from rich.progress import Progress
-
 from llm_jax.base.errors import DataError
-from llm_jax.base.terminal import console
 
 Given = TypeVar("Given")
 LONG = 1 << 17  # characters from which a call may take a noticeable part of a second
@@ -58,29 +54,6 @@ def call_on_text(
 def one_line(error: BaseException) -> str:
     """What an error says, cut to 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-@contextmanager
-def shown(what: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-    """Shows on a terminal that a long work goes on, and how far it is; the work never fails by that.
-
-    Args:
-        what: is done.
-        total: all that there is to do, if that is known.
-
-    Yields:
-        A function that is told how much more was done.
-    """
-    shown_on = console(stderr=True)
-    bar = Progress(console=shown_on, transient=True, disable=not shown_on.is_terminal)
-    task = bar.add_task(what, total=total)
-    with suppress(OSError, ValueError):
-        bar.start()
-    try:
-        yield lambda more: bar.update(task, advance=more)
-    finally:
-        with suppress(OSError, ValueError):
-            bar.stop()
 
 
 def _here(function: Callable[..., Given], *arguments: Any, **options: Any) -> Given:

@@ -2,10 +2,11 @@
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from llm_jax.base.bars import shown
 from llm_jax.base.errors import DataError
 from llm_jax.tokenization.byte_letters import BYTE_OF_LETTER
 from llm_jax.tokenization.byte_pair import RankTokenizer, trained_tokenizer
-from llm_jax.tokenization.libraries import call_on_text, shown
+from llm_jax.tokenization.libraries import call_on_text
 from llm_jax.tokenization.protocol import utf8
 
 # Words with the space before them, numbers, punctuation, white space: no piece crosses these borders.

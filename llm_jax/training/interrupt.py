@@ -19,6 +19,7 @@ from llm_jax.base.terminal import tell_at_once
 
 # Ctrl-C; a scheduler or `kill`; a terminal that is closed; Slurm's warning before the time is over.
 _ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+BEFORE_FIRST_STEP = " before the first step. Run the same command to begin."
 _AT_ONCE = 0.3  # seconds in which what is interrupted needs no word about it
 
 
@@ -28,6 +29,16 @@ class Stopped(SystemExit):
     def __init__(self, name: str):
         self.name, self.exit_status = name, 128 + signal.Signals[name]
         super().__init__(self.exit_status)
+
+
+def stopped(name: str, then: str) -> str:
+    """The line that ends a process which a signal asked to stop.
+
+    Args:
+        name: the signal's, of which Ctrl-C need not be told.
+        then: what is saved, and how to go on.
+    """
+    return f"Stopped{'' if name == 'SIGINT' else f' by {name}'}{then}"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from llm_jax.base.errors import DivergedError, InterruptedAndSaved, UserError
 from llm_jax.base.tree import State, Tree
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.run import Config, TrainConfig
+from llm_jax.training.interrupt import stopped
 from llm_jax.training.observers import Guard
 from llm_jax.training.state import Setup, abstract_state, evaluated_params, init_state
 from llm_jax.training.step import run_steps
@@ -93,7 +94,7 @@ def train(
         if saving and step < settings.steps and (name := callbacks.stop_requested()):
             checkpoints.require_saved()
             raise InterruptedAndSaved(
-                f"stopped by {name}: step {step:,} is saved; run the same command to resume"
+                stopped(name, f". Step {step:,} is saved; run the same command to resume.")
             )
     checkpoints.require_saved()
     return state, score or callbacks.evaluate(evaluated_params(config.model, state))

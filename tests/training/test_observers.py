@@ -229,7 +229,9 @@ def test_a_signal_in_an_evaluation_ends_the_run_before_another_step(tmp_path: Pa
         return {"validation_loss": 1.0}
 
     around = {"evaluate": evaluate, "stop_requested": lambda: came[0] if came else ""}
-    with pytest.raises(InterruptedAndSaved, match="SIGHUP: step 2 is saved"):
+    with pytest.raises(
+        InterruptedAndSaved, match=r"^Stopped by SIGHUP\. Step 2 is saved; run the same command to resume\.$"
+    ):
         run_loop(tmp_path, around)
 
 

@@ -82,8 +82,8 @@ def test_a_command_that_has_nothing_to_save_tidies_up_and_says_a_line(name: str)
     process = started(RAISED.format(step=""))
     process.send_signal(getattr(signal, name))
     out, errors = process.communicate(timeout=30)
-    said = "interrupted" if name == "SIGINT" else f"stopped by {name}"
-    assert (out, errors) == ("tidied up\n", f"error: {said}\n")
+    said = "Stopped." if name == "SIGINT" else f"Stopped by {name}."
+    assert (out, errors) == ("tidied up\n", f"{said}\n")
     assert process.returncode == (130 if name == "SIGINT" else 128 + getattr(signal, name))
 
 
