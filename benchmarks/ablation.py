@@ -2,7 +2,7 @@
 
 python benchmarks/ablation.py CONFIG.toml [--seeds 5] [--with WORDS ...] [--json FILE]
 
-Each --with is a variant: options of `python -m llm_jax.train` in quotes, put on top of the configuration:
+Each --with is a variant: options of `llm-jax train` in quotes, put on top of the configuration:
     --with="--optim.optimizer=adamw --optim.learning_rate=3e-3" --with="--model.qk_norm=none"
 Prints the loss over the whole validation split in nats per token: its mean and standard error over the seeds,
 and how much worse than the unchanged configuration, by the differences of the same seeds. Each run's line is

@@ -1,6 +1,6 @@
 """A model of ours in transformers and llama.cpp: exported both ways, does it go on with the same words?
 
-python -m llm_jax.train --data.tokenizer bpe --data.bpe_vocab_size 1024 --data.no-compact_vocab \
+llm-jax train --data.tokenizer bpe --data.bpe_vocab_size 1024 --data.no-compact_vocab \
     --model.context_length 128 --model.d_model 128 --model.num_layers 4 --model.num_heads 4 \
     --model.num_kv_heads 2 --model.d_ff 352 --model.positions rotary --model.norm rms \
     --model.activation silu --model.gated_mlp --model.no-output_bias --model.no-mlp_bias \

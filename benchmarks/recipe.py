@@ -1,6 +1,6 @@
 """Torch's side of a configuration: the same batches, schedule and split, and the loss that it ends with.
 
-python benchmarks/recipe.py [CONFIG.toml] [--section.field VALUE ...], as for `python -m llm_jax.train`
+python benchmarks/recipe.py [CONFIG.toml] [--section.field VALUE ...], as for `llm-jax train`
 
 Trains the GPT of `torch_gpt` without biases, as nanoGPT does, and prints a line of JSON: the loss over the
 whole validation split in nats per token, and the seconds of the steps alone.

@@ -29,7 +29,7 @@ COMMANDS = {
 MODULES = {"runs": "list_runs", "configs": "list_configs"}
 COMPLETION = "--install-completion"
 _LAST_LINES = f"""
-First:        llm-jax train tutorial --run runs/first
+First:        llm-jax train --run runs/first
 Then:         llm-jax generate runs/first
 Tab completes after: llm-jax {COMPLETION}
 Each command has --help; llm-jax --version says the version."""

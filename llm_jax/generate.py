@@ -35,8 +35,8 @@ def generate(
     It ends at max_new_tokens, at a stop text, or where the model ends it (open models have tokens for that).
 
     Examples:
-      llm-jax generate runs/mine --prompt "The salesperson" --temperature 0.8 --top_k 40
-      llm-jax generate runs/mine --prompt "A good question" --samples 3 --max_new_tokens 30
+      llm-jax generate runs/mine --prompt "The salesperson" --temperature 0.8 --top_k 40 --max_new_tokens 60
+      llm-jax generate runs/mine --prompt "The salesperson" --samples 3 --max_new_tokens 30
 
     Parameters
     ----------

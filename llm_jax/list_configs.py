@@ -1,5 +1,8 @@
 """Command: `llm-jax configs`."""
 
+import re
+from itertools import takewhile
+
 from llm_jax.base.terminal import console, say_result
 from llm_jax.cli import command
 from llm_jax.config.load import named_configs
@@ -10,14 +13,14 @@ def configs() -> None:
 
     Examples:
       llm-jax configs
-      llm-jax train sales_textbook_quick --corpus my_book.txt --run runs/wide --steps 500
     """
     from rich.table import Table
 
     table, found = Table("name", "what it is"), {}
     for name, path in named_configs().items():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        found[name] = {"path": str(path), "about": lines[0].removeprefix("#").strip()}
+        lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        about = " ".join(line.removeprefix("#").strip() for line in lines)
+        found[name] = {"path": str(path), "about": re.split(r"(?<=\.) ", about)[0]}
         table.add_row(name, found[name]["about"])
     console(width=120).print(table)
     say_result(found)

@@ -25,7 +25,7 @@ def report(
 
     Examples:
       llm-jax report runs/mine
-      llm-jax report runs/first runs/mine --out first_and_mine.html
+      llm-jax report runs/mine runs/exact --png pictures
 
     Parameters
     ----------

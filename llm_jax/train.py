@@ -28,9 +28,10 @@ def train(
     automatically.
 
     Examples:
-      llm-jax train tutorial --run runs/first
+      llm-jax train --run runs/first
       llm-jax train tutorial --corpus my_book.txt --run runs/mine --steps 2000
-      llm-jax train --depth 4 --time 3m --corpus my_book.txt --run runs/sized
+      llm-jax train --depth 4 --corpus my_book.txt --run runs/deep
+      llm-jax train --time 3m --corpus my_book.txt --run runs/timed
 
     CONFIG is a TOML file, or the name of one that comes along (llm-jax configs lists them); of several the
     last one wins, and options win over all. Without one, the defaults are those of tutorial. A value that has

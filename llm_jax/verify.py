@@ -53,7 +53,6 @@ def resume(
 
     Examples:
       llm-jax verify resume
-      llm-jax verify resume runs/mine --steps 8
 
     Parameters
     ----------
@@ -112,7 +111,6 @@ def width(
 
     Examples:
       llm-jax verify width
-      llm-jax verify width sales_textbook_quick --largest 256
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ _LABELS = {
     "validation_tokens": ("validation tokens", "{:,}"),
     "validation_bytes_per_token": ("bytes per validation token", "{:.2f}"),
     "validation_tokens_never_seen": ("validation tokens never seen in training", "{:.2%}"),
-    "validation_in_training": ("validation text that training has word for word", "{:.2%}"),
+    "validation_in_training": ("validation text that also stands in training, word for word", "{:.2%}"),
     "validation_overlap": ("validation 8-grams that also occur in training", "{:.2%}"),
     "repeated_sequences": ("training 8-grams that are repeats", "{:.2%}"),
 }

@@ -47,7 +47,7 @@ class HarnessModel(LM):
     Args:
         model: the trained model.
         prefix_id: the token before texts that have nothing before them.
-        max_length: most tokens that the model sees, at most its context_length.
+        max_length: maximum context in tokens, at most its context_length.
         batch_tokens: scored at once.
     """
 
@@ -172,7 +172,7 @@ def asking(
     Args:
         model: the trained model.
         prefix: what stands before texts that have nothing before them, a token of the tokenizer.
-        max_length: most tokens that the model sees; its context_length without it.
+        max_length: maximum context in tokens; its context_length without it.
         batch_tokens: computed at once.
 
     Raises:

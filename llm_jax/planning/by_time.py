@@ -55,8 +55,9 @@ def planned_config(
     plan = plan_run(config, seconds, measure(material), given)
     model, train = plan.config.model, plan.config.train
     report(
-        f"plan for {seconds:.0f} s: {'your' if own_size else 'chosen'} {model.num_layers} layers x width "
-        f"{model.d_model}, {train.steps:,} steps of {train.batch_size} x {model.context_length} tokens, "
+        f"Plan for {seconds:.0f} s: {model.num_layers} layers × width {model.d_model}"
+        f"{' (your size)' if own_size else ''}, {train.steps:,} steps of {train.batch_size} × "
+        f"{model.context_length} tokens, "
         f"{plan.tokens / len(material.store.tokens('train')):.1f} times the text; expected to end after "
         f"{plan.seconds:.0f} s"
     )

@@ -231,12 +231,12 @@ def _data_facts(material: Materials) -> list[tuple[str, str]]:
 
 
 def _command(words: Any) -> str:
-    """The command line of a process, our own commands as `python -m llm_jax.COMMAND`; empty for none."""
+    """The command line of a process, our own commands as `llm-jax COMMAND`; empty for none."""
     if not _are_texts(words) or not words:
         return ""
     program = Path(words[0])
     if program.parent.name == "llm_jax":
-        return shlex.join(["python", "-m", f"llm_jax.{program.stem}", *words[1:]])
+        return shlex.join(["llm-jax", program.stem, *words[1:]])
     return shlex.join(words)
 
 

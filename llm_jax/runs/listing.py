@@ -32,7 +32,9 @@ def list_runs(folder: Path) -> list[RunSummary]:
     try:
         inside = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError as error:
-        raise UserError(f"{folder} must be a folder with runs: {error.strerror}") from None
+        raise UserError(
+            f"{folder} must be a folder with runs: {error.strerror}; llm-jax train --run {folder}/first makes one"
+        ) from None
     runs = [folder] if _is_run(folder) else [path for path in inside if _is_run(path)]
     return [_summary(run) for run in runs]
 

@@ -59,7 +59,7 @@ def run(
         CheckpointError: the directory cannot be written, or holds a run on other data or nothing undamaged.
         InterruptedAndSaved: a signal came before the last step.
     """
-    say(f"data: {config.data.corpus} (cached in {config.data.prepared})")
+    say(f"Data: {config.data.corpus} (cached in {config.data.prepared}/)")
     material = data.gather(config, report=say)
     config = material.config
     check_prompt(material)

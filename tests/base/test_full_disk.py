@@ -53,7 +53,7 @@ def refused(function: object, capsys: pytest.CaptureFixture[str]) -> tuple[objec
     return end.value.code, capsys.readouterr().err.replace("\n", " ").strip()
 
 
-def test_what_the_system_says_is_one_line_with_a_status_in_every_door(
+def test_what_the_system_says_is_one_line_with_a_status_in_every_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def reads() -> None:

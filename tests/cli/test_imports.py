@@ -42,7 +42,7 @@ def llm_jax_command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "llm_jax", *words], capture_output=True, text=True)
 
 
-def test_the_console_script_lists_the_doors_and_knows_the_nearest() -> None:
+def test_the_console_script_lists_the_commands_and_knows_the_nearest() -> None:
     listing = llm_jax_command().stdout
     assert all(f"  {function}" in listing for function in COMMANDS)
     wrong = llm_jax_command("trian")

@@ -41,7 +41,7 @@ def test_a_corpus_and_its_store_may_have_any_name(
 
 
 @pytest.mark.parametrize("name", ["[x]*?", "-dash", 'it\'s "so"', "~"])
-def test_the_door_takes_it(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_it(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / name).write_text(TEXT)
     with pytest.raises(SystemExit) as stop:
         command.run(prepare, [str(tmp_path / name), "--tokenizer=bytes", f"--prepared={tmp_path / 'p'}"])

@@ -141,7 +141,7 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def test_the_door_merges_into_a_directory_and_into_a_gguf_file_alike(base: Path, tmp_path: Path) -> None:
+def test_the_command_merges_into_a_directory_and_into_a_gguf_file_alike(base: Path, tmp_path: Path) -> None:
     query = factors(QUERY, 3, 24, 24)
     adapter = str(write_adapter(tmp_path / "tuned", query, lora_dropout=0.1, target_modules="all-linear"))
     run_convert(["import", str(base), str(tmp_path / "ours"), "--adapter", adapter])

@@ -81,7 +81,7 @@ def test_a_head_stays_tied_where_neither_changes(tmp_path: Path) -> None:
     assert merge_adapter(source, adapter, read_model_config(TIED))[1].tied_head
 
 
-def test_the_door_imports_a_tied_model_whose_adapter_unties_it(tmp_path: Path) -> None:
+def test_the_command_imports_a_tied_model_whose_adapter_unties_it(tmp_path: Path) -> None:
     config = TIED | {"vocab_size": 272, "hidden_size": 24}
     tensors = write_base(tmp_path / "base", config)
     byte_level_tokenizer().save(str(tmp_path / "base" / "tokenizer.json"))

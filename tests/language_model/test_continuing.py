@@ -92,7 +92,7 @@ def generated(words: list[str], capsys: pytest.CaptureFixture[str], status: int 
     return capsys.readouterr().err if status else capsys.readouterr().out
 
 
-def test_the_door_continues_several_prompts_as_each_alone(
+def test_the_command_continues_several_prompts_as_each_alone(
     directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = [str(directory), "--max_new_tokens", "6", "--seed", "4"]
@@ -106,7 +106,7 @@ def test_the_door_continues_several_prompts_as_each_alone(
     assert names == [f"--- prompt {p}, sample {s}" for p in (1, 2) for s in (1, 2)]
 
 
-def test_the_door_gives_log_probabilities_as_json(
+def test_the_command_gives_log_probabilities_as_json(
     directory: Path, model: LanguageModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--prompt", "it hums", "--logprobs", "--max_new_tokens", "6", "--temperature", "0"]

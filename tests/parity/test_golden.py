@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from llm_jax.base.errors import PROOF_FAILED
 from llm_jax.cli import command
 from llm_jax.verify import verify
 from tests.parity.torch_tutorial import TorchTutorial
@@ -67,7 +68,7 @@ def test_verify_parity_notices_a_change_of_any_number(
     np.savez(tmp_path / "changed.npz", **(golden | {name: changed}))
     with pytest.raises(SystemExit) as stop:
         command.run(verify, ["parity", str(tmp_path / "changed.npz")])
-    assert stop.value.code == 1
+    assert stop.value.code == PROOF_FAILED
     assert not json.loads(capsys.readouterr().out.splitlines()[-1])["holds"]
 
 

@@ -100,7 +100,7 @@ def run_command(words: list[str], status: int = 0) -> None:
     assert stop.value.code == status
 
 
-def test_the_door_shows_what_lm_eval_says_and_answers_again_from_its_cache(
+def test_the_command_shows_what_lm_eval_says_and_answers_again_from_its_cache(
     folder: Path,
     results: tuple,
     tmp_path: Path,

@@ -131,7 +131,7 @@ def test_settings_and_command_say_how_to_make_the_run_again(facts: RunFacts) -> 
     assert "optim.learning_rate 0.001 0.01" in page
     assert "model.vocab_size" not in page  # It follows from the tokenizer and was not asked for.
     assert gather._command(["/a/llm_jax/train.py", "--train.run", "my run"]) == (
-        "python -m llm_jax.train --train.run 'my run'"
+        "llm-jax train --train.run 'my run'"
     )
 
 

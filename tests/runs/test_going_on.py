@@ -225,7 +225,7 @@ def test_a_longer_run_says_what_a_falling_rate_does_now(
     assert rates[12] == 0 < rates[11] < rates[7]
 
 
-def test_doors_find_a_run_and_its_text_where_they_are_now(
+def test_commands_find_a_run_and_its_text_where_they_are_now(
     tmp_path: Path,
     prose: Path,
     short: Path,

@@ -220,7 +220,7 @@ def test_the_pieces_of_a_row_are_its_text(runs: dict[str, Path]) -> None:
     )
 
 
-def test_the_door_shows_the_batch_and_ends_in_json(
+def test_the_command_shows_the_batch_and_ends_in_json(
     runs: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")

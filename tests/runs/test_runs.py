@@ -135,7 +135,9 @@ def test_a_model_whose_rare_ids_share_a_row_trains_scores_and_speaks(
     assert len(model.generate("The salesperson", max_new_tokens=5)) > 0
 
 
-def test_doors_refuse_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_refuse_a_directory_without_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for function in (generate, evaluate):
         run_command(function, [str(tmp_path)], status=4)
         assert "no such run" in capsys.readouterr().err

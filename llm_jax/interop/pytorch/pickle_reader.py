@@ -2,7 +2,7 @@
 everything else.
 
 A `.pt` file is a zip of `<name>/data.pkl`, a pickle that says how tensors lie in `<name>/data/<key>`, the raw
-storages. The pickle machine is Python's own, with its door shut: the only names it may look up are stand-ins
+storages. The pickle machine is Python's own, and locked in: the only names it may look up are stand-ins
 defined here, which hold values and compute nothing.
 """
 
