@@ -25,7 +25,7 @@ def runs(folder: Path = Path("runs"), /) -> None:
 
     found = list_runs(folder)
     if not found:
-        say(f"no runs in {folder}; llm-jax train --run {folder}/first makes one")
+        say(f"no runs in {folder}; llm-jax train makes runs")
     else:
         table = Table("run", *("step", "loss", "best", "at step", "size on disk"))
         for column in table.columns[1:]:

@@ -35,9 +35,8 @@ def profile(
     machine could do. Times of parts are those of all threads, so that on several cores their sum may exceed
     the step's time: the ratio says how many cores were busy. The trace itself can be opened in a viewer.
 
-    Examples (what would four times the batch change?):
+    Examples (beside another, with --train.batch_size 16: what would four times the batch change?):
       llm-jax profile tutorial --steps 20
-      llm-jax profile tutorial --steps 20 --train.batch_size 16
 
     Parameters
     ----------

@@ -60,12 +60,13 @@ def run(
         say_version()
     if not HELP.intersection(words):
         keep_compiled_programs()
-    words = [word for word in words if word != "--json"]
+    everything = HELP_ALL in words
+    words = ["--help" if word == HELP_ALL else word for word in words if word != "--json"]
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
     options, given = words[len(files) :], {}
     name = f"llm-jax {command.name[0] if isinstance(command, App) else command.__name__}"
     try:
-        app = _app(name, command, takes_files, HELP_ALL in options)
+        app = _app(name, command, takes_files, everything)
         app.config = (*file_layers([Path(file) for file in files], given), INHERITED)
         call, bound, unparsed = app.parse_args(
             _spelt_out(options, command) if takes_files else options, exit_on_error=False, print_error=False
@@ -113,7 +114,7 @@ def _app(name: str, command: Callable[..., Any] | App, takes_files: bool, everyt
         name=name,
         usage=f"Usage: {name} [CONFIG ...] [OPTIONS]\n" if takes_files else None,
         version_flags=[],
-        help_flags=sorted(HELP),
+        help_flags=["--help", "-h"],
         help_format="plaintext",
         help_formatter=Formatter(everything, ALIASES if takes_files else {}),
         help_epilogue=closing(takes_files and not everything),

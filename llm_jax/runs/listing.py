@@ -33,7 +33,7 @@ def list_runs(folder: Path) -> list[RunSummary]:
         inside = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError as error:
         raise UserError(
-            f"{folder} must be a folder with runs: {error.strerror}; llm-jax train --run {folder}/first makes one"
+            f"{folder} must be a folder with runs: {error.strerror}; llm-jax train makes runs"
         ) from None
     runs = [folder] if _is_run(folder) else [path for path in inside if _is_run(path)]
     return [_summary(run) for run in runs]

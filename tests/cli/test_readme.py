@@ -1,27 +1,23 @@
-"""The documents' commands run, in their order, as they stand there (with shorter training); the README's tree
-and the list of files in docs/architecture.md are what is there.
+"""The commands of the documents and of every --help run, in their order, as they stand there (with shorter
+training); the README's tree and the list of files in docs/architecture.md are what is there.
 """
 
+import importlib
+import inspect
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cyclopts import App
 
-from llm_jax import (
-    chat,
-    convert,
-    evaluate,
-    explain,
-    generate,
-    prepare,
-    profile,
-    replay,
-    report,
-    train,
-    verify,
-)
+from llm_jax import train
+from llm_jax.__main__ import COMMANDS, MODULES
 from llm_jax.cli import command
+from llm_jax.planning import by_time
+from llm_jax.planning.time_budget import Costs
+from llm_jax.proofs import tutorial
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.compiles
@@ -29,51 +25,86 @@ pytestmark = pytest.mark.compiles
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = README + (ROOT / "docs" / "commands.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-COMMANDS = {
-    "prepare": prepare.prepare,
-    "train": train.train,
-    "evaluate": evaluate.evaluate,
-    "generate": generate.generate,
-    "chat": chat.chat,
-    "replay": replay.replay,
-    "profile": profile.profile,
-    "convert": convert.convert,
-    "verify": verify.verify,
-    "explain": explain.explain,
-    "report": report.report,
-}
+MODULE = {name: importlib.import_module(f"llm_jax.{MODULES.get(name, name)}") for name in COMMANDS}
+FUNCTIONS: dict[str, Any] = {name: getattr(module, name) for name, module in MODULE.items()}
 SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
+TINY = ["--model.d_model=32", "--model.context_length=32", "--data.tokenizer=bytes"]
+OPEN_MODEL = "SmolLM2-135M-Instruct"
+# What is not as it stands there, by the words that a command line begins with: words put in the place of
+# others, then words put behind. The last of an option given twice counts, so --steps 2000 becomes 4 steps.
+SHORTER: dict[str, tuple[dict[str, str], list[str]]] = {
+    "train --depth": ({}, [*SHORT, "--steps=4", *TINY, "--model.gated_mlp", "--model.activation=silu"]),
+    "train --time": ({"3m": "30s"}, TINY),  # and costs that nobody measures
+    "train": ({}, [*SHORT, "--steps=4", "--model.num_layers=2"]),
+    "replay": ({"1234": "3"}, []),
+    "chat": ({"smollm2": "runs/mine"}, ["--template=words.jinja", "--max_new_tokens=4"]),
+    "verify width": ({}, ["--smallest=8", "--largest=16", "--steps=1"]),
+}
 
 
-def commands() -> list[list[str]]:
-    """The words of every `python -m llm_jax.COMMAND ...` in the documents' blocks, from the command on."""
+def documents() -> list[str]:
+    """Every `llm-jax COMMAND ...` in the documents' blocks."""
     blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", DOCUMENTS, re.MULTILINE | re.DOTALL))
-    found = re.findall(r"^python -m llm_jax\.(.*)$", blocks, re.MULTILINE)
-    return [[word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)] for line in found]
+    return re.findall(r"^llm-jax .*$", blocks, re.MULTILINE)
 
 
-def test_its_commands_run(
+def examples(name: str) -> list[str]:
+    """Every example in a command's help, and in those of its own commands."""
+    function = FUNCTIONS[name]
+    apps = [function[each] for each in function if each[0] != "-"] if isinstance(function, App) else []
+    texts = [inspect.getdoc(app.default_command) for app in apps] or [inspect.getdoc(function)]
+    return [
+        line.strip() for text in texts for line in re.findall(r"^  llm-jax .*$", text or "", re.MULTILINE)
+    ]
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a command line from the command on, with shorter training."""
+    words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)][1:]
+    found = next((key for key in SHORTER if " ".join(words).startswith(key)), "")
+    instead, behind = SHORTER.get(found, ({}, []))
+    return [*(instead.get(word, word) for word in words), *behind]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_examples_of_its_command(name: str) -> None:
+    assert examples(name)
+    assert all(line.startswith(f"llm-jax {name}") for line in examples(name))
+
+
+def test_commands_run_in_their_order_from_an_empty_folder(
     tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Given are two books and a chat template; the open model is a tiny one of ours, exported. Of two commands
+    only the line is read: lm-eval's data is not here, and golden files come from torch (tests/parity).
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for name in ("my_book.txt", "other_book.txt"):
         (tmp_path / name).write_text(prose.read_text())
     (tmp_path / "words.jinja").write_text("{{ messages[-1].content }}")
-    words_of = commands()
-    assert {words[0] for words in words_of} == COMMANDS.keys()
-    for function, *words in words_of:
-        if function == "train":
-            words = [word for word in words if word not in ("--train.steps", "2000")]
-            words += [*SHORT, "--train.steps=4", "--model.num_layers=2"]
-        if function == "replay":
-            words = ["3" if word == "1234" else word for word in words]
-        if function == "chat":  # an open model is not here
-            words = ["runs/mine", "--template", "words.jinja", "--max_new_tokens=4"]
-            monkeypatch.setattr("sys.stdin", io.StringIO("Hello"))
-        with pytest.raises(SystemExit) as stop:
-            command.run(COMMANDS[function], words, takes_files=function in ("train", "profile"))
-        assert stop.value.code == 0, (function, words, capsys.readouterr().err)
+    costs = Costs(elapsed=1, compile=1, step=4, evaluation=1, save=1, ending=1)
+    monkeypatch.setattr(by_time, "measure", lambda *_: costs)
+    monkeypatch.setattr(MODULE["harness"], "_run", lambda *_: None)
+    monkeypatch.setattr(tutorial, "prove", lambda golden: golden == Path("golden.npz"))
+    lines = [*documents(), *(line for name in COMMANDS for line in examples(name))]
+    assert {line.split()[1] for line in lines} == COMMANDS.keys()
+    for line in dict.fromkeys(lines):
+        import time
+
+        print(time.strftime("%X"), time.process_time(), line, file=open("/tmp/cmds/log", "a"))
+        monkeypatch.setattr("sys.stdin", io.StringIO("Hello"))
+        if OPEN_MODEL in line:
+            assert run(["convert", "export", "runs/deep", OPEN_MODEL, "--format=huggingface"]) == 0
+        assert run(words_of(line)) == 0, (line, capsys.readouterr().err)
+        capsys.readouterr()
+
+
+def run(words: list[str]) -> Any:
+    """The exit status of a command line, in this process."""
+    with pytest.raises(SystemExit) as stop:
+        command.run(FUNCTIONS[words[0]], words[1:], takes_files=words[0] in ("train", "profile"))
+    return stop.value.code
 
 
 def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prose: Path) -> None:

@@ -47,7 +47,7 @@ def write_model_config(config: ModelConfig) -> dict[str, Any]:
     raise CheckpointError(
         "cannot export: no Hugging Face or GGUF architecture has this decoder's "
         + ", ".join(closest or ["parts"])
-        + "; train one as `--depth` derives it, or from an imported model"
+        + ". For an exportable model use train --depth N --model.gated_mlp --model.activation silu"
     )
 
 
