@@ -58,15 +58,18 @@ def run(
     terminal.open_output(json="--json" in words)
     if "--version" in words:
         say_version()
-    if not HELP.intersection(words):
+    asked, everything = HELP.intersection(words), HELP_ALL in words
+    words = [word for word in words if word not in {"--json", *HELP}]
+    if not asked:
         keep_compiled_programs()
-    everything = HELP_ALL in words
-    words = ["--help" if word == HELP_ALL else word for word in words if word != "--json"]
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
     options, given = words[len(files) :], {}
     name = f"llm-jax {command.name[0] if isinstance(command, App) else command.__name__}"
     try:
         app = _app(name, command, takes_files, everything)
+        if asked:  # without reading the other words, which takes as long as all the rest
+            app.help_print(options)
+            leave(terminal.close_output(0))
         app.config = (*file_layers([Path(file) for file in files], given), INHERITED)
         call, bound, unparsed = app.parse_args(
             _spelt_out(options, command) if takes_files else options, exit_on_error=False, print_error=False
@@ -114,7 +117,7 @@ def _app(name: str, command: Callable[..., Any] | App, takes_files: bool, everyt
         name=name,
         usage=f"Usage: {name} [CONFIG ...] [OPTIONS]\n" if takes_files else None,
         version_flags=[],
-        help_flags=["--help", "-h"],
+        help_flags=[],
         help_format="plaintext",
         help_formatter=Formatter(everything, ALIASES if takes_files else {}),
         help_epilogue=closing(takes_files and not everything),

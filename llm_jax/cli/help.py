@@ -62,26 +62,25 @@ class Formatter:
                 groups.setdefault(title or _title(panel, entry), []).append(entry)
         order = [title for title in groups if title not in _SECTIONS.values()] + list(_SECTIONS.values())
         for title in sorted(groups, key=order.index):
-            console.print()
-            console.print(title, style="bold")
-            for entry in groups[title]:
-                self._print_entry(console, entry)
+            console.print(f"\n{title}", style="bold")
+            width = min(console.width, _WIDEST)
+            lines = [line for entry in groups[title] for line in self._entry(width, entry)]
+            console.print("\n".join(lines), soft_wrap=True)
 
-    def _print_entry(self, console: "Console", entry: "HelpEntry") -> None:
+    def _entry(self, width: int, entry: "HelpEntry") -> Iterator[str]:
+        """The lines for an option, or a command."""
         shown = entry.copy(negative_names=()) if entry.default == "False" else entry
         names = list(shown.display_labels_with_metavar or shown.names)
         if short := self._aliases.get(f"--{_setting(entry)}"):
             names.insert(0, short)
-        name, width = ", ".join(names), min(console.width, _WIDEST)
+        name = ", ".join(names)
         indent = 2 + _NAMES if width > 2 * _NAMES else 6
         lines = textwrap.wrap(_told(entry), width - indent, break_on_hyphens=False) or [""]
         if len(name) + 2 < indent - 1:
-            console.print(f"  {name}".ljust(indent) + lines.pop(0), soft_wrap=True)
+            yield f"  {name}".ljust(indent) + lines.pop(0)
         else:
-            for line in textwrap.wrap(name, width - 2, break_on_hyphens=False):
-                console.print(f"  {line}", soft_wrap=True)
-        for line in lines:
-            console.print(" " * indent + line if line else "", soft_wrap=True)
+            yield from (f"  {line}" for line in textwrap.wrap(name, width - 2, break_on_hyphens=False))
+        yield from (" " * indent + line for line in lines if line)
 
 
 def paragraphs(text: str) -> Iterator[list[str]]:

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from llm_jax.__main__ import COMMANDS
+from llm_jax.__main__ import COMMANDS, MODULES
 
 HEAVY = ("jax", "flax", "orbax", "optax", "grain", "matplotlib", "torch", "tiktoken", "tokenizers", "numpy")
+HEAVY += ("rich.markdown", "rich.progress", "importlib.metadata", "asyncio", "urllib.request")
 
 
 def loaded_after(code: str, *words: str) -> tuple[set[str], str]:
@@ -30,12 +31,13 @@ def test_load_is_there_without_being_imported() -> None:
 
 @pytest.mark.parametrize("function", COMMANDS)
 def test_help_teaches_and_loads_nothing_heavy(function: str) -> None:
+    module = MODULES.get(function, function)
     code = "import runpy, sys\nsys.argv = [sys.argv[1], '--help']\n"
-    code += f"try: runpy.run_module('llm_jax.{function}', run_name='__main__')\n"
+    code += f"try: runpy.run_module('llm_jax.{module}', run_name='__main__')\n"
     code += "except SystemExit as stop: assert not stop.code"
     loaded, shown = loaded_after(code, function)
     assert loaded == set()
-    assert f"Usage: python -m llm_jax.{function}" in shown
+    assert f"Usage: llm-jax {function}" in shown
 
 
 def llm_jax_command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -50,4 +52,5 @@ def test_the_console_script_lists_the_commands_and_knows_the_nearest() -> None:
         2,
         "error: unknown command 'trian' (did you mean 'train'?)\n",
     )
-    assert "Usage: python -m llm_jax.generate" in llm_jax_command("generate", "--help").stdout
+    assert llm_jax_command("--version").stdout.startswith("llm-jax ")
+    assert "Usage: llm-jax generate" in llm_jax_command("generate", "--help").stdout
