@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from llm_jax.__main__ import COMMANDS, MODULES
+from llm_jax.base.errors import INPUT_OUTPUT, NO_MEMORY, PROOF_FAILED, UserError
 from llm_jax.cli.help import ALIASES, COMMON
 from llm_jax.config.load import named_configs, to_dict
 from llm_jax.config.run import Config
 from llm_jax.train import train
+from tests.conftest import ROOT
 from tests.support.commands import run_command
 
 FUNCTIONS: dict[str, Any] = {
@@ -111,6 +114,23 @@ def test_a_configuration_goes_by_its_name_too(monkeypatch: pytest.MonkeyPatch, t
 
 NO_VALUE = "--data.compact_vocab takes no value; use --data.no-compact_vocab to switch it off"
 NO_FILE = "configuration file nothing does not exist; llm-jax configs lists those that come along"
+
+
+def test_the_wheel_has_the_configurations_where_they_are_looked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included["configs"] == "llm_jax/configs"
+    assert {path.parent for path in named_configs().values()} == {ROOT / "configs"}
+
+
+def test_a_failed_proof_has_a_status_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_jax.proofs.tutorial.prove", lambda golden: False)
+    run_command(FUNCTIONS["verify"], ["parity", "golden.npz"], PROOF_FAILED)
+    others = {kind.exit_status for kind in (UserError, *UserError.__subclasses__())}
+    assert PROOF_FAILED not in {0, 1, NO_MEMORY, INPUT_OUTPUT, *others}
+    assert f"{PROOF_FAILED} a proof of `verify` failed" in (ROOT / "docs" / "commands.md").read_text()
+
+
 USAGE = {
     ("train", "nothing"): NO_FILE,
     ("train", "tutorail"): "configuration file tutorail does not exist; did you mean tutorial?",
