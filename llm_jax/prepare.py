@@ -28,7 +28,7 @@ def prepare(
 
     Examples:
       llm-jax prepare sales_handbook
-      llm-jax prepare my_book.txt --tokenizer bpe --bpe_vocab_size 2048
+      llm-jax prepare my_book.txt --tokenizer bpe --bpe_vocab_size 1024
 
     Parameters
     ----------

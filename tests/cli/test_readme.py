@@ -75,8 +75,8 @@ def test_every_help_has_examples_of_its_command(name: str) -> None:
 def test_commands_run_in_their_order_from_an_empty_folder(
     tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Given are two books and a chat template; the open model is a tiny one of ours, exported. Of two commands
-    only the line is read: lm-eval's data is not here, and golden files come from torch (tests/parity).
+    """Given are two books and a chat template; the open model is a tiny one of ours, exported. Of two
+    commands only the line is read: lm-eval's data is not here, and golden files come from torch.
     """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
@@ -90,9 +90,6 @@ def test_commands_run_in_their_order_from_an_empty_folder(
     lines = [*documents(), *(line for name in COMMANDS for line in examples(name))]
     assert {line.split()[1] for line in lines} == COMMANDS.keys()
     for line in dict.fromkeys(lines):
-        import time
-
-        print(time.strftime("%X"), time.process_time(), line, file=open("/tmp/cmds/log", "a"))
         monkeypatch.setattr("sys.stdin", io.StringIO("Hello"))
         if OPEN_MODEL in line:
             assert run(["convert", "export", "runs/deep", OPEN_MODEL, "--format=huggingface"]) == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llm_jax.base.errors import PROOF_FAILED
 from llm_jax.cli import command
 from llm_jax.interop.pytorch.tutorial import name_of_relu_bias
 from llm_jax.proofs.golden_file import Arrays
@@ -127,6 +128,6 @@ def test_the_command_says_that_no_kink_explains_a_fault(
     golden = golden_file(program, weights, batches, [kinks[True]], last=2e-5)
     write(tmp_path / "golden.npz", golden)
     status, said = ran(["parity", str(tmp_path / "golden.npz")], capsys)
-    assert status == 1
+    assert status == PROOF_FAILED
     assert "sides that rounding could have changed explains it" in said
     assert json.loads(said.splitlines()[-1])["holds"] is False
