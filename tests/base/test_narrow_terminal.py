@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from llm_jax.base.compilation import keep_compiled_programs
+from llm_jax.base.terminal import console
 from llm_jax.train import train
 from llm_jax.verify import verify
 from tests.support.commands import run_command
@@ -35,3 +36,12 @@ def test_a_user_without_home_or_name_has_no_cache_and_works(
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
     run_command(train, ["--help"], takes_files=True)
     assert "Usage" in capsys.readouterr().out
+
+
+def test_a_table_is_as_wide_as_the_terminal_and_as_it_likes_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert console(width=150).width == 150
+    monkeypatch.setenv("COLUMNS", "80")
+    assert console(width=150).width == 80

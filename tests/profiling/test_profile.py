@@ -169,7 +169,7 @@ def test_a_profile_finds_every_part_and_its_sums_are_what_was_traced(
 ) -> None:
     places = [f"--data.corpus={prose}", f"--data.prepared={tmp_path}", "--out", tmp_path / "out"]
     words = [*SMALL, *places, "--steps=3", "--top=4", f"--model.layers={layers}", "--train.log_interval=2"]
-    assert run_profile(*words, "--json", tmp_path / "figures.json") == 0
+    assert run_profile(*words, "--figures", tmp_path / "figures.json") == 0
     shown = capsys.readouterr().out
     found = json.loads((tmp_path / "figures.json").read_text())
 
@@ -232,8 +232,8 @@ def test_an_accelerator_without_a_peak_has_no_share(
         (["--model.d_model=7"], "d_model (7)"),
         (["nothing.toml"], "nothing.toml does not exist"),
         (
-            ["--json=/nowhere/figures.json"],
-            "--json /nowhere/figures.json must be a file in a folder that exists",
+            ["--figures=/nowhere/figures.json"],
+            "--figures /nowhere/figures.json must be a file in a folder that exists",
         ),
         ([f"--out={ROOT / 'README.md'}"], "must be a folder that can be written"),
     ],
