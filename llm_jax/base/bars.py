@@ -1,5 +1,6 @@
 """Bars of how far a long work is, on standard error where that is a terminal; one at a time."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
@@ -37,7 +38,12 @@ def shown(what: str, total: float | None = None) -> Iterator[Callable[[float], N
 
     with alone() as free:
         shown_on = console(stderr=True)
-        bar = Progress(console=shown_on, transient=True, disable=not (free and shown_on.is_terminal))
+        bar = Progress(
+            console=shown_on,
+            transient=True,
+            disable=not (free and shown_on.is_terminal),
+            redirect_stdout=sys.stdout.isatty(),  # what is said goes above the bar, but never out of a pipe
+        )
         task = bar.add_task(what, total=total)
         with suppress(OSError, ValueError):
             bar.start()

@@ -13,7 +13,7 @@ from llm_jax.runs.progress import _figures
 PROGRAM = """
 import time
 from llm_jax.base.bars import shown, tracked
-from llm_jax.base.terminal import say_result
+from llm_jax.base.terminal import say, say_result
 from llm_jax.cli import command
 from llm_jax.runs.progress import LiveLine
 from llm_jax.training.observers import Guard
@@ -28,6 +28,7 @@ def working() -> None:
             time.sleep(0.1)
     live.close()
     with shown("OUTER"):
+        say("said beside a bar")
         for _ in tracked(range(3), "INNER"):
             time.sleep(0.2)
     say_result({"done": 1})
@@ -71,7 +72,15 @@ def test_a_live_line_shows_no_nan_and_is_alone_and_json_is_shown_when_asked_for(
 
 def test_into_a_pipe_goes_json_and_nothing_that_moves() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ('{"done": 1}\n', "")
+    assert (done.stdout, done.stderr) == ('said beside a bar\n{"done": 1}\n', "")
+
+
+def test_what_is_said_beside_a_bar_stays_in_its_pipe() -> None:
+    ours, its = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=its, text=True)
+    os.close(its)
+    os.close(ours)
+    assert done.stdout == 'said beside a bar\n{"done": 1}\n'
 
 
 def test_what_is_no_number_is_left_out() -> None:
