@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from llm_jax.base.terminal import console, say, say_json
 from llm_jax.cli import command
+from llm_jax.config.rules import Step
 from llm_jax.config.run import MovedConfig
 
 
@@ -16,6 +17,7 @@ def explain(
     /,
     *,
     text: str | None = None,
+    step: Step = "best",
     language: Literal["en", "zh"] = "en",
     out: Path | None = None,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
@@ -47,7 +49,7 @@ def explain(
     from llm_jax.walkthrough.words import read_words
 
     began = time.perf_counter()
-    subject = find_subject(source, say, moved)
+    subject = find_subject(source, say, moved, step)
     require_told(subject.config.model)
     lesson, words = make_lesson(subject, next_batch(subject)), read_words(language)
     all_stages = stages(lesson, cross_entropy)

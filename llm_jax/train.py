@@ -87,7 +87,7 @@ def _train(
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
         config = by_time.planned_config(config, seconds, report=say, given=chosen)
-    run(config, _leave_report, seconds, agreed=agreed)
+    run(config, _leave_report, seconds, agreed=agreed, longer="train.steps" in given)
 
 
 def _leave_report(*ended: Any) -> str | None:
