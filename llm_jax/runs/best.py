@@ -34,9 +34,8 @@ def patience_line(settings: TrainConfig, step: int, checkpoints: Checkpoints) ->
     if step >= settings.steps or not is_over(settings, step, checkpoints):
         return ""
     return (
-        f"ended after step {step:,} of {settings.steps:,} by train.patience = {settings.patience}: validation "
-        f"was best at step {checkpoints.best_step():,}; a larger one goes on, 0 to "
-        "the last step"
+        f"ended after step {step:,} of {settings.steps:,} by train.patience = {settings.patience}: "
+        f"validation was best at step {checkpoints.best_step():,}; a larger patience goes on"
     )
 
 
