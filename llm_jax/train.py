@@ -35,8 +35,8 @@ def train(
 
     A run directory that already holds a run is continued: bit for bit with the same versions, kind of device
     and number of threads. Where things lie and what is measured, shown and kept may be given anew (paths, the
-    same text elsewhere, intervals, keep, prompt); what changes the steps to come, with
-    --continue-with-changes; another model, tokenizer or text is refused.
+    same text elsewhere, intervals, keep, prompt, patience). More --train.steps extend it; what else changes
+    the steps to come needs --continue-with-changes; another model, tokenizer or text is refused.
 
     Example: python -m llm_jax.train configs/tutorial.toml --data.corpus my_book.txt --train.run runs/mine
 
@@ -56,7 +56,7 @@ def train(
         num_layers, num_heads, d_ff, context_length and batch_size is given. A run that exists goes on with
         the plan that it was begun with, and what is given beside it must agree.
     continue_with_changes:
-        Go on with a run though steps, rates, schedule, batch or another setting of the steps to come differ;
+        Go on with a run though rates, schedule, batch or another setting of the steps to come differ;
         what changed after which step is kept in the run, so that `replay` does each step as it was.
     """
     only_show()

@@ -21,11 +21,12 @@ class Best(NamedTuple):
 
 def rising_line(checkpoints: Checkpoints) -> str:
     """Return a line when evaluations begin to lie above the best one; empty before and afterwards."""
-    if checkpoints.since_best != _RISES:
+    best = checkpoints.best_step()
+    if checkpoints.since_best != _RISES or best is None:
         return ""
     return (
-        f"validation has risen since step {checkpoints.best_step():,}; the best checkpoint is kept; more "
-        "dropout or text would help"
+        f"validation has risen since step {best:,}; the best checkpoint is kept; more dropout or text would "
+        "help"
     )
 
 
@@ -33,9 +34,11 @@ def patience_line(settings: TrainConfig, step: int, checkpoints: Checkpoints) ->
     """Return a line where it is `train.patience` that ended a run; empty otherwise."""
     if step >= settings.steps or not is_over(settings, step, checkpoints):
         return ""
+    best = checkpoints.best_step()
+    was = "never a finite number" if best is None else f"best at step {best:,}"
     return (
         f"ended after step {step:,} of {settings.steps:,} by train.patience = {settings.patience}: "
-        f"validation was best at step {checkpoints.best_step():,}; a larger patience goes on"
+        f"validation was {was}; a larger patience goes on"
     )
 
 
