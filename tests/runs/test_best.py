@@ -96,7 +96,7 @@ def test_every_command_takes_the_best_checkpoint_unless_told_otherwise_and_says_
 ) -> None:
     command, pattern, status, rest = COMMANDS[name]
 
-    def enough(*_: Any) -> None:
+    def enough(*_: Any, **__: Any) -> None:
         raise UserError("enough")
 
     if rest:
