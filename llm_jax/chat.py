@@ -11,7 +11,7 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import remark
 from llm_jax.cli import command
 from llm_jax.config.decoding import SamplingConfig
-from llm_jax.config.rules import Seed, Whole, require
+from llm_jax.config.rules import Seed, Step, Whole, require
 
 
 def chat(
@@ -20,6 +20,7 @@ def chat(
     *,
     system: str = "",
     template: Path | None = None,
+    step: Step = "best",
     max_new_tokens: Whole = 512,
     seed: Seed = 0,
     stop: tuple[str, ...] = (),
@@ -60,7 +61,7 @@ def chat(
     from llm_jax.tokenization.chat_format import read_template
 
     own = read_template(template) if template else None
-    model = load(directory)
+    model = load(directory, step=step)
     form = dataclasses.replace(model.chat, template=own) if own is not None else model.chat
     if form.template is None:
         raise UserError(
@@ -73,13 +74,7 @@ def chat(
             "give a smaller --max_new_tokens"
         )
     conversation = chat_session.Conversation(
-        model,
-        form,
-        system=system,
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        seed=seed,
-        stop=stop,
+        model, form, system=system, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, stop=stop
     )
     if typing := sys.stdin.isatty():
         remark("/help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.")

@@ -9,7 +9,7 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say
 from llm_jax.checkpoints.step_files import is_unfinished
 from llm_jax.cli import command
-from llm_jax.config.rules import Whole
+from llm_jax.config.rules import Step, Whole
 
 _NAMES = ("cl100k_base", "gpt2", "o200k_base", "bytes")
 
@@ -102,6 +102,7 @@ def export(
     *,
     format: Literal["torch_tutorial", "huggingface", "gguf"] = "torch_tutorial",
     dtype: Literal["float32", "float16", "bfloat16", "q8_0"] | None = None,
+    step: Step = "best",
 ) -> None:
     """Writes a model, with its tokenizer, for other programs.
 
@@ -129,11 +130,11 @@ def export(
     from llm_jax.interop import export_model
 
     if format == "gguf":
-        say(export_model.export_gguf(directory, out, dtype))
+        say(export_model.export_gguf(directory, out, dtype, step))
     elif format == "huggingface":
-        say(export_model.export_huggingface(directory, out))
+        say(export_model.export_huggingface(directory, out, step))
     else:
-        say(export_model.export_tutorial(directory, out))
+        say(export_model.export_tutorial(directory, out, step))
 
 
 def _require_new(path: Path) -> None:

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
+from llm_jax.config.rules import Step
 from llm_jax.config.run import MovedConfig
 
 
@@ -15,6 +16,7 @@ def evaluate(
     /,
     *,
     text: Path | None = None,
+    step: Step = "best",
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
     """Scores a trained model on its whole validation split, or on a text.
@@ -41,11 +43,11 @@ def evaluate(
     from llm_jax.tasks.saved import read_saved
 
     if text is None:
-        _, params, about = read_saved(directory)
+        _, params, about = read_saved(directory, step, say)
         material = data.gather_again(about, str(directory), say, moved)
         score, baselines, metrics = material.evaluate(params), material.baselines(), material.task.metrics
     else:
-        model = load(directory)
+        model = load(directory, step=step, report=say)
         score, baselines, about = data.score_text(model, text)._asdict(), {}, model.about
         metrics = LANGUAGE_MODELLING.metrics
     table = Table("measure", "value", title=f"{directory}, step {about['step']}")
@@ -57,7 +59,7 @@ def evaluate(
             f"baseline: {name}", f"{nats:.4f} ({'beaten' if score['loss'] < nats else 'not beaten'})"
         )
     console().print(table)
-    say_result({"directory": str(directory), **score, "baselines": baselines})
+    say_result({"directory": str(directory), "step": about["step"], **score, "baselines": baselines})
 
 
 if __name__ == "__main__":

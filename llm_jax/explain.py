@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from llm_jax.base.bars import shown
 from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
+from llm_jax.config.rules import Step
 from llm_jax.config.run import MovedConfig
 
 
@@ -17,6 +18,7 @@ def explain(
     /,
     *,
     text: str | None = None,
+    step: Step = "best",
     language: Literal["en", "zh"] = "en",
     out: Path | None = None,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
@@ -52,7 +54,7 @@ def explain(
     began = time.perf_counter()
     words = read_words(language)
     with shown("looking into the model"):
-        subject = find_subject(source, say, moved)
+        subject = find_subject(source, say, moved, step)
         require_told(subject.config.model)
         lesson = make_lesson(subject, next_batch(subject))
     all_stages = stages(lesson, cross_entropy)

@@ -10,7 +10,7 @@ from llm_jax.base.errors import DataError
 from llm_jax.base.terminal import remark, say_json, write
 from llm_jax.cli import command
 from llm_jax.config.decoding import DecodingConfig, SamplingConfig
-from llm_jax.config.rules import Seed, Whole, require
+from llm_jax.config.rules import Seed, Step, Whole, require
 
 if TYPE_CHECKING:
     from llm_jax.language_model.model import Generated, LanguageModel
@@ -22,6 +22,7 @@ def generate(
     *,
     prompt: tuple[str, ...] = (),
     prompt_file: Path | None = None,
+    step: Step = "best",
     max_new_tokens: Whole = 100,
     samples: Whole = 1,
     seed: Seed = 0,
@@ -78,7 +79,7 @@ def generate(
     speculation = asked_speculation(options, len(prompts) * samples, given.append)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "sampling": sampling, "seed": seed}
     settings |= {"stop": stop, "constraint": asked_constraint(options)}
-    model = load(directory)
+    model = load(directory, step=step)
     if logprobs or len(prompts) * samples > 1:
         _print_together(model, prompts, samples, logprobs, settings)
         return

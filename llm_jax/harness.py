@@ -8,7 +8,7 @@ from llm_jax.base import strict_json
 from llm_jax.base.errors import UserError, writing
 from llm_jax.base.terminal import console, say_result
 from llm_jax.cli import command
-from llm_jax.config.rules import Whole
+from llm_jax.config.rules import Step, Whole
 
 
 def harness(
@@ -16,6 +16,7 @@ def harness(
     /,
     *,
     tasks: str,
+    step: Step = "best",
     include_path: Path | None = None,
     num_fewshot: Whole | None = None,
     limit: Whole | None = None,
@@ -70,6 +71,7 @@ def harness(
         raise UserError("; ".join(broken))
     _run(
         directory,
+        step,
         names,
         {"prefix": prefix, "max_length": max_length, "batch_tokens": batch_tokens},
         {"include_path": include_path, "num_fewshot": num_fewshot, "limit": limit},
@@ -80,6 +82,7 @@ def harness(
 
 def _run(
     directory: Path,
+    step: str,
     names: list[str],
     asking: dict[str, Any],
     running: dict[str, Any],
@@ -92,7 +95,7 @@ def _run(
         raise UserError(f'lm-eval is missing ({error}): pip install "llm_jax[lm-eval]"') from None
     from llm_jax.language_model.model import load
 
-    model = load(directory)
+    model = load(directory, step=step)
     asked = harness_model.asking(model, **asking)
     began = time.perf_counter()
     results = harness_model.run_tasks(asked, harness_model.Tasks(names, **running), cache)

@@ -9,6 +9,7 @@ from llm_jax.base.bars import shown
 from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say, say_result
 from llm_jax.cli import command
+from llm_jax.config.rules import Step
 from llm_jax.config.run import MovedConfig
 
 
@@ -16,6 +17,7 @@ def report(
     *runs: Path,
     out: Path | None = None,
     png: Path | None = None,
+    step: Step = "best",
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
     """Rebuilds a run's report, or compares several runs with the first on one page.
@@ -39,17 +41,17 @@ def report(
     if len(runs) == 0:
         raise UserError("report needs a run directory, or several to compare")
     if len(runs) > 1:
-        _compare(runs, out or Path("comparison.html"), png, moved)
+        _compare(runs, out or Path("comparison.html"), png, moved, step)
     else:
-        _report(runs[0], out or runs[0] / "report.html", png, moved)
+        _report(runs[0], out or runs[0] / "report.html", png, moved, step)
 
 
-def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig) -> None:
+def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig, step: str) -> None:
     from llm_jax.reports.gather import open_run, write_report
     from llm_jax.reports.run_page import last_score, run_cards
 
     with shown("making the report"):
-        facts = write_report(run, open_run(run, say, moved), out, png)
+        facts = write_report(run, open_run(run, say, moved, step), out, png)
     for card in run_cards(facts):
         say(f"{card.label}: {card.number}" + (f" ({card.note})" if card.note else ""))
     for line in facts.missing:
@@ -60,13 +62,13 @@ def _report(run: Path, out: Path, png: Path | None, moved: MovedConfig) -> None:
     say_result(summary | {"damaged_checkpoints": damaged})
 
 
-def _compare(runs: tuple[Path, ...], out: Path, png: Path | None, moved: MovedConfig) -> None:
+def _compare(runs: tuple[Path, ...], out: Path, png: Path | None, moved: MovedConfig, step: str) -> None:
     from llm_jax.reports.compare import short_names, write_comparison
     from llm_jax.reports.comparison_page import Refused, verdict
 
     first = short_names(runs)[0]
     with shown("comparing"):
-        pairs = write_comparison(runs, out, png, say, moved)
+        pairs = write_comparison(runs, out, png, say, moved, step)
     for pair in pairs:
         refused = isinstance(pair, Refused)
         say(f"{pair.name} is not compared: {pair.reason}" if refused else verdict(pair, first))

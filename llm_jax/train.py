@@ -43,8 +43,8 @@ def train(
 
     A run directory that already holds a run is continued: bit for bit with the same versions, kind of device
     and number of threads. Where things lie and what is measured, shown and kept may be given anew (paths, the
-    same text elsewhere, intervals, keep, prompt); what changes the steps to come, with
-    --continue-with-changes; another model, tokenizer or text is refused.
+    same text elsewhere, intervals, keep, prompt, patience). More --train.steps extend it; what else changes
+    the steps to come needs --continue-with-changes; another model, tokenizer or text is refused.
 
     --train.init_from DIR starts from an existing model (a run or an import) instead of random weights. Its
     tokenizer and its [model] settings come with it; of these only how it runs can be
@@ -62,7 +62,7 @@ def train(
         num_layers, num_heads, d_ff, context_length and batch_size is given. A run that exists goes on with
         the plan that it was begun with, and what is given beside it must agree.
     continue_with_changes:
-        Go on with a run though steps, rates, schedule, batch or another setting of the steps to come differ;
+        Go on with a run though rates, schedule, batch or another setting of the steps to come differ;
         what changed after which step is kept in the run, so that `replay` does each step as it was.
     """
     only_show()
@@ -91,7 +91,7 @@ def _train(
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
         config = by_time.planned_config(config, seconds, report=say, given=chosen)
-    run(config, _leave_report, seconds, agreed=agreed)
+    run(config, _leave_report, seconds, agreed=agreed, longer="train.steps" in given)
 
 
 def _leave_report(*ended: Any) -> str | None:

@@ -1,14 +1,31 @@
-"""Checkpoints read: the newest step that verifies, its state, parameters, and what it says of itself."""
+"""Checkpoints read: the best step or the newest, if it verifies, its state, parameters, and what it says of
+itself.
 
-from collections.abc import Callable
+Which step is asked for is "best" (the lowest validation loss; the newest where no step was evaluated), "last"
+or a number. One that is damaged is passed over, with a line, for the newest that verifies; a number never is.
+"""
+
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_jax.base.bars import tracked
-from llm_jax.base.errors import CheckpointError
+from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.tree import State, Tree
-from llm_jax.checkpoints.step_files import Damaged, no_checkpoint, open_manifest, require_files, saved_steps
+from llm_jax.checkpoints.step_files import (
+    Damaged,
+    best_step,
+    no_checkpoint,
+    open_manifest,
+    require_files,
+    saved_steps,
+    sound_steps,
+)
 from llm_jax.checkpoints.step_folder import leaves_digest, load_everything, load_params, load_step
+
+Step = int | str  # a number, "best" or "last"
+Report = Callable[[str], None]
 
 
 class Restored(NamedTuple):
@@ -27,47 +44,78 @@ class Verified(NamedTuple):
     fault: str  # empty when every file has its checksum
 
 
-def read_about(directory: Path, step: int | None = None) -> dict[str, Any]:
-    """What the newest readable checkpoint says of itself; changes nothing on disk.
+def read_about(directory: Path, step: Step = "last") -> dict[str, Any]:
+    """What a checkpoint says of itself; changes nothing on disk.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it could not be read.
+        UserError: `step` names none.
     """
-    return _newest(directory, step, open_manifest)["about"]
+    return _read(directory, step, open_manifest)["about"]
+
+
+def said_of_step(directory: Path, asked: Step, step: int) -> str:
+    """Which step was taken, in words: 'step 3,000 of 5,000, the best by validation'.
+
+    Args:
+        directory: as given to `Checkpoints`.
+        asked: what was asked for.
+        step: what was read.
+    """
+    newest, best = max(saved_steps(directory)), best_step(dict(sound_steps(directory)))
+    why = "the last" if step == newest else "the last that is undamaged"
+    if asked == "best" and step == best:
+        why = "the best by validation"
+    elif asked == "best" and best is None:
+        why += ", as none was evaluated"
+    elif asked not in ("best", "last"):
+        why = "as asked for"
+    return f"step {step:,} of {newest:,}, {why}"
 
 
 def read_digest(directory: Path, part: str, step: int) -> str:
     """SHA-256 over names, shapes, types and checksums of a step's part; CheckpointError as `read_about`."""
-    return _newest(directory, step, lambda path: leaves_digest(path, part))
+    return _read(directory, step, lambda path: leaves_digest(path, part))
 
 
 def read_params(
-    directory: Path, abstract_params: Tree, *, name: str = "params", step: int | None = None
+    directory: Path,
+    abstract_params: Tree,
+    *,
+    name: str = "params",
+    step: Step = "last",
+    report: Report = lambda line: None,
 ) -> tuple[Tree, dict[str, Any]]:
-    """Parameters of the newest checkpoint that verifies, and what it says of itself; changes nothing on disk.
+    """Parameters of a checkpoint that verifies, and what it says of itself; changes nothing on disk.
 
     Args:
         directory: as given to `Checkpoints`.
         abstract_params: shape structs of that part; its types are those that come back, since a run keeps
             wider ones than a model's own.
         name: which part of the state.
-        step: a certain one instead of the newest.
+        step: which one.
+        report: gets a line for each damaged step that was passed over.
 
     Raises:
         CheckpointError: there is none, it is damaged or could not be read, or it holds another model.
+        UserError: `step` names none.
     """
-    return _newest(directory, step, lambda path: load_params(path, name, abstract_params))
+    return _read(directory, step, lambda path: load_params(path, name, abstract_params), report)
 
 
-def read_restored(directory: Path, abstract_state: State) -> Restored:
-    """The whole state of the newest checkpoint that verifies, in the structure of `abstract_state`; changes
-    nothing on disk.
+def read_restored(
+    directory: Path, abstract_state: State, step: Step = "last", report: Report = lambda line: None
+) -> Restored:
+    """The whole state of a checkpoint that verifies, in the structure of `abstract_state`; changes nothing on
+    disk. For `step` and `report` see `read_params`.
 
     Raises:
         CheckpointError: there is none, it is damaged or could not be read, or it holds another model or
             optimizer.
+        UserError: `step` names none.
     """
-    return _newest(directory, None, lambda path: Restored(int(path.name), *load_step(path, abstract_state)))
+    read = lambda path: Restored(int(path.name), *load_step(path, abstract_state))  # noqa: E731
+    return _read(directory, step, read, report)
 
 
 def read_state(directory: Path) -> State:
@@ -77,7 +125,7 @@ def read_state(directory: Path) -> State:
     Raises:
         CheckpointError: there is none, it is damaged, or it could not be read.
     """
-    return _newest(directory, None, load_everything)
+    return _read(directory, "last", load_everything)
 
 
 def verify_steps(directory: Path) -> list[Verified]:
@@ -122,16 +170,39 @@ def read_before(
     return None
 
 
-def _newest(directory: Path, step: int | None, read: Callable[[Path], Any]) -> Any:
-    steps = sorted(saved_steps(directory), reverse=True)
+def _read(
+    directory: Path, asked: Step, read: Callable[[Path], Any], report: Report = lambda line: None
+) -> Any:
+    """What `read` makes of the first step in order of preference that is not damaged."""
+    text, steps = str(asked), sorted(saved_steps(directory), reverse=True)
+    number = int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+    if number is None and text not in ("best", "last"):
+        raise UserError(f"step must be best, last or the number of a checkpoint, got {text!r}")
     if not steps:
         raise CheckpointError(no_checkpoint(directory))
-    if step is not None and step not in steps:
-        raise CheckpointError(f"{directory} must hold checkpoint {step}; it has steps {sorted(steps)}")
+    if number is not None and number not in steps:
+        raise CheckpointError(f"{directory} must hold checkpoint {number}; it has steps {steps[::-1]}")
+    if number is not None:
+        steps = [number]
+    elif text == "best":
+        steps = list(dict.fromkeys([*_best_first(directory, steps), *steps]))
     damages = []
-    for candidate in steps if step is None else [step]:
+    for candidate in steps:
         try:
             return read(directory.resolve() / str(candidate))
         except Damaged as damage:
             damages.append(f"{candidate}: {damage}")
+            if candidate != steps[-1]:
+                report(f"warning: checkpoint {candidate} is damaged ({damage}); passed over")
     raise CheckpointError(f"{directory} has no undamaged checkpoint ({'; '.join(damages)[:500]})")
+
+
+def _best_first(directory: Path, steps: list[int]) -> Iterator[int]:
+    """Steps that do not say how good they are, since one may have been the best and its damage is said, then
+    the best of the others.
+    """
+    scores = dict(sound_steps(directory))
+    yield from (step for step in steps if step not in scores)
+    best = best_step(scores)
+    if best is not None:
+        yield best

@@ -112,8 +112,21 @@ def open_manifest(path: Path) -> dict[str, Any]:
 def sound_steps(directory: Path) -> Iterator[tuple[int, float | None]]:
     """Each step whose manifest is sound, with its score."""
     for step in saved_steps(directory):
-        with suppress(Damaged):
-            yield step, open_manifest(directory / str(step))["about"].get("score")
+        try:
+            score = open_manifest(directory / str(step))["about"].get("score")
+        except Damaged:
+            continue
+        except CheckpointError:
+            if os.path.lexists(directory / str(step)):
+                raise
+            continue  # the run that writes there has removed it in between
+        yield step, score
+
+
+def best_step(scores: Mapping[int, float | None]) -> int | None:
+    """The step with the lowest score, the earliest of equals; None where no step has one."""
+    scored = [(score, step) for step, score in scores.items() if score is not None]
+    return min(scored)[1] if scored else None
 
 
 def refuse_lost_run(directory: Path) -> None:

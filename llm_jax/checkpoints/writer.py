@@ -16,6 +16,8 @@ from llm_jax.checkpoints.lock import DirectoryLock
 from llm_jax.checkpoints.reader import Restored
 from llm_jax.checkpoints.step_files import (
     Damaged,
+    best_step,
+    open_manifest,
     refuse_lost_run,
     remove_all,
     saved_steps,
@@ -47,9 +49,13 @@ class Checkpoints:
         self._lock = DirectoryLock(self._directory, report)
         remove_all(self._directory, f"*{TEMPORARY}*")
         self._failure: str | None = None
+        self.since_best = 0  # evaluations since the best one, up to the state that was saved or restored last
         try:
             # Of sound steps: no other is ever deleted.
             self._scores = dict(sound_steps(self._directory))
+            if self._scores:
+                newest = open_manifest(self._path(max(self._scores)))
+                self.since_best = newest["about"].get("since_best", 0)
         except CheckpointError:
             self._lock.release()
             raise
@@ -72,6 +78,10 @@ class Checkpoints:
             refuse_lost_run(self._directory)
         return max(steps, default=None)
 
+    def best_step(self) -> int | None:
+        """The step with the lowest score; None before the first evaluation."""
+        return best_step(self._scores)
+
     def save(self, step: int, state: State, *, metrics: Mapping[str, float], score: float | None) -> None:
         """Saves, and returns when the step outlives a power cut: so a kill never costs more than the steps
         since the last save.
@@ -83,7 +93,7 @@ class Checkpoints:
             step: names the checkpoint; one that is there already stays.
             state: arrays; each top-level entry can be read alone later.
             metrics: kept in `about`; a number that is not finite becomes null.
-            score: lower is better; the best is kept. None, NaN and infinity never win.
+            score: lower is better; the best is kept. NaN and infinity never win; None was not evaluated.
 
         Raises:
             CheckpointError: another process has taken the directory over.
@@ -92,9 +102,10 @@ class Checkpoints:
         path = self._path(step)
         if os.path.lexists(path):
             return
+        self._count(score)
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         score = score if score is not None and math.isfinite(score) else None
-        about = self._about | {"step": step, "metrics": finite, "score": score}
+        about = self._about | {"step": step, "metrics": finite, "score": score, "since_best": self.since_best}
         try:
             write_step(path, state, about)
         except Exception as error:  # noqa: BLE001 - orbax raises what the file system gives it, in many classes
@@ -131,7 +142,9 @@ class Checkpoints:
         """
         while (step := self.latest_step()) is not None:
             try:
-                return Restored(step, *load_step(self._path(step), abstract_state))
+                restored = Restored(step, *load_step(self._path(step), abstract_state))
+                self.since_best = restored.about.get("since_best", 0)
+                return restored
             except Damaged as damage:
                 aside = set_aside(self._path(step))
                 self._scores.pop(step, None)
@@ -141,6 +154,15 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
 
+    def _count(self, score: float | None) -> None:
+        """Counts an evaluation, where there was one, as the best so far or as one more since."""
+        if score is None:
+            return
+        best = self.best_step()
+        lowest = math.inf if best is None else self._scores[best]
+        assert lowest is not None
+        self.since_best = 0 if -math.inf < score < lowest else self.since_best + 1
+
     def _note_failure(self, step: int, error: Exception) -> None:
         reason = " ".join(str(error).split())[:300]
         self._failure = f"checkpoint {step} could not be saved in {self._directory}: {reason}"
@@ -149,10 +171,8 @@ class Checkpoints:
 
     def _prune(self) -> None:
         steps = sorted(self._scores)
-        kept = set(steps[-self._keep :])
-        scored = {step: score for step, score in self._scores.items() if score is not None}
-        if scored:
-            kept.add(min(scored, key=lambda step: scored[step]))
+        kept: set[int | None] = set(steps[-self._keep :])
+        kept.add(self.best_step())
         for step in steps:
             if step not in kept:
                 # Renamed first: a kill in the middle of the deletion must not leave half a step under a

@@ -39,12 +39,12 @@ class SamplingConfig:
 
     repetition_penalty: float = 1.0
     """Divides positive, multiplies negative logits of tokens already there (Keskar et al. 2019); 1: off."""
-    temperature: float = 1.0
+    temperature: float = 0.8
     """Divides the logits: below 1 is safer, above is wilder; 0 always takes the likeliest token (greedy)."""
     top_k: Whole = 0
     """Keeps the k likeliest tokens; 0 keeps all."""
-    top_p: float = 1.0
-    """Keeps the fewest likeliest tokens that together have this probability (Holtzman et al. 2019)."""
+    top_p: float = 0.9
+    """Keeps the fewest likeliest tokens with this probability together (Holtzman et al. 2019); 1: all."""
     min_p: float = 0.0
     """Keeps tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024)."""
 

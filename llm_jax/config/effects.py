@@ -77,6 +77,7 @@ _CHOICE = Need(
 _MERGES = _one_of("data.tokenizer", "cl100k_base", "gpt2", "o200k_base")
 _COMPACT = _one_of("data.compact_vocab", True)
 _DRAWS = _above_zero("temperature")
+_SAMPLES_DRAW = _above_zero("train.sampling.temperature")
 
 EFFECTS: dict[str, Effect] = {
     "model.shared_ids": Effect((_above_zero("model.vocab_size"),), off=0),
@@ -116,6 +117,9 @@ EFFECTS: dict[str, Effect] = {
     "train.steps": Effect((_left_out("time"),)),
     "train.eval_interval": Effect((_left_out("time"),)),
     "train.save_interval": Effect((_left_out("time"),)),
+    "train.sampling.top_k": Effect((_SAMPLES_DRAW,), off=0),
+    "train.sampling.top_p": Effect((_SAMPLES_DRAW,), off=1.0),
+    "train.sampling.min_p": Effect((_SAMPLES_DRAW,), off=0),
     # Of commands that draw tokens.
     "seed": Effect((_DRAWS,)),
     "top_k": Effect((_DRAWS,), off=0),
@@ -140,7 +144,8 @@ ALWAYS = frozenset(
         *(f"train.{name}" for name in ("run", "init_from", "seed", "order", "batch_size", "keep")),
         *(f"train.{name}" for name in ("accumulation_steps", "steps_per_dispatch", "eval_batch_size")),
         *(f"train.{name}" for name in ("eval_stride", "log_interval", "sample_tokens", "max_skipped")),
-        *("train.save_minutes", "task.name"),
+        *("train.save_minutes", "train.patience", "task.name"),
+        *("train.sampling.repetition_penalty", "train.sampling.temperature"),
         "train.prompt",  # the report cuts it into tokens, also of a run without samples
         *("repetition_penalty", "temperature", "speculate", "regex", "json_schema"),
     ]

@@ -1,4 +1,4 @@
-"""Rules that a section of the configuration states about its fields, and the type of a whole number."""
+"""Rules that a section of the configuration states about its fields, and types of options."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,10 @@ def _whole_number(_: type, tokens: Sequence[cyclopts.Token], bits: int = 31) -> 
 
 Whole = Annotated[int, Parameter(converter=_whole_number)]
 Seed = Annotated[int, Parameter(converter=partial(_whole_number, bits=63))]
+# Of commands that read a model; `checkpoints.reader` says what it means.
+Step = Annotated[
+    str, Parameter(help="Which checkpoint: best (the lowest validation loss), last, or the number of a step.")
+]
 
 
 def require(rules: Mapping[str, bool]) -> None:

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.rules import Seed, Whole, at_least, fractions, require
 from llm_jax.config.task import TaskConfig
@@ -131,6 +132,8 @@ class TrainConfig:
     """Steps between evaluations of the whole validation split (each also prints a sample)."""
     eval_batch_size: Whole = 64
     """Sequences evaluated at once."""
+    patience: Whole = 0
+    """Evaluations without a lower validation loss after which the run ends; 0: all its steps are done."""
     eval_stride: Whole = 0
     """Tokens between windows of the evaluation; the rest of each is context. 0: side by side."""
     save_interval: Whole = 500
@@ -145,13 +148,15 @@ class TrainConfig:
     """Prompt of the samples."""
     sample_tokens: Whole = 100
     """Tokens of the sample at the end."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How samples are drawn."""
     max_skipped: Whole = 20
     """Non-finite steps in a row, each without effect, before the run rolls back once, then gives up."""
 
     def __post_init__(self) -> None:
         size, parts = self.batch_size, max(1, self.accumulation_steps)
         require(
-            at_least(self, 0, "seed", "sample_tokens", "eval_stride", "save_minutes")
+            at_least(self, 0, "seed", "sample_tokens", "patience", "eval_stride", "save_minutes")
             | at_least(
                 self,
                 1,

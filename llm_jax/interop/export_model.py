@@ -13,6 +13,7 @@ import numpy as np
 
 from llm_jax.base.errors import CheckpointError, DataError, UserError, writing
 from llm_jax.base.files import made_whole
+from llm_jax.checkpoints.reader import Step
 from llm_jax.interop.gguf.read_file import open_gguf
 from llm_jax.interop.gguf.write_file import plan, rounded, write_gguf
 from llm_jax.interop.huggingface.read_config import read_model_config
@@ -35,11 +36,11 @@ from llm_jax.tokenization.to_huggingface import tokenizer_json
 _PROMPT = 500  # tokens on which a written model's logits are compared
 
 
-def export_tutorial(directory: Path, out: Path) -> str:
+def export_tutorial(directory: Path, out: Path, step: Step = "best") -> str:
     """Writes the torch tutorial's state dict as a .safetensors file; gives a line for the user."""
     if out.suffix != ".safetensors":
         raise UserError(f"the file to write must end in .safetensors, got {out}")
-    model = load(directory)
+    model = load(directory, step=step)
     state_dict = tutorial.export_state_dict(model.params, model.config)
 
     def check(part: Path) -> None:
@@ -50,13 +51,13 @@ def export_tutorial(directory: Path, out: Path) -> str:
     return f"exported {out} (torch_tutorial); read again, every bit is equal"
 
 
-def export_huggingface(directory: Path, out: Path) -> str:
+def export_huggingface(directory: Path, out: Path, step: Step = "best") -> str:
     """Writes the directory that transformers loads; gives a line for the user.
 
     Raises:
         CheckpointError: no family of Hugging Face's computes what this model does.
     """
-    model = load(directory)
+    model = load(directory, step=step)
     marks = _marks(model)
     config_json = write_model_config(model.config) | marks
     with writing(out), made_whole(out) as part:
@@ -76,13 +77,14 @@ def export_huggingface(directory: Path, out: Path) -> str:
     return f"exported {out}{without} as {family}; read again, every bit is equal, and logits agree"
 
 
-def export_gguf(directory: Path, out: Path, dtype: str | None) -> str:
+def export_gguf(directory: Path, out: Path, dtype: str | None, step: Step = "best") -> str:
     """Writes the file that llama.cpp runs; gives a line for the user.
 
     Args:
         directory: a run directory, or an imported one.
         out: the file.
         dtype: of matrices: float32, float16, bfloat16 or q8_0; as the model has them without one.
+        step: which checkpoint, as `load` takes it.
 
     Raises:
         CheckpointError: llama.cpp has no architecture that computes what this model does, or a number is too
@@ -90,7 +92,7 @@ def export_gguf(directory: Path, out: Path, dtype: str | None) -> str:
     """
     if out.suffix != ".gguf":
         raise UserError(f"the file to write must end in .gguf, got {out}")
-    model = load(directory)
+    model = load(directory, step=step)
     config_json = write_model_config(model.config)
     stored_as = dtype or ("bfloat16" if model.config.param_dtype == "bfloat16" else "float32")
     made = plan(config_json, model.config, stored_as)

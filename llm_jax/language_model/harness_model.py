@@ -6,6 +6,7 @@ is rolled through windows that are as full as they can be. The tokenizer's start
 but for one without context, and are cut with it. Only this file knows lm-eval.
 """
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -159,7 +160,9 @@ def _request(options: dict[str, Any]) -> GenerationSettings:
     chosen = {name: options.pop(name) for name in _SAMPLING if name in options}
     if options:
         raise UserError(f"a task asks generation for {', '.join(options)}, which is not supported")
-    sampling = SamplingConfig(**chosen) if sampled else SamplingConfig(temperature=0)
+    # What a task leaves out is off, as it is to lm-eval.
+    plain = SamplingConfig(temperature=1, top_p=1)
+    sampling = dataclasses.replace(plain, **chosen) if sampled else SamplingConfig(temperature=0)
     stop = [stop] if isinstance(stop, str) else stop
     return {"max_new_tokens": most, "stop": stop, "sampling": sampling}
 

@@ -3,7 +3,7 @@
 The directory needs nothing beside it: the checkpoint in it carries configuration and tokenizer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,9 @@ import jax
 import numpy as np
 
 from llm_jax.base.errors import UserError
+from llm_jax.base.terminal import remark
 from llm_jax.base.tree import Tree
+from llm_jax.checkpoints.reader import Step
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.rules import require
@@ -185,18 +187,22 @@ def _special_id(tokenizer: Tokenizer, name: str) -> int | None:
     return None if token is None or tokenizer.token_bytes(token) else token
 
 
-def load(directory: str | Path, *, step: int | None = None) -> LanguageModel:
+def load(
+    directory: str | Path, *, step: Step = "best", report: Callable[[str], None] = remark
+) -> LanguageModel:
     """Reads a run directory, or one that `convert import` made.
 
     Args:
         directory: holds `checkpoints/`.
-        step: which checkpoint; the newest that verifies without one.
+        step: which checkpoint: "best" (the lowest validation loss), "last" or a number. A damaged one is
+            passed over for the newest that is not, with a warning; a number never is.
+        report: gets a line that says which checkpoint of a run it is, and the warnings.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
-        UserError: it is another task's.
+        UserError: `step` names none, or it is another task's.
     """
-    saved = read_saved(Path(directory), step)
+    saved = read_saved(Path(directory), step, report)
     if not find_task(saved.config.task.name).writes_text:
         raise UserError(
             f"{directory} must hold a model that writes text, and its task is {saved.config.task.name}"

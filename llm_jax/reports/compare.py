@@ -6,6 +6,7 @@ from pathlib import Path
 from llm_jax.base.errors import UserError
 from llm_jax.base.json_lines import read_lines
 from llm_jax.base.tree import count_parameters, flatten
+from llm_jax.checkpoints.reader import Step
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.display.page import write_page
@@ -21,13 +22,14 @@ def write_comparison(
     png: Path | None,
     report: Callable[[str], None],
     moved: MovedConfig = MovedConfig(),
+    step: Step = "best",
 ) -> list[Pair | Refused]:
     """Writes the page that sets runs beside the first one; gives what each pair has shown.
 
     Raises:
         UserError: a directory is no run, or a file cannot be written.
     """
-    opened = [open_run(run, report, moved) for run in runs]
+    opened = [open_run(run, report, moved, step) for run in runs]
     names = short_names(runs)
     scored = [
         one.material.scored(one.saved.params) if one.saved and one.material else "; ".join(one.missing)

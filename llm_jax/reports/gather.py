@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.json_lines import read_history, read_lines, read_object
 from llm_jax.base.tree import Tree, count_parameters
-from llm_jax.checkpoints.reader import verify_steps
+from llm_jax.checkpoints.reader import Step, read_about, verify_steps
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict, differences
 from llm_jax.config.run import Config, MovedConfig
@@ -46,24 +46,29 @@ class Opened(NamedTuple):
     missing: list[str]  # what is not there, and why
 
 
-def open_run(run: Path, report: Callable[[str], None], moved: MovedConfig = MovedConfig()) -> Opened:
-    """Read a run's model and text, which may be elsewhere now.
+def open_run(
+    run: Path, report: Callable[[str], None], moved: MovedConfig = MovedConfig(), step: Step = "best"
+) -> Opened:
+    """Read a run's newest configuration, its model as of a checkpoint, and its text, which may be elsewhere
+    now.
 
     Raises:
         CheckpointError: it is no run directory.
-        UserError: its configuration is not one that this version knows.
+        UserError: its configuration is not one that this version knows, or `step` names no checkpoint.
     """
     try:
-        saved = read_saved(run)
+        saved = read_saved(run, step, report)
+        newest = read_about(checkpoint_directory(run))["config"]
     except CheckpointError as error:
         return Opened(_recorded_config(run, error), None, None, [f"what needs the model: {error}"])
+    config = config_from_dict(newest, f"the checkpoint in {run}")
     try:
         if saved.about["data_fingerprint"] is None:
             raise CheckpointError(f"{run} was imported and names no text")
         material = data.gather_again(saved.about, str(run), report, moved)
-        return Opened(saved.config, saved, material, [])
+        return Opened(config, saved, material, [])
     except UserError as error:
-        return Opened(saved.config, saved, None, [f"what needs the text: {error}"])
+        return Opened(config, saved, None, [f"what needs the text: {error}"])
 
 
 def _recorded_config(run: Path, error: CheckpointError) -> Config:

@@ -26,7 +26,7 @@ CHANGES = "changes.jsonl"
 
 
 def require_same_run(
-    about: Mapping[str, Any], config: Config, data_fingerprint: str, *, agreed: bool
+    about: Mapping[str, Any], config: Config, data_fingerprint: str, *, agreed: bool, longer: bool = False
 ) -> None:
     """Refuses to go on with a run that its newest checkpoint says is another one.
 
@@ -35,6 +35,7 @@ def require_same_run(
         config: what the run shall be now.
         data_fingerprint: of its tokens now.
         agreed: whether what changes the steps to come alone may differ.
+        longer: whether `train.steps` may be more than the run had.
 
     Raises:
         CheckpointError: it was trained on other data, or `train.init_from` holds other weights now.
@@ -49,7 +50,14 @@ def require_same_run(
         raise UserError(
             f"{run} holds a run of another configuration ({said(fixed)}); give another --train.run"
         )
-    if future and not agreed:
+    before, after = future.get("train.steps", (0, 0))
+    if future.keys() == {"train.steps"} and after > before and not agreed:
+        if not longer:
+            raise UserError(
+                f"{run} holds a run of another configuration (train.steps: {before} -> {after}); give "
+                f"--train.steps {before} to go on with it, more to extend it, or another --train.run"
+            )
+    elif future and not agreed:
         raise UserError(
             f"{run} holds a run of another configuration ({said(future)}); add --continue-with-changes to go "
             f"on so after step {about['step']}, or give another --train.run"
@@ -83,6 +91,8 @@ def went_on(material: Materials, about: Mapping[str, Any], batch: int) -> tuple[
     now = datetime.now(UTC).isoformat(timespec="seconds")
     history.append(entry(about["step"], batch, changes, time=now, command=sys.argv))
     lines = [f"changed after step {about['step']}: {said(changes)}"]
+    if about["step"] and before.train.steps < material.config.train.steps:
+        lines.append(f"extended to {material.config.train.steps:,} steps; the optimizer's state is kept")
     if about["step"] < material.config.train.steps:
         lines += _rates(before, material.config, about["step"])
     return material._replace(history=history), lines
@@ -112,8 +122,8 @@ def _rates(before: Config, after: Config, step: int) -> list[str]:
             (after, np.arange(step, after.train.steps)),
         )
     )
-    steps, falls = after.train.steps, after.optim.schedule != "constant"
-    if now[0] == then[-1] and not (falls and before.train.steps != steps):
+    steps = after.train.steps
+    if now[0] == then[-1] and before.train.steps == steps:
         return []
     highest = step + 1 + int(np.flatnonzero(now == now.max())[-1])
     line = f"learning rate: {then[0]:.3g} in step {step}, " if step else "learning rate: "

@@ -2,7 +2,6 @@
 
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
-from llm_jax.config.decoding import SamplingConfig
 from llm_jax.language_model.model import LanguageModel
 from llm_jax.runs.data import Materials
 
@@ -39,5 +38,5 @@ def draw_sample(material: Materials, params: Tree, num_tokens: int) -> str:
     settings = material.config.train
     model = LanguageModel(material.config.model, params, material.store.tokenizer, {})
     return model.generate(
-        settings.prompt, max_new_tokens=num_tokens, sampling=SamplingConfig(), seed=settings.seed
+        settings.prompt, max_new_tokens=num_tokens, sampling=settings.sampling, seed=settings.seed
     )

@@ -18,6 +18,7 @@ from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config
 from llm_jax.runs import continuing, data, record, starts
+from llm_jax.runs.best import Best, best_of, patience_line, rising_line
 from llm_jax.runs.data import Materials
 from llm_jax.runs.init_from import first_state
 from llm_jax.runs.progress import LiveLine
@@ -44,14 +45,16 @@ def run(
     wanted_seconds: float | None = None,
     *,
     agreed: bool = False,
+    longer: bool = False,
 ) -> None:
-    """Begin a run, or go on with the one in its directory, to its last step.
+    """Begin a run, or go on with the one in its directory, until it is over.
 
     Args:
         config: the run.
         leave_report: called at the end.
         wanted_seconds: the time it was planned for; at the end it stands beside the time it took.
         agreed: whether a run that goes on may have other settings for the steps to come.
+        longer: whether it may have more steps than before.
 
     Raises:
         UserError: the directory is in use, or holds a run of another configuration; or the prompt is none.
@@ -75,10 +78,12 @@ def run(
         latest = checkpoints.latest_step()
         if latest is not None:
             known = read_about(directory)
-            continuing.require_same_run(known, config, material.store.fingerprint, agreed=agreed)
+            fingerprint = material.store.fingerprint
+            continuing.require_same_run(known, config, fingerprint, agreed=agreed, longer=longer)
         # Beside the making and saving of the first state; nothing else is refused from here on.
         compiled = lambda: lower_steps(config, setup).compile()  # noqa: E731
-        ready = worker.submit(compiled) if latest != config.train.steps else None
+        over = latest is not None and loop.is_over(config.train, latest, checkpoints)
+        ready = None if over else worker.submit(compiled)
         begin = partial(first_state, origin=material.origin, objective=setup.objective)
         state = loop.start_state(config, checkpoints, begin, setup)
         step, guard = int(state["counters"]["step"]), Guard(warn)
@@ -87,7 +92,7 @@ def run(
             about["changes"] += material.history
         with guard(continuing.CHANGES):
             continuing.write_history(config.train.run, material.history)
-        if step < config.train.steps:
+        if not loop.is_over(config.train, step, checkpoints):
             with guard(starts.FILE):
                 _note_start(config, step)
         run_record = record.RunRecord(config.train.run, to_dict(config), step, warn)
@@ -169,26 +174,33 @@ def _train(
         peak_flops=measure_peak_flops(config.model.dtype),
         guard=guard,
     )
-    for line in _opening(material, state, baselines):
-        live.say(line)
+    for line in (*_opening(material, state, baselines), patience_line(settings, start, checkpoints)):
+        if line:
+            live.say(line)
     times: dict[str, float] = {}
-    callbacks = _callbacks(material, baselines, live, run_record, guard, times, stop_requested)
+    rising = partial(rising_line, checkpoints)
+    callbacks = _callbacks(material, baselines, live, run_record, guard, times, stop_requested, rising)
     try:
         state, score = loop.train(config, checkpoints, state, callbacks, setup)
     finally:
         live.close()
-    params = loop.evaluated_params(config.model, state)
+    done = int(state["counters"]["step"])
+    if done > start and (line := patience_line(settings, done, checkpoints)):
+        live.say(line)
+    best = Best(done, loop.evaluated_params(config.model, state))
+    with guard("the best checkpoint"):
+        best = best_of(best, settings, checkpoints, live.say)
     if material.samples and not stop_requested():
         with guard("the sample"):
-            text = settings.prompt + draw_sample(material, params, settings.sample_tokens)
+            text = settings.prompt + draw_sample(material, best.params, settings.sample_tokens)
             live.say(f"\n{text}\n")
-            if start < settings.steps:
-                run_record.write_sample(settings.steps, text)
+            if start < done:
+                run_record.write_sample(best.step, text)
     times["seconds"] = round(time.perf_counter() - began, 1)
     times["compile_seconds"] = round(compiling.seconds, 1)
     if start == 0:  # Of a run that was stopped, nobody knows the times as a whole.
-        run_record.write(settings.steps, **times)
-    page = _leave_report(material, params, leave_report, guard, stop_requested)
+        run_record.write(done, **times)
+    page = _leave_report(material, best.params, leave_report, guard, stop_requested)
     if page:
         live.say(f"report: {page}")
     elif name := stop_requested():
@@ -197,14 +209,14 @@ def _train(
             + f"llm-jax report {settings.run}"
         )
     live.say(f"Saved in {settings.run}. Generate more: llm-jax generate {settings.run}")
-    summary = {"run": str(settings.run), "step": settings.steps, **score, "baselines": baselines}
+    summary = {"run": str(settings.run), "step": done, "best_step": best.step, **score}
     if before := record.score_before(settings.run, list(score)):
         first, last = (material.task.metrics[0].shown(_bare(each)) for each in (before, score))
         if first and last:
             label = material.task.metrics[0].label
             live.say(f"{label}: {first[0]} before the first step, {last[0]} after the last")
         summary["before"] = before
-    return summary | times | {"report": page}
+    return summary | {"baselines": baselines} | times | {"report": page}
 
 
 def _opening(material: Materials, state: State, baselines: Mapping[str, float]) -> Iterator[str]:
@@ -243,6 +255,7 @@ def _callbacks(
     guard: Guard,
     times: dict[str, float],
     stop_requested: Callable[[], str],
+    rising: Callable[[], str],
 ) -> loop.Callbacks:
     """What the loop calls; notes "seconds_to_first_step" in `times`."""
     settings = material.config.train
@@ -264,6 +277,8 @@ def _callbacks(
         beaten = [name for name, baseline in baselines.items() if score[f"{_PREFIX}loss"] < baseline]
         against = f"; beats {beaten[-1] if beaten else 'no baseline'}" if baselines else ""
         live.say(f"step {step}: {material.task.line.format(**_bare(score))}{against}")
+        if line := rising():
+            live.say(line)
         if step < settings.steps and material.samples and not stop_requested():
             with guard("the sample"):
                 text = settings.prompt + draw_sample(material, params, min(settings.sample_tokens, 24))

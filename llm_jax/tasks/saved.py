@@ -1,12 +1,13 @@
 """A saved model of any task: its configuration, the parameters that are evaluated, what it says of itself."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from llm_jax.base.tree import Tree
-from llm_jax.checkpoints.reader import read_about, read_params
+from llm_jax.checkpoints.reader import Step, read_about, read_params, said_of_step
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import Config
@@ -21,24 +22,45 @@ class Saved(NamedTuple):
     about: dict[str, Any]  # "config", "tokenizer", "labels", "step", "metrics", versions ...
 
 
-def read_saved(directory: Path, step: int | None = None) -> Saved:
+def read_saved(directory: Path, step: Step, report: Callable[[str], None]) -> Saved:
     """Read a run directory, or one that `convert import` made.
 
     Args:
         directory: holds `checkpoints/`.
-        step: which checkpoint; the newest that verifies without one.
+        step: which checkpoint: "best", "last" or a number.
+        report: gets a line that says which it is, and one for each damaged one that was passed over.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
-        UserError: its task is not one that this version knows.
+        UserError: `step` names none, or its task is not one that this version knows.
     """
     checkpoints = checkpoint_directory(directory)
     about = read_about(checkpoints, step)
     config: Config = config_from_dict(about["config"], f"the checkpoint in {directory}")
     begin = find_task(config.task.name).objective.init_params
     wanted = jax.eval_shape(lambda: begin(jax.random.key(0), config.model))
-    params, about = read_params(checkpoints, wanted, name=evaluated_part(config), step=step)
-    return Saved(config, params, about)
+    part = evaluated_part(config)
+    params, about = read_params(checkpoints, wanted, name=part, step=step, report=report)
+    return Saved(config, params, as_chosen(directory, step, about, report))
+
+
+def as_chosen(
+    directory: Path, step: Step, about: Mapping[str, Any], report: Callable[[str], None]
+) -> dict[str, Any]:
+    """What a checkpoint says of itself, with the text where the run's newest one has it; says which it is,
+    unless it is an import's only one.
+
+    Args:
+        directory: holds `checkpoints/`.
+        step: what was asked for.
+        about: as it was read.
+        report: gets the line.
+    """
+    checkpoints = checkpoint_directory(directory)
+    if about["data_fingerprint"] is not None:
+        report(f"{directory}: {said_of_step(checkpoints, step, about['step'])}")
+    newest = read_about(checkpoints)["config"]["data"]
+    return {**about, "config": about["config"] | {"data": newest}}
 
 
 def evaluated_part(config: Config) -> str:

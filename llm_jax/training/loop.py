@@ -44,7 +44,7 @@ class Callbacks(NamedTuple):
 def train(
     config: Config, checkpoints: Checkpoints, state: State, callbacks: Callbacks, setup: Setup = Setup()
 ) -> tuple[State, dict[str, float]]:
-    """Run from the state's step to `config.train.steps`.
+    """Run from the state's step until the run is over.
 
     Args:
         config: the run.
@@ -69,7 +69,7 @@ def train(
         # What the model was worth before: the run is judged by what it adds.
         score = _evaluate(config, state, callbacks, guard, 0)
         _show(config, state, score, callbacks, guard, 0)
-    while step < settings.steps:
+    while not is_over(settings, step, checkpoints):
         steps = range(step + 1, _next_pause(settings, step) + 1)
         batches = [callbacks.batch_at(batch_index + number) for number in range(len(steps))]
         logged = [is_logged(settings, number) for number in steps]
@@ -91,7 +91,8 @@ def train(
                 checkpoints.save(step, state, metrics=score, score=score.get("validation_loss"))
                 _show(config, state, score, callbacks, guard, step)
             saved_at = time.monotonic()
-        if saving and step < settings.steps and (name := callbacks.stop_requested()):
+        ended = is_over(settings, step, checkpoints)
+        if saving and not ended and (name := callbacks.stop_requested()):
             checkpoints.require_saved()
             raise InterruptedAndSaved(
                 stopped(name, f". Step {step:,} is saved; run the same command to resume.")
@@ -139,6 +140,11 @@ def start_state(
     restored = checkpoints.restore(abstract_state(config, setup))
     assert restored is not None  # Where there are steps and none verifies, that is an error.
     return restored.state
+
+
+def is_over(settings: TrainConfig, step: int, checkpoints: Checkpoints) -> bool:
+    """Whether a run ends here: its steps are done, or `patience` is used up."""
+    return step >= settings.steps or 0 < settings.patience <= checkpoints.since_best
 
 
 def is_logged(settings: TrainConfig, step: int) -> bool:

@@ -11,9 +11,10 @@ import numpy as np
 from llm_jax.base.batch import Batch
 from llm_jax.base.errors import DataError
 from llm_jax.base.tree import State
-from llm_jax.checkpoints.reader import read_about, read_params, read_restored
+from llm_jax.checkpoints.reader import Step, read_about, read_params, read_restored
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict, find_config, read_config
+from llm_jax.config.rules import require
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.batches import OrderStart, batch_at
 from llm_jax.data.corpora import read_corpus
@@ -27,6 +28,7 @@ from llm_jax.model.decoder import read_out
 from llm_jax.runs import data
 from llm_jax.runs.inherited import INHERITED
 from llm_jax.runs.init_from import first_state
+from llm_jax.tasks.saved import as_chosen
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.training.losses import token_nats
@@ -49,7 +51,10 @@ class Subject(NamedTuple):
 
 
 def find_subject(
-    source: Path | None, report: Callable[[str], None], moved: MovedConfig = MovedConfig()
+    source: Path | None,
+    report: Callable[[str], None],
+    moved: MovedConfig = MovedConfig(),
+    step: Step = "best",
 ) -> Subject:
     """The model in a directory, or a fresh one of a TOML file or of the default configuration.
 
@@ -57,21 +62,24 @@ def find_subject(
         source: the directory or the file.
         report: gets one line a remark.
         moved: where its text is now.
+        step: which checkpoint of the directory: "best", "last" or a number.
 
     Raises:
         UserError: the directory, file or text cannot be used.
     """
     if source is None or (not source.is_dir() and find_config(source).suffix == ".toml"):
+        require({f"step ({step}) must be left out for an untrained model": step == "best"})
         config = Config() if source is None else read_config([source], below=INHERITED)
         material = data.gather(data.moved_to(config, moved), report)
         return _subject(material, first_state(material.config, material.origin), None)
     directory = checkpoint_directory(source)
-    about = read_about(directory)
+    about = read_about(directory, step)
     config = config_from_dict(about["config"], str(source))
     if about["data_fingerprint"] is None:
         return _imported(directory, data.moved_to(config, moved), about, report)
+    restored = read_restored(directory, abstract_state(config), step, report)
+    about = as_chosen(source, step, restored.about, report)
     material = data.gather_again(about, str(source), report, moved)
-    restored = read_restored(directory, abstract_state(config))
     return _subject(material, restored.state, restored.step)
 
 
@@ -143,7 +151,8 @@ def _origin(subject: Subject, samples: int = 3, context: int = 16) -> Origin:
     prompt = [*tokenizer.start_ids, *tokenizer.encode(settings.prompt or "The").tolist()]
     model = subject.config.model
     layout = decoding_layout(evaluated_params(model, subject.state), model)
-    rows = generate_tokens(layout, [prompt] * samples, Generation(seed=settings.seed))
+    request = Generation(sampling=settings.sampling, seed=settings.seed)
+    rows = generate_tokens(layout, [prompt] * samples, request)
     texts = np.stack(list(rows), axis=1)
     index = verbatim.build_index(subject.train_tokens)
     spans = verbatim.verbatim_spans(index, texts[0], 3)

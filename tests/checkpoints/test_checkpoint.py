@@ -44,7 +44,8 @@ def test_restored_state_has_the_saved_bits_and_knows_what_it_is(saved: Path) -> 
     assert same_bits(read_state(saved), a_state(3))
     params, about = read_params(saved, abstract(a_state()["params"]))
     assert same_bits(params, a_state(3)["params"])
-    assert about == ABOUT | {"step": 3, "metrics": {"validation_loss": 0.7}, "score": 0.7}
+    said = {"step": 3, "metrics": {"validation_loss": 0.7}, "score": 0.7, "since_best": 2}
+    assert about == ABOUT | said
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:

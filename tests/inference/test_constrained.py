@@ -25,10 +25,11 @@ from llm_jax.tokenization.from_huggingface import FileTokenizer
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.tokenization.train_bpe import train_bpe
+from tests.support.sampling import PLAIN, plain_but
 from tests.tokenization.test_file_tokenizer import byte_fallback, byte_level, unigram
 
 GREEDY = SamplingConfig(temperature=0)
-HOT = SamplingConfig(temperature=3.0, top_k=100)
+HOT = plain_but(temperature=3.0, top_k=100)
 SPEECH = "abcabc abd ddd bcd bcd cab 12 121 2 aé éa ab/cd\n" * 3
 # A language of so few texts that all can be listed: letters of ALPHABET, at most LONGEST of them.
 ALPHABET, LONGEST = "abcé1/", 4
@@ -193,7 +194,7 @@ def write(config: ModelConfig, vocabulary: Vocabulary) -> Any:
     return texts
 
 
-@pytest.mark.parametrize("sampling", [SamplingConfig(), HOT, GREEDY], ids=["plain", "hot", "greedy"])
+@pytest.mark.parametrize("sampling", [PLAIN, HOT, GREEDY], ids=["plain", "hot", "greedy"])
 def test_whatever_a_random_model_writes_is_json_of_the_schema(write: Any, sampling: SamplingConfig) -> None:
     constraint, kinds = Constraint(json_schema=json.dumps(SCHEMA)), SCHEMA["properties"]["kind"]["enum"]
     values = []
@@ -219,7 +220,7 @@ def test_whatever_a_random_model_writes_is_json_of_the_schema(write: Any, sampli
     "pattern", [r"(yes|no), [a-f]{2,5}\.", r"\d{4}-\d\d-\d\d", r"[é漢]{3}", r"(?:0|[1-9]\d?){4}x"]
 )
 def test_whatever_a_random_model_writes_matches_the_regular_expression(write: Any, pattern: str) -> None:
-    for model, seed, sampling in itertools.product((0, 1), (0, 1), (SamplingConfig(), HOT)):
+    for model, seed, sampling in itertools.product((0, 1), (0, 1), (PLAIN, HOT)):
         for text in write(Constraint(regex=pattern), model, rows=4, seed=seed, sampling=sampling):
             assert re.fullmatch(pattern, text)
 
@@ -234,7 +235,7 @@ def test_greedy_is_the_likeliest_allowed_token_at_every_step(write: Any, config:
             tokens.append(int(np.where(allowed_V, scores[0, -1], -np.inf).argmax()))
         wanted = bytes(tokens[3:]).decode()
         constraint = Constraint(regex=pattern)
-        for sampling in (GREEDY, SamplingConfig(top_k=1), SamplingConfig(top_p=1e-9)):
+        for sampling in (GREEDY, plain_but(top_k=1), plain_but(top_p=1e-9)):
             assert write(constraint, sampling=sampling) == [wanted]
 
 
@@ -285,7 +286,7 @@ def test_a_model_may_end_a_text_that_the_pattern_would_let_go_on(config: ModelCo
     found = model.generate_many(
         ["abc"] * 8,
         max_new_tokens=100,
-        sampling=SamplingConfig(temperature=5.0),
+        sampling=plain_but(temperature=5.0),
         seed=0,
         constraint=Constraint(regex="a+"),
     )

@@ -22,6 +22,7 @@ from llm_jax.model.decoder import forward, init_params
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.tokenization.protocol import decode
 from llm_jax.tokenization.streaming import StreamDecoder
+from tests.support.sampling import PLAIN, plain_but
 
 pytestmark = pytest.mark.compiles
 
@@ -96,21 +97,19 @@ def test_no_token_asked_for_is_none_drawn(tiny: ModelConfig, tiny_params: Tree) 
 
 
 def test_same_seed_same_text_other_seed_other_text(tiny: ModelConfig, tiny_params: Tree) -> None:
-    texts = [
-        generate(tiny_params, tiny, [[1, 2]], 20, sampling=SamplingConfig(), seed=seed) for seed in (5, 5, 6)
-    ]
+    texts = [generate(tiny_params, tiny, [[1, 2]], 20, sampling=PLAIN, seed=seed) for seed in (5, 5, 6)]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_samples_of_one_prompt_differ(tiny: ModelConfig, tiny_params: Tree) -> None:
-    rows = generate(tiny_params, tiny, [[1, 2]] * 3, 15, sampling=SamplingConfig())
+    rows = generate(tiny_params, tiny, [[1, 2]] * 3, 15, sampling=PLAIN)
     assert len({tuple(row) for row in rows}) == 3
 
 
 def test_a_sampled_row_is_what_its_prompt_gives_alone_whatever_its_neighbours(
     tiny: ModelConfig, tiny_params: Tree
 ) -> None:
-    wild = {"sampling": SamplingConfig(temperature=1.5), "seed": 7}
+    wild = {"sampling": plain_but(temperature=1.5), "seed": 7}
     one, other = [3, 1, 4, 1, 5], [9, 2]
     samples = generate(tiny_params, tiny, [one] * 3, 16, **wild)
     assert len({tuple(row) for row in samples}) == 3
@@ -123,7 +122,7 @@ def test_log_probabilities_are_the_models_own_also_past_the_context(
     tiny: ModelConfig, tiny_params: Tree
 ) -> None:
     prompts = [[3, 1, 4, 1, 5], [9, 2]]
-    odd = SamplingConfig(temperature=0.5, top_k=3, repetition_penalty=1.5)
+    odd = plain_but(temperature=0.5, top_k=3, repetition_penalty=1.5)
     request = Generation(max_new_tokens=14, sampling=odd, seed=1)
     rows = list(decoding.generate_rows(decoding_layout(tiny_params, tiny), prompts, request))
     for row, prompt in enumerate(prompts):
@@ -142,15 +141,15 @@ def test_prompts_that_cannot_be_continued_are_refused(tiny: ModelConfig, tiny_pa
 
 LOGITS = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
 KEPT = [
-    (SamplingConfig(), 5),
-    (SamplingConfig(top_k=2), 2),
-    (SamplingConfig(top_k=9), 5),
-    (SamplingConfig(top_p=0.69), 2),
-    (SamplingConfig(top_p=0.71), 3),
-    (SamplingConfig(top_p=1e-9), 1),
-    (SamplingConfig(min_p=0.4), 3),
-    (SamplingConfig(min_p=1.0), 1),
-    (SamplingConfig(top_k=3, min_p=0.6), 2),
+    (PLAIN, 5),
+    (plain_but(top_k=2), 2),
+    (plain_but(top_k=9), 5),
+    (plain_but(top_p=0.69), 2),
+    (plain_but(top_p=0.71), 3),
+    (plain_but(top_p=1e-9), 1),
+    (plain_but(min_p=0.4), 3),
+    (plain_but(min_p=1.0), 1),
+    (plain_but(top_k=3, min_p=0.6), 2),
 ]
 
 
@@ -163,7 +162,7 @@ def test_filters_keep_the_likeliest_tokens(sampling: SamplingConfig, kept: int) 
 def test_draws_follow_the_filtered_distribution() -> None:
     keys = jax.random.split(jax.random.key(0), 4000)
     rows = jnp.repeat(LOGITS, 4000, axis=0)
-    drawn = sample(keys, rows, jnp.zeros(rows.shape, bool), SamplingConfig(top_k=3, temperature=0.5))
+    drawn = sample(keys, rows, jnp.zeros(rows.shape, bool), plain_but(top_k=3, temperature=0.5))
     wanted = np.array([0.4, 0.3, 0.2]) ** 2
     counts = np.bincount(drawn, minlength=5) / 4000
     np.testing.assert_allclose(counts[:3], wanted / wanted.sum(), atol=0.03)

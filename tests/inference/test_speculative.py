@@ -20,6 +20,7 @@ from llm_jax.inference.request import Generation, Layout, decoding_layout
 from llm_jax.inference.sampling import probabilities, sample
 from llm_jax.inference.speculative import Text, chances, decide, speculate_tokens
 from llm_jax.model.decoder import forward, init_params
+from tests.support.sampling import PLAIN, plain_but
 
 pytestmark = pytest.mark.compiles
 
@@ -122,7 +123,7 @@ FEW = ModelConfig(vocab_size=5, context_length=16, d_model=8, num_layers=1, num_
 FILTERED = SamplingConfig(temperature=0.7, top_k=4, top_p=0.9, min_p=0.02)
 
 
-@pytest.mark.parametrize("sampling", [SamplingConfig(), FILTERED], ids=["plain", "filtered"])
+@pytest.mark.parametrize("sampling", [PLAIN, FILTERED], ids=["plain", "filtered"])
 @pytest.mark.parametrize("kind", ["lookup", "draft"])
 def test_three_tokens_have_the_joint_distribution_of_the_model(kind: str, sampling: SamplingConfig) -> None:
     layout, small = sharpened(0, FEW), sharpened(1, FEW)
@@ -156,7 +157,7 @@ def test_three_tokens_have_the_joint_distribution_of_the_model(kind: str, sampli
 
 def test_probabilities_are_those_that_sample_draws_with() -> None:
     logits_V = jnp.array([1.0, 0.5, -1, 0.2, 2])
-    for sampling in (SamplingConfig(), FILTERED):
+    for sampling in (PLAIN, FILTERED):
         keys = jax.random.split(jax.random.key(0), DRAWS)
         rows = jnp.repeat(logits_V[None], DRAWS, axis=0)
         drawn = np.bincount(sample(keys, rows, jnp.zeros(rows.shape, bool), sampling), minlength=5)
@@ -260,10 +261,7 @@ def test_lookup_proposes_what_followed_the_longest_and_latest_match() -> None:
 
 def test_same_seed_same_tokens_other_seed_other_tokens(roomy: ModelConfig) -> None:
     layout, proposer = sharpened(0, roomy), PromptLookup(K, 37)
-    texts = [
-        speculated(layout, [1, 2], 20, proposer, None, sampling=SamplingConfig(), seed=seed)
-        for seed in (5, 5, 6)
-    ]
+    texts = [speculated(layout, [1, 2], 20, proposer, None, sampling=PLAIN, seed=seed) for seed in (5, 5, 6)]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -280,7 +278,7 @@ def test_speculation_compiles_once_per_bucket_whatever_the_lengths(roomy: ModelC
 
 def test_what_cannot_be_speculated_is_refused(roomy: ModelConfig) -> None:
     layout, proposer = sharpened(0, roomy), PromptLookup(K, 37)
-    penalized = SamplingConfig(repetition_penalty=1.5)
+    penalized = plain_but(repetition_penalty=1.5)
     with pytest.raises(UserError, match="repetition_penalty"):
         speculated(layout, [1], 5, proposer, None, sampling=penalized)
     assert sum(map(len, speculated(layout, [1] * 11, 50, proposer, None))) == 50

@@ -11,10 +11,10 @@ import pytest
 
 import llm_jax
 from llm_jax.cli import command
-from llm_jax.config.decoding import SamplingConfig
 from llm_jax.generate import generate
 from llm_jax.language_model.model import LanguageModel
 from tests.cli.test_chat import GREEDY, ending_with, import_talking_model
+from tests.support.sampling import plain_but
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_drawing_stops_when_every_row_has_ended(
 
 
 def test_log_probabilities_are_those_of_the_models_own_logits(model: LanguageModel) -> None:
-    odd = SamplingConfig(temperature=0.7, top_k=5, repetition_penalty=1.3)
+    odd = plain_but(temperature=0.7, top_k=5, repetition_penalty=1.3)
     (row,) = ending_with(model).generate_many(["it hums"], max_new_tokens=12, sampling=odd, seed=3)
     prompt = model.encode_prompt("it hums")
     scores = jax.nn.log_softmax(model.logits([*prompt, *row.token_ids]))
@@ -137,7 +137,7 @@ def test_a_file_of_prompts_that_is_none_is_refused(
 
 
 def test_a_special_token_that_is_named_as_a_stop_text_ends_it(model: LanguageModel) -> None:
-    settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": SamplingConfig(temperature=9.0), "seed": 0}
+    settings: dict[str, Any] = {"max_new_tokens": 12, "sampling": plain_but(temperature=9.0), "seed": 0}
     name = "<|im_start|>"
     end = model.tokenizer.token_id(name)  # type: ignore[attr-defined]
     assert model.tokenizer.token_bytes(end) == b""

@@ -11,7 +11,6 @@ import pytest
 import llm_jax
 from llm_jax.checkpoints.checksums import checksums
 from llm_jax.checkpoints.reader import read_state
-from llm_jax.config.decoding import SamplingConfig
 from llm_jax.evaluate import evaluate
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.replay import replay
@@ -20,6 +19,7 @@ from tests.interop.test_convert import run_convert
 from tests.interop.test_families import LLAMA
 from tests.runs.test_origin import a_model
 from tests.support.commands import metrics_of, run_command
+from tests.support.sampling import PLAIN
 
 pytestmark = pytest.mark.compiles
 _KINDS = ("float32", "bfloat16")
@@ -65,10 +65,7 @@ def test_what_is_loaded_and_scored_is_what_training_evaluated(
     run_command(evaluate, [str(run)])
     scored = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert scored["loss"] == validation_losses(run)[-1]
-    assert (
-        len(model.generate_many(["The"], max_new_tokens=4, sampling=SamplingConfig(), seed=0)[0].token_ids)
-        == 4
-    )
+    assert len(model.generate_many(["The"], max_new_tokens=4, sampling=PLAIN, seed=0)[0].token_ids) == 4
 
 
 def test_an_export_has_the_loaded_bits(tuned: dict[str, Path], tmp_path: Path) -> None:

@@ -13,6 +13,11 @@ from llm_jax.tokenization.plain import ByteTokenizer
 from tests.support.commands import run_command
 
 
+def refused(errors: str, run: Path) -> str:
+    """Standard error after the line that says which checkpoint was read, where one was."""
+    return errors.removeprefix(f"{run}: step 12 of 12, the best by validation\n")
+
+
 def test_generate_streams_the_same_text_for_the_same_seed(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,7 +43,7 @@ def test_generate_speculates_with_the_text_so_far_or_a_draft(
         run_command(generate, [str(trained), *words])
         texts.append(capsys.readouterr())
     assert texts[0].out == texts[1].out == texts[2].out
-    assert texts[0].err == ""
+    assert texts[0].err == f"{trained}: step 12 of 12, the best by validation\n"
     assert "5 tokens in 3 calls of the model, 1.67 a call; 2 proposed" in " ".join(texts[2].err.split())
 
 
@@ -69,7 +74,7 @@ def test_generate_writes_what_a_regular_expression_or_a_schema_asks_for(
     bad += [["--json_schema", str(tmp_path / "schema.json"), *more] for more in ([], ["--regex", "a"])]
     for more in bad:
         run_command(generate, [*words, *more], status=2)
-        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert refused(capsys.readouterr().err, trained).count("\n") == 1
 
 
 BAD_REQUESTS = [
@@ -94,4 +99,4 @@ def test_generate_refuses_what_makes_no_sense(
     trained: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_command(generate, [str(trained), *words], status=2)
-    assert capsys.readouterr().err.startswith("error: ")
+    assert refused(capsys.readouterr().err, trained).startswith("error: ")
