@@ -71,6 +71,8 @@ def find_subject(
     if about["data_fingerprint"] is None:
         return _imported(directory, data.moved_to(config, moved), about, report)
     material = data.gather_again(about, str(source), report, moved)
+    if about.get("own_parts"):  # an optimizer, too, whose state only its program can read
+        return _subject(material, _with_params(material.config, directory), about["step"])
     restored = read_restored(directory, abstract_state(config))
     return _subject(material, restored.state, restored.step)
 
@@ -197,10 +199,17 @@ def _imported(
     directory: Path, config: Config, about: dict[str, Any], report: Callable[[str], None]
 ) -> Subject:
     """Weights from elsewhere bring no text and no optimizer: the default corpus and a fresh one serve."""
-    params, _ = read_params(directory, abstract_state(config)["params"])
+    state = _with_params(config, directory)
     corpus = read_corpus(
         config.data.corpus, downloads=config.data.downloads, errors=config.data.errors, report=report
     )
     tokenizer = tokenizer_from_dict(about["tokenizer"])
     tokens = tokenizer.encode(corpus.text)
-    return Subject(config, init_state(config) | {"params": params}, tokenizer, tokens, tokens[:0], 0)
+    return Subject(config, state, tokenizer, tokens, tokens[:0], 0)
+
+
+def _with_params(config: Config, directory: Path) -> State:
+    """A fresh state with a checkpoint's parameters."""
+    wanted = abstract_state(config)
+    parts = [part for part in ("params", "ema") if part in wanted]
+    return init_state(config) | {part: read_params(directory, wanted[part], name=part)[0] for part in parts}

@@ -8,20 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax import (
-    chat,
-    convert,
-    evaluate,
-    explain,
-    generate,
-    prepare,
-    profile,
-    replay,
-    report,
-    train,
-    verify,
-)
+from llm_jax.chat import chat
 from llm_jax.cli import command
+from llm_jax.convert import convert
+from llm_jax.evaluate import evaluate
+from llm_jax.explain import explain
+from llm_jax.generate import generate
+from llm_jax.prepare import prepare
+from llm_jax.profile import profile
+from llm_jax.replay import replay
+from llm_jax.report import report
+from llm_jax.train import train
+from llm_jax.verify import verify
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.compiles
@@ -30,17 +28,17 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = README + (ROOT / "docs" / "commands.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 COMMANDS = {
-    "prepare": prepare.prepare,
-    "train": train.train,
-    "evaluate": evaluate.evaluate,
-    "generate": generate.generate,
-    "chat": chat.chat,
-    "replay": replay.replay,
-    "profile": profile.profile,
-    "convert": convert.convert,
-    "verify": verify.verify,
-    "explain": explain.explain,
-    "report": report.report,
+    "prepare": prepare,
+    "train": train,
+    "evaluate": evaluate,
+    "generate": generate,
+    "chat": chat,
+    "replay": replay,
+    "profile": profile,
+    "convert": convert,
+    "verify": verify,
+    "explain": explain,
+    "report": report,
 }
 SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
 
@@ -80,9 +78,7 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prose:
     monkeypatch.chdir(tmp_path)
     places = [f"--data.corpus={prose}", f"--data.prepared={tmp_path}", "--train.run=runs/mine"]
     with pytest.raises(SystemExit):
-        command.run(
-            train.train, [*places, *SHORT, "--train.steps=4", "--model.num_layers=2"], takes_files=True
-        )
+        command.run(train, [*places, *SHORT, "--train.steps=4", "--model.num_layers=2"], takes_files=True)
     (block,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - our own README
