@@ -28,8 +28,9 @@ def train(
     ...     model=llm_jax.ModelConfig(d_model=16, num_layers=1, num_heads=2, context_length=8),
     ...     train=llm_jax.TrainConfig(run=Path("runs/first"), steps=4),
     ... )
-    >>> run = llm_jax.train(config)  # doctest: +SKIP
-    >>> run.model.generate("The salesperson", temperature=0.8)  # doctest: +SKIP
+    >>> run = llm_jax.train(config)
+    data: sales_handbook (cached in prepared)...saved in runs/first; generate more: ...
+    >>> text = run.model.generate("The salesperson", max_new_tokens=8, temperature=0.8)
 
     Parts of your own take the place of what the configuration describes. A run with some is to the bit the
     run that was never stopped, too, as long as each call hands in the same ones: they are not saved, so

@@ -95,7 +95,7 @@ class LanguageModel:
 
         >>> model = llm_jax.load("runs/first")
         >>> model.logits(model.encode_prompt("The salesperson")).shape
-        (2, ...)
+        (3, ...)
         """
         tokens = np.atleast_2d(token_ids)
         check_tokens(tokens, self.config, "token_ids")

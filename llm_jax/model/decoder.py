@@ -31,7 +31,7 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     >>> config = llm_jax.ModelConfig(vocab_size=65, d_model=16, num_layers=2, num_heads=2)
     >>> params = llm_jax.init_params(jax.random.key(0), config)
     >>> params["token_embedding"]["embedding"].shape
-    (66, 16)
+    (65, 16)
 
     Args:
         key: of which all of them are drawn.
@@ -176,7 +176,8 @@ def forward(
 
     >>> config = llm_jax.ModelConfig(vocab_size=65, d_model=16, num_layers=2, num_heads=2)
     >>> params = llm_jax.init_params(jax.random.key(0), config)
-    >>> logits, cache, activations = llm_jax.forward(params, config, jnp.zeros((1, 8), jnp.int32))
+    >>> forward = jax.jit(llm_jax.forward, static_argnums=1)
+    >>> logits, cache, activations = forward(params, config, jnp.zeros((1, 8), jnp.int32))
     >>> logits.shape
     (1, 8, 65)
     """

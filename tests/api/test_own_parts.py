@@ -66,5 +66,5 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with() -> None:
     require_same_parts({"own_parts": ["optimizer"]}, sgd)
     require_same_parts({}, OwnParts())  # a checkpoint from before there were any
     for recorded, own in (({}, sgd), ({"own_parts": ["loss"]}, sgd), ({"own_parts": ["loss"]}, OwnParts())):
-        with pytest.raises(UserError, match="call llm_jax.train with the same ones"):
+        with pytest.raises(UserError, match=r"call llm_jax\.train with the same ones"):
             require_same_parts(recorded, own)

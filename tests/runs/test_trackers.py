@@ -1,4 +1,4 @@
-"""Trackers behind one switch: none by itself, offline, with the same run when it goes on, and never in the way."""
+"""Trackers behind one switch: none by itself, offline, one run however often it goes on, never in the way."""
 
 import sys
 from pathlib import Path
