@@ -1,3 +1,4 @@
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 """What type checkers see of `import llm_jax`: read by pyright with the package, never run."""
 
 from pathlib import Path
@@ -24,7 +25,8 @@ assert_type(run.report(), Path)
 assert_type(llm_jax.load("runs/typed").generate("The", temperature=0.8, max_new_tokens=5), str)
 assert_type(run.model.chat([{"role": "user", "content": "Hello"}], seed=1), str)
 assert_type(run.model.evaluate("A text.").bits_per_byte, float)
-assert_type(llm_jax.generate(llm_jax.init_params(jax.random.key(0), config.model), config.model, [1]), list[int])
+params = llm_jax.init_params(jax.random.key(0), config.model)
+assert_type(llm_jax.generate(params, config.model, [1]), list[int])
 assert_type(llm_jax.read_config("a.toml", overrides=["--train.steps=1"]), llm_jax.Config)
 assert_type(llm_jax.__version__, str)
 
