@@ -11,9 +11,8 @@ from typing import Any
 
 from llm_jax.base import terminal
 
-_PATIENCE = (
-    10.0  # seconds in which something that observes must have done one more call, once a run has ended
-)
+# Seconds in which an observer must have done one more call, once a run has ended.
+_PATIENCE = 60.0
 _MOST_WAITING = 1000  # calls that it has not come to yet
 
 
