@@ -44,7 +44,7 @@ def test_the_first_model(place: Path) -> None:
 def test_an_own_loop(place: Path) -> None:
     names = run_cells(ROOT / "examples" / "own_loop.ipynb")
     assert names["nats"] < 6
-    assert len(names["ids"]) == 80
+    assert len(names["ids"]) == 50
     assert names["seen"][-1] == 4
 
 
