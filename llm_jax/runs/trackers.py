@@ -97,7 +97,8 @@ def _begin_trackio(run: Path, identity: str, config: dict[str, Any]) -> Any:
     import trackio  # pyright: ignore[reportMissingImports] - optional
 
     name = f"{run.name}-{identity}"
-    return trackio.init(project=_PROJECT, name=name, resume="allow", config=config, embed=False)
+    unasked = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
+    return trackio.init(project=_PROJECT, name=name, resume="allow", config=config, **unasked)
 
 
 def _identity(run: Path, step: int) -> str:
