@@ -108,8 +108,8 @@ class LanguageModel:
         `total`, `bits_per_byte` and `perplexity` of the result sum it up.
 
         >>> model = llm_jax.load("runs/first")
-        >>> len(model.score(" listens.", prompt="The salesperson").log_probs)
-        2
+        >>> model.score(" listens.", prompt="The salesperson").bytes
+        9
         """
         return self.score_all([(prompt, text)])[0]
 

@@ -1,5 +1,5 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
-"""What type checkers see of `import llm_jax`: read by pyright with the package, never run."""
+"""What type checkers see of `import llm_jax`: read by pyright and mypy, never run."""
 
 from pathlib import Path
 from typing import Any, assert_type
@@ -30,4 +30,4 @@ assert_type(llm_jax.generate(params, config.model, [1]), list[int])
 assert_type(llm_jax.read_config("a.toml", overrides=["--train.steps=1"]), llm_jax.Config)
 assert_type(llm_jax.__version__, str)
 
-llm_jax.load("runs/typed").generate("The", temprature=0.8)  # pyright: ignore[reportCallIssue] - a slip is seen
+llm_jax.load("runs/typed").generate("The", temprature=0.8)  # type: ignore[call-arg] - a slip is seen
