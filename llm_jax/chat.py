@@ -62,7 +62,7 @@ def chat(
 
     own = read_template(template) if template else None
     model = load(directory, step=step)
-    form = dataclasses.replace(model.chat, template=own) if own is not None else model.chat
+    form = dataclasses.replace(model.chat_format, template=own) if own is not None else model.chat_format
     if form.template is None:
         raise UserError(
             f"the model in {directory} must have a chat template, but brings none; give one with "

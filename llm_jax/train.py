@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from llm_jax.base.errors import InterruptedAndSaved
-from llm_jax.base.terminal import only_show, say
+from llm_jax.base.terminal import only_show, say, say_json
 from llm_jax.cli import command
 from llm_jax.config.effects import settle
 from llm_jax.config.rules import Whole
@@ -91,7 +91,7 @@ def _train(
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
         config = by_time.planned_config(config, seconds, report=say, given=chosen)
-    run(config, _leave_report, seconds, agreed=agreed, longer="train.steps" in given)
+    say_result(run(config, _leave_report, seconds, agreed=agreed, longer="train.steps" in given))
 
 
 def _leave_report(*ended: Any) -> str | None:

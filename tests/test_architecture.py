@@ -20,6 +20,7 @@ ORDER = (
     {"language_model"},
     {"runs", "interop"},
     {"cli", "planning", "profiling", "proofs", "reports", "walkthrough"},
+    {"api"},
 )
 LINE = {room: number for number, rooms in enumerate(ORDER, 1) for room in rooms}
 COMMANDS = {"prepare", "train", "evaluate", "generate", "chat", "harness", "explain", "report"}
@@ -43,6 +44,8 @@ HOMES = {
     "llguidance": ("inference/grammar.py",),
     "lm_eval": ("language_model/harness_model.py",),
     "tensorboardX": ("runs/tensorboard.py",),
+    "trackio": ("runs/trackers.py",),
+    "wandb": ("runs/trackers.py",),
     "cyclopts": ("config/rules.py", "config/load.py", "cli/", *(f"{command}.py" for command in COMMANDS)),
     "jax": (
         *("base/", "model/", "checkpoints/", "training/", "inference/", "language_model/", "profiling/"),

@@ -24,9 +24,9 @@ FREE = frozenset(
         *(f"data.{name}" for name in ("corpus", "errors", "prepared")),
         *(f"train.{name}" for name in ("run", "init_from", "steps_per_dispatch", "eval_interval")),
         *(f"train.{name}" for name in ("eval_batch_size", "eval_stride", "save_interval", "save_minutes")),
-        *(f"train.{name}" for name in ("keep", "log_interval", "prompt", "sample_tokens", "patience")),
+        *(f"train.{name}" for name in ("keep", "log_interval", "tracker", "prompt", "sample_tokens")),
         *(f"train.sampling.{name}" for name in ("repetition_penalty", "temperature", "top_k", "top_p")),
-        "train.sampling.min_p",
+        *("train.sampling.min_p", "train.patience"),
     ]
 )
 

@@ -144,6 +144,8 @@ class TrainConfig:
     """Latest checkpoints that are kept; the one with the best validation loss always is."""
     log_interval: Whole = 20
     """Steps between lines of metrics.jsonl."""
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """Where the numbers of metrics.jsonl go besides; wandb writes offline, and none uses a network."""
     prompt: str = "The salesperson"
     """Prompt of the samples."""
     sample_tokens: Whole = 100

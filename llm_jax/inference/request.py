@@ -7,6 +7,7 @@ from typing import Protocol, TypedDict
 
 import jax
 
+from llm_jax.base.errors import UserError
 from llm_jax.base.tree import Tree
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
@@ -58,7 +59,7 @@ class Decodable(Protocol):
     def vocabulary(self) -> Vocabulary: ...
 
     @cached_property
-    def chat(self) -> ChatFormat: ...
+    def chat_format(self) -> ChatFormat: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +81,24 @@ class Speculation:
         require({f"speculate ({self.count}) must be at least 1, to propose anything": self.count >= 1})
 
 
-class GenerationSettings(TypedDict, total=False):
-    """The fields of `Generation` as keyword arguments."""
+class TokenSettings(TypedDict, total=False):
+    """What a continuation of token ids can be asked for, as keyword arguments: fields of `Generation`, and of
+    its sampling.
+    """
 
     max_new_tokens: int
-    sampling: SamplingConfig
     seed: int
+    sampling: SamplingConfig
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+
+
+class GenerationSettings(TokenSettings, total=False):
+    """Likewise, of a text's."""
+
     stop: Sequence[str]
     constraint: Constraint | None
     speculation: Speculation | None
@@ -124,3 +137,23 @@ class Generation:
                 or not any(self.stop),
             }
         )
+
+
+def requested(settings: GenerationSettings) -> Generation:
+    """Return the request that keyword arguments describe: those of sampling change its record.
+
+    Raises:
+        UserError: a setting is not as it must be, or there is none of this name.
+    """
+    values = dict(settings)
+    names = [field.name for field in dataclasses.fields(Generation)]
+    draws = {
+        field.name: values.pop(field.name)
+        for field in dataclasses.fields(SamplingConfig)
+        if field.name in values
+    }
+    if unknown := sorted(values.keys() - set(names)):
+        known = [*names, *(field.name for field in dataclasses.fields(SamplingConfig))]
+        raise UserError(f"{unknown[0]} must be one of {', '.join(known)}")
+    request = Generation(**values)  # type: ignore[arg-type] - of these names alone
+    return dataclasses.replace(request, sampling=dataclasses.replace(request.sampling, **draws))

@@ -124,13 +124,13 @@ def _marks(model: LanguageModel) -> dict[str, int | list[int] | None]:
     known, in place of the ids that some families have for a default.
     """
     begin, fill = (_mark(model, name) for name in ("bos", "pad"))
-    ends = list(model.chat.eos_ids)
+    ends = list(model.chat_format.eos_ids)
     end = ends if len(ends) > 1 else ends[0] if ends else None
     return {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": fill}
 
 
 def _mark(model: LanguageModel, name: str) -> int | None:
-    chat = model.chat.to_dict()
+    chat = model.chat_format.to_dict()
     token = chat[f"{name}_id"]
     if token is None and chat.get(name) and isinstance(model.tokenizer, FileTokenizer):
         token = model.tokenizer.token_id(chat[name])
@@ -143,7 +143,7 @@ def _write_tokenizer(folder: Path, model: LanguageModel) -> None:
     Raises:
         DataError: no tokenizer.json gives the model's ids.
     """
-    content, chat = tokenizer_json(model.tokenizer), model.chat.to_dict()
+    content, chat = tokenizer_json(model.tokenizer), model.chat_format.to_dict()
     start = tokens_around(content).start
     fields = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -169,13 +169,13 @@ def _gguf_tokenizer(model: LanguageModel) -> tuple[dict[str, Any], list[str]]:
     """The settings of the tokenizer, or those of a model without one, and what the user must know of them."""
     try:
         content = tokenizer_json(model.tokenizer)
-        settings = gguf_tokenizer(content, model.config.vocab_size, model.chat.to_dict())
+        settings = gguf_tokenizer(content, model.config.vocab_size, model.chat_format.to_dict())
     except DataError as error:
         return {"tokenizer.ggml.model": "no_vocab"}, [f"without a tokenizer: {error}"]
     remarks = []
     if composes_accents(content):
         remarks.append("llama.cpp does not compose accents (NFC), as this model's tokenizer does")
-    if len(ends := model.chat.eos_ids) > len(ENDS):
+    if len(ends := model.chat_format.eos_ids) > len(ENDS):
         remarks.append(f"llama.cpp stops at {len(ENDS)} tokens, and this model at {len(ends)}")
     return settings, remarks
 

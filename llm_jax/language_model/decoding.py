@@ -42,7 +42,7 @@ def constrained(
     model: Decodable, prompts: Sequence[Sequence[int]], constraint: Constraint, request: Generation
 ) -> Iterator[Sampled]:
     """Give the tokens after each prompt, as `constrained_tokens` yields them, each row a match of its own."""
-    masks = [GrammarMasks(model.vocabulary, constraint, model.chat.eos_ids) for _ in prompts]
+    masks = [GrammarMasks(model.vocabulary, constraint, model.chat_format.eos_ids) for _ in prompts]
     return constrained_tokens(model.layout, prompts, masks, request)
 
 

@@ -194,10 +194,10 @@ def asking(
 
 def _prefix_id(model: LanguageModel, prefix: str | None) -> int:
     tokenizer = model.tokenizer
-    named = prefix or model.chat.bos
+    named = prefix or model.chat_format.bos
     if named and isinstance(tokenizer, FileTokenizer) and (found := tokenizer.token_id(named)) is not None:
         return found
-    if prefix is None and (known := [*tokenizer.start_ids, *model.chat.eos_ids]):
+    if prefix is None and (known := [*tokenizer.start_ids, *model.chat_format.eos_ids]):
         return known[0]
     ids = tokenizer.encode("\n" if prefix is None else prefix).tolist()
     if prefix is not None and len(ids) != 1:

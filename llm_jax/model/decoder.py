@@ -26,7 +26,17 @@ from llm_jax.model.positions import sinusoidal_table
 
 
 def init_params(key: jax.Array, config: ModelConfig) -> Tree:
-    """Fresh parameters, layers stacked on a leading axis."""
+    """Return fresh parameters, layers stacked on a leading axis.
+
+    >>> config = llm_jax.ModelConfig(vocab_size=65, d_model=16, num_layers=2, num_heads=2)
+    >>> params = llm_jax.init_params(jax.random.key(0), config)
+    >>> params["token_embedding"]["embedding"].shape
+    (65, 16)
+
+    Args:
+        key: of which all of them are drawn.
+        config: the decoder, with its vocab_size.
+    """
     check_precision(config)
     keys = jax.random.split(key, 4)
     x_BTD = jnp.zeros((1, 1, config.d_model), config.dtype)
@@ -162,7 +172,15 @@ def forward(
     start_B: jax.Array | None = None,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache | None, Activations]:
-    """Logits [B, T, V], and the rest as in `hidden_states`, whose arguments these are."""
+    """Return logits [B, T, V], and the rest as in `hidden_states`, whose arguments these are.
+
+    >>> config = llm_jax.ModelConfig(vocab_size=65, d_model=16, num_layers=2, num_heads=2)
+    >>> params = llm_jax.init_params(jax.random.key(0), config)
+    >>> forward = jax.jit(llm_jax.forward, static_argnums=1)
+    >>> logits, cache, activations = forward(params, config, jnp.zeros((1, 8), jnp.int32))
+    >>> logits.shape
+    (1, 8, 65)
+    """
     hidden_BTD, cache, seen = hidden_states(
         params, config, tokens_BT, dropout_key=dropout_key, start_B=start_B, cache=cache
     )

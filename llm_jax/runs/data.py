@@ -21,10 +21,11 @@ from llm_jax.data.corpora import NAMES, read_corpus
 from llm_jax.data.known_store import find_store
 from llm_jax.data.store import Store, prepare_store
 from llm_jax.evaluation.compare import Scored
-from llm_jax.evaluation.metrics import Score, summarise
+from llm_jax.evaluation.metrics import Score
 from llm_jax.language_model.model import LanguageModel
 from llm_jax.model.checks import check_precision
 from llm_jax.runs.init_from import Origin, find_origin, recorded_origin, require_same_model, sequences_drawn
+from llm_jax.runs.own_parts import OwnParts
 from llm_jax.tasks.by_name import find_task
 from llm_jax.tasks.language_modelling import held_out, target_nats
 from llm_jax.tasks.task import Task
@@ -41,6 +42,7 @@ class Materials(NamedTuple):
     store: Store
     origin: Origin | None = None  # what the run starts from, where that is not fresh weights
     history: History = ()  # what changed while the run went on
+    own: OwnParts = OwnParts()  # what a program handed in
 
     @property
     def order_start(self) -> OrderStart:
@@ -58,7 +60,7 @@ class Materials(NamedTuple):
     @property
     def task(self) -> Task:
         """What the model learns."""
-        return find_task(self.config.task.name)
+        return self.own.task(find_task(self.config.task.name))
 
     @property
     def samples(self) -> bool:
@@ -67,7 +69,7 @@ class Materials(NamedTuple):
 
     def setup(self, placement: Placement | None = None) -> Setup:
         """Return what a train step of the run is, beside its configuration."""
-        return Setup(self.task.objective, placement)
+        return Setup(self.task.objective, placement, self.own.optimizer)
 
     def batch_at(self, index: int) -> Batch:
         """Return the training batch with this index: a pure function of it and the seed."""
@@ -206,5 +208,4 @@ def score_text(model: LanguageModel, path: Path) -> Score:
     """
     config = config_from_dict(model.about["config"], "the checkpoint")
     corpus = read_corpus(str(path), downloads=config.data.downloads, errors=config.data.errors, report=say)
-    found = model.score(corpus.text)
-    return summarise(-found.log_probs, found.bytes)
+    return model.evaluate(corpus.text)

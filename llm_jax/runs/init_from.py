@@ -19,10 +19,8 @@ from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.model.decoder import abstract_params
 from llm_jax.tasks.saved import evaluated_part
-from llm_jax.training.losses import NEXT_TOKEN
-from llm_jax.training.objective import Objective
 from llm_jax.training.precision import with_masters
-from llm_jax.training.state import abstract_state, init_state, state_from
+from llm_jax.training.state import Setup, abstract_state, init_state, state_from
 
 # A run's own choice; all other settings of the model are what its weights mean.
 _FREE = NOT_COMPUTED | {"context_length"}
@@ -143,7 +141,7 @@ def require_same_weights(init_from: str, origin: Origin) -> None:
         )
 
 
-def first_state(config: Config, origin: Origin | None, objective: Objective = NEXT_TOKEN) -> State:
+def first_state(config: Config, origin: Origin | None, setup: Setup = Setup()) -> State:
     """Return the state before a run's first step, with fresh weights or with those that it starts from.
 
     Raises:
@@ -152,9 +150,9 @@ def first_state(config: Config, origin: Origin | None, objective: Objective = NE
     """
     first_device()
     if origin is None:
-        return init_state(config, objective)
+        return init_state(config, setup.objective, setup.optimizer)
     require_same_weights(config.train.init_from, origin)
     directory, step = checkpoint_directory(Path(config.train.init_from)), origin.step
     masters = abstract_params(with_masters(config.model))
     params, _ = read_params(directory, masters, name=origin.part, step=step)
-    return state_from(config, params)
+    return state_from(config, params, setup.optimizer)

@@ -1,27 +1,45 @@
 """A run's record on disk: configuration, environment, metrics and samples, as files that anyone can read.
 
-RUN/config.json, RUN/metrics.jsonl and RUN/samples.jsonl (one JSON object a line), RUN/tensorboard (when
-installed). What it ran on is written by `starts`.
+RUN/config.json, RUN/metrics.jsonl and RUN/samples.jsonl (one JSON object a line); the lines of metrics go to
+a tracker and to a program's callbacks, too. What it ran on is written by `starts`.
 """
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llm_jax.base import strict_json
 from llm_jax.base.files import made_whole
 from llm_jax.base.json_lines import entry_of, left_out, read_lines, scalars, split_lines
-from llm_jax.runs.tensorboard import open_tensorboard
-from llm_jax.training.observers import Guard
+from llm_jax.runs.own_parts import Callback
+from llm_jax.runs.trackers import Tracker, open_tracker
+from llm_jax.training.observers import Beside, Guard
 
 
 class RunRecord:
     """Appends to a run's files; opened at a step, it forgets what was written there after that step, and
     all at step 0, since the run begins anew. What cannot be written is a warning, once for each file.
+
+    Args:
+        run: its directory.
+        config: nested values.
+        step: the last one that was done.
+        warn: gets a line.
+        tracker: as `train.tracker`.
+        callbacks: get each line of metrics, in threads of their own.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any], step: int, warn: Callable[[str], None]):
+    def __init__(
+        self,
+        run: Path,
+        config: dict[str, Any],
+        step: int,
+        warn: Callable[[str], None],
+        tracker: str = "none",
+        callbacks: Sequence[Callback] = (),
+    ):
         self._guard = Guard(warn)
         self._since_line: list[tuple[float, float]] = []
         self._metrics, self._samples = (run / name for name in ("metrics.jsonl", "samples.jsonl"))
@@ -31,19 +49,32 @@ class RunRecord:
         for path in (self._metrics, self._samples):
             with self._guard(path.name):
                 forget_after(path, step, warn)
-        self._tensorboard = None
-        with self._guard("tensorboard"):
-            self._tensorboard = open_tensorboard(run / "tensorboard", step)
+        self._callbacks = [(call, Beside(f"the callback {_name(call)}", warn)) for call in callbacks]
+        self._tracker: tuple[str, Tracker | None] = tracker, None
+        with self._guard(tracker):
+            self._tracker = tracker, open_tracker(tracker, run, step, config, warn)
 
     def write(self, step: int, **values: Any) -> None:
         """One line of metrics.jsonl: numbers, and under names that end in "_norms" dicts of numbers and of
-        lists of them; one that is not finite is written as null, and left out of TensorBoard.
+        lists of them; one that is not finite is written as null, and left out of trackers.
         """
         values = strict_json.finite(values)
         self._append(self._metrics, {"step": step, **values})
-        if self._tensorboard is not None:
-            with self._guard("tensorboard"):
-                self._tensorboard.write(step, scalars(values))
+        name, tracker = self._tracker
+        if tracker is not None:
+            with self._guard(name):
+                tracker.write(step, scalars(values))
+        for call, beside in self._callbacks:
+            beside(partial(call, step, dict(values)))
+
+    def close(self) -> None:
+        """Let tracker and callbacks come to their end."""
+        name, tracker = self._tracker
+        if tracker is not None:
+            with self._guard(name):
+                tracker.close()
+        for _, beside in self._callbacks:
+            beside.close()
 
     def add_step(self, step: int, metrics: dict[str, Any], speed: dict[str, float] | None) -> None:
         """Takes in a step's metrics; with a speed, writes a line with the mean loss since the last one
@@ -72,6 +103,10 @@ class RunRecord:
             if file.write(whole) != len(whole):
                 raise OSError("No space left on device")
             self._cut_off.discard(path)
+
+
+def _name(call: Any) -> str:
+    return getattr(call, "__name__", None) or type(call).__name__
 
 
 def mean_loss(steps: Sequence[tuple[float, float]]) -> float:

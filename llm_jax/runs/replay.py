@@ -93,6 +93,11 @@ def open_run(
     about = read_about(checkpoint_directory(directory))
     if about["data_fingerprint"] is None:
         raise CheckpointError(f"{directory} was imported, not trained: it has no step to replay")
+    if own := about.get("own_parts"):
+        raise UserError(
+            f"{directory} was trained with its own {', '.join(own)} through llm_jax.train, which are not "
+            "saved: its steps cannot be replayed"
+        )
     config = config_from_dict(about["config"], f"the checkpoint in {directory}")
     if not 1 <= step <= config.train.steps:
         raise UserError(f"step ({step}) must be from 1 to {config.train.steps}, the last step of {directory}")
@@ -153,7 +158,7 @@ def replay(
 
 def _beginning(material: Materials, setup: Setup) -> State:
     assert setup.placement
-    state = first_state(material.at(1).config, material.origin, setup.objective)
+    state = first_state(material.at(1).config, material.origin, setup)
     return jax.device_put(state, setup.placement.state)
 
 

@@ -1,25 +1,56 @@
-"""RUN/environment.json: what the last start of a run had under it, and under "earlier" what those before had.
+"""How a run starts: what it says first, and RUN/environment.json: what the last start had under it, and under
+"earlier" what those before had.
 
 Bits are equal only where nothing of `DECIDING` differs, so a start compares itself with the one before.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from llm_jax.base.environment import environment
 from llm_jax.base.files import made_whole
 from llm_jax.base.json_lines import read_object
+from llm_jax.base.tree import State, count_parameters
+from llm_jax.runs.data import Materials
+from llm_jax.training.observers import warn
 
 FILE = "environment.json"
 # What numbers depend on, beside versions: those of an environment as `base.environment` gives them.
 DECIDING = ("devices", "processor", "threads", "variables")
 
 
+def opening(material: Materials, state: State, baselines: Mapping[str, float]) -> Iterator[str]:
+    """Yield what is said before the first step."""
+    config, start = material.config, int(state["counters"]["step"])
+    yield f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
+    if baselines:
+        shown = ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items())
+        yield f"baselines, nats per token: {shown}"
+    if start:
+        yield f"continuing {config.train.run} at step {start}"
+    elif material.origin:
+        yield f"starting from {config.train.init_from}, step {material.origin.step}"
+    if own := material.own.names():
+        yield f"with the program's own {', '.join(own)}"
+
+
 def read_start(run: Path) -> dict[str, Any]:
     """The entry of a run's last start; empty where there is none that can be read."""
     return read_object(run / FILE)
+
+
+def note_start(run: Path, step: int) -> None:
+    """Write down what this start runs on, and say what is not as at the last."""
+    now = environment()
+    if step and (found := deviations(read_start(run), now)):
+        warn(
+            f"not as at the last start: {'; '.join(found)}. Equal bits are promised for the same versions, "
+            "kind of device and number of threads"
+        )
+    add_start(run, step, now)
 
 
 def add_start(run: Path, step: int, environment: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A run's numbers for TensorBoard, where tensorboardX is installed.
+"""A run's numbers for TensorBoard, in the formats of tensorboardX.
 
 Its own writer hands events to a thread through a queue, and waits for ever once that thread has died of a
 full disk. So only its formats are used here: a record is written in one piece, at once, and a resumed run
@@ -37,6 +37,9 @@ class Events:
         )
         self._append(self._format.event(step=step, summary=summary))
 
+    def close(self) -> None:
+        """Nothing is left to do: each record is whole."""
+
     def _append(self, event: Any) -> None:
         event.wall_time = time.time()
         record = frame(event.SerializeToString(), self._format.checksum)
@@ -59,14 +62,11 @@ class _Format:
         self.checksum: Any = masked_crc32c
 
 
-def open_tensorboard(directory: Path, step: int) -> Events | None:
+def open_tensorboard(directory: Path, step: int) -> Events:
     """Opens a new file of events beside those of earlier processes, which lose what came after `step`, and
-    all at step 0; None where tensorboardX is not installed.
+    all at step 0.
     """
-    try:
-        format = _Format()
-    except ImportError:
-        return None
+    format = _Format()
     directory.mkdir(exist_ok=True)
     for path in sorted(directory.glob(f"{_FILES}*")):
         if path.suffix == ".part":  # a killed process left it

@@ -1,28 +1,31 @@
 """A whole run, wired: data, state, steps, record, sample and report."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, NamedTuple
 
 from llm_jax.base.compilation import CompileTime, compile_time
 from llm_jax.base.devices import on_one_device
-from llm_jax.base.environment import environment, versions
+from llm_jax.base.environment import versions
+from llm_jax.base.errors import InterruptedAndSaved
 from llm_jax.base.process import seconds_since_start
-from llm_jax.base.terminal import say, say_result
-from llm_jax.base.tree import State, Tree, count_parameters
+from llm_jax.base.terminal import say
+from llm_jax.base.tree import State, Tree
 from llm_jax.checkpoints.reader import read_about
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config
-from llm_jax.runs import continuing, data, record, starts
+from llm_jax.runs import continuing, data, own_parts, record, starts
 from llm_jax.runs.best import Best, best_of, patience_line, rising_line
 from llm_jax.runs.data import Materials
 from llm_jax.runs.init_from import first_state
+from llm_jax.runs.own_parts import Program
 from llm_jax.runs.progress import LiveLine
 from llm_jax.runs.samples import check_prompt, draw_sample
+from llm_jax.runs.trackers import require_tracker
 from llm_jax.training import loop
 from llm_jax.training.interrupt import BEFORE_FIRST_STEP, leave_unsaved, stop_requests, stopped
 from llm_jax.training.observers import Guard, warn
@@ -46,7 +49,8 @@ def run(
     *,
     agreed: bool = False,
     longer: bool = False,
-) -> None:
+    program: Program = Program(),
+) -> dict[str, Any]:
     """Begin a run, or go on with the one in its directory, until it is over.
 
     Args:
@@ -55,22 +59,24 @@ def run(
         wanted_seconds: the time it was planned for; at the end it stands beside the time it took.
         agreed: whether a run that goes on may have other settings for the steps to come.
         longer: whether it may have more steps than before.
+        program: what asks for the run.
+
+    Returns:
+        What sums the run up, as plain values.
 
     Raises:
-        UserError: the directory is in use, or holds a run of another configuration; or the prompt is none.
+        UserError: the directory is in use, or holds a run of another configuration or with other own parts;
+            the prompt is none, a part is not as it must be, or the tracker is not installed.
         DataError: the text cannot be used.
         CheckpointError: the directory cannot be written, or holds a run on other data or nothing undamaged.
         InterruptedAndSaved: a signal came before the last step.
     """
-    say(f"Data: {config.data.corpus} (cached in {config.data.prepared}/)")
-    material = data.gather(config, report=say)
-    config = material.config
-    check_prompt(material)
-    setup = material.setup(on_one_device())
-    about = _about(material)
+    began, own = time.perf_counter() if program.goes_on else None, program.own
+    material = _gather(config, program)
+    config, setup, about = material.config, material.setup(on_one_device()), _about(material)
     directory = checkpoint_directory(config.train.run)
     with (
-        stop_requests() as stop_requested,
+        stop_requests(ends_process=not program.goes_on) as stop_requested,
         Checkpoints(directory, keep=config.train.keep, about=about, report=say) as checkpoints,
         compile_time() as compiling,
         ThreadPoolExecutor(1) as worker,
@@ -80,11 +86,12 @@ def run(
             known = read_about(directory)
             fingerprint = material.store.fingerprint
             continuing.require_same_run(known, config, fingerprint, agreed=agreed, longer=longer)
+            own_parts.require_same_parts(known, own)
         # Beside the making and saving of the first state; nothing else is refused from here on.
         compiled = lambda: lower_steps(config, setup).compile()  # noqa: E731
         over = latest is not None and loop.is_over(config.train, latest, checkpoints)
         ready = None if over else worker.submit(compiled)
-        begin = partial(first_state, origin=material.origin, objective=setup.objective)
+        begin = partial(first_state, origin=material.origin, setup=setup)
         state = loop.start_state(config, checkpoints, begin, setup)
         step, guard = int(state["counters"]["step"]), Guard(warn)
         if latest is not None:
@@ -94,21 +101,42 @@ def run(
             continuing.write_history(config.train.run, material.history)
         if not loop.is_over(config.train, step, checkpoints):
             with guard(starts.FILE):
-                _note_start(config, step)
-        run_record = record.RunRecord(config.train.run, to_dict(config), step, warn)
+                starts.note_start(config.train.run, step)
+        watching = config.train.tracker, program.callbacks
+        run_record = record.RunRecord(config.train.run, to_dict(config), step, warn, *watching)
         if ready:
-            while not (wait([ready], _GLANCE).done or stop_requested()):
-                pass
-            if name := stop_requested():
-                leave_unsaved(stopped(name, BEFORE_FIRST_STEP), name)
-            ready.result()
-        observing = _Observing(run_record, compiling, leave_report, stop_requested)
-        summary = _train(material, checkpoints, state, setup, observing)
+            _wait_for(ready, stop_requested, program)
+        observing = _Observing(run_record, compiling, leave_report, stop_requested, began)
+        try:
+            summary = _train(material, checkpoints, state, setup, observing)
+        finally:
+            run_record.close()
     if wanted_seconds is not None:
         took = round(seconds_since_start(), 1)
         say(f"took {took:.1f} s of the {wanted_seconds:.0f} s that you gave ({took / wanted_seconds:.1%})")
         summary["time"] = {"wanted": wanted_seconds, "took": took}
-    say_result(summary)
+    return summary
+
+
+def _gather(config: Config, program: Program) -> Materials:
+    """The run's materials, with what the program hands in; all that can be refused is looked at."""
+    require_tracker(config.train.tracker)
+    say(f"Data: {config.data.corpus} (cached in {config.data.prepared}/)")
+    material = data.gather(config, report=say)._replace(own=program.own)
+    check_prompt(material)
+    program.own.check(material.config, material.task)
+    return material
+
+
+def _wait_for(compiled: Future[Any], stop_requested: Callable[[], str], program: Program) -> None:
+    """Wait for the compiled step, unless a signal comes."""
+    while not (wait([compiled], _GLANCE).done or stop_requested()):
+        pass
+    if name := stop_requested():
+        if program.goes_on:
+            raise InterruptedAndSaved(stopped(name, BEFORE_FIRST_STEP))
+        leave_unsaved(stopped(name, BEFORE_FIRST_STEP), name)
+    compiled.result()
 
 
 def _about(material: Materials) -> dict[str, Any]:
@@ -120,6 +148,7 @@ def _about(material: Materials) -> dict[str, Any]:
         "labels": list(material.task.labels(material.config, material.store)),
         "versions": versions(),
         "changes": [],  # filled before anything is saved that comes after them
+        "own_parts": material.own.names(),
     } | (material.origin.about() if material.origin else {})
 
 
@@ -130,6 +159,11 @@ class _Observing(NamedTuple):
     compiling: CompileTime
     leave_report: LeaveReport
     stop_requested: Callable[[], str]
+    began: float | None = None  # when a program asked for it, by `time.perf_counter`
+
+    def seconds(self) -> float:
+        """Since the command, or the program's call, began."""
+        return seconds_since_start() if self.began is None else time.perf_counter() - self.began
 
 
 def _with_history(material: Materials, counters: Tree) -> Materials:
@@ -142,17 +176,6 @@ def _with_history(material: Materials, counters: Tree) -> Materials:
     return material
 
 
-def _note_start(config: Config, step: int) -> None:
-    """Writes down what this start runs on, and says what is not as at the last."""
-    run, now = config.train.run, environment()
-    if step and (found := starts.deviations(starts.read_start(run), now)):
-        warn(
-            f"not as at the last start: {'; '.join(found)}. Equal bits are promised for the same versions, "
-            "kind of device and number of threads"
-        )
-    starts.add_start(run, step, now)
-
-
 def _train(
     material: Materials,
     checkpoints: Checkpoints,
@@ -162,7 +185,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train to the end and leaves sample and report; gives what the run's last line says."""
     config, began, start = material.config, time.perf_counter(), int(state["counters"]["step"])
-    run_record, compiling, leave_report, stop_requested = observing
+    run_record, compiling, leave_report, stop_requested, _ = observing
     settings, guard, baselines = config.train, Guard(warn), {}
     with guard("the counting of baselines"):
         baselines = material.baselines()
@@ -174,12 +197,14 @@ def _train(
         peak_flops=measure_peak_flops(config.model.dtype),
         guard=guard,
     )
-    for line in (*_opening(material, state, baselines), patience_line(settings, start, checkpoints)):
+    for line in (*starts.opening(material, state, baselines), patience_line(settings, start, checkpoints)):
         if line:
             live.say(line)
     times: dict[str, float] = {}
     rising = partial(rising_line, checkpoints)
-    callbacks = _callbacks(material, baselines, live, run_record, guard, times, stop_requested, rising)
+    callbacks = _callbacks(
+        material, baselines, live, run_record, guard, times, stop_requested, rising, observing.seconds
+    )
     try:
         state, score = loop.train(config, checkpoints, state, callbacks, setup)
     finally:
@@ -219,19 +244,6 @@ def _train(
     return summary | {"baselines": baselines} | times | {"report": page}
 
 
-def _opening(material: Materials, state: State, baselines: Mapping[str, float]) -> Iterator[str]:
-    """What is said before the first step."""
-    config, start = material.config, int(state["counters"]["step"])
-    yield f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
-    if baselines:
-        shown = ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items())
-        yield f"baselines, nats per token: {shown}"
-    if start:
-        yield f"continuing {config.train.run} at step {start}"
-    elif material.origin:
-        yield f"starting from {config.train.init_from}, step {material.origin.step}"
-
-
 def _leave_report(
     material: Materials,
     params: Tree,
@@ -256,13 +268,14 @@ def _callbacks(
     times: dict[str, float],
     stop_requested: Callable[[], str],
     rising: Callable[[], str],
+    seconds: Callable[[], float] = seconds_since_start,
 ) -> loop.Callbacks:
     """What the loop calls; notes "seconds_to_first_step" in `times`."""
     settings = material.config.train
 
     def on_steps(steps: range, metrics: list[dict[str, Any]]) -> None:
         if not times:
-            times["seconds_to_first_step"] = round(seconds_since_start(), 2)
+            times["seconds_to_first_step"] = round(seconds(), 2)
             live.say(f"started after {times['seconds_to_first_step']:.1f} s (mostly compilation)")
         last = metrics[-1]
         speed = live.reach(steps[-1], record.mean_loss([(last["loss_sum"], last["weight"])]))

@@ -42,23 +42,34 @@ def stopped(name: str, then: str) -> str:
 
 
 @contextmanager
-def stop_requests(finishing: str = "the step in hand") -> Iterator[Callable[[], str]]:
+def stop_requests(
+    finishing: str = "the step in hand", *, ends_process: bool = True
+) -> Iterator[Callable[[], str]]:
     """Within the block signals only make the yielded function give the name of the first one, instead of "";
     a second Ctrl-C ends the process at once.
 
     Args:
         finishing: what is still done, for the line that acknowledges a signal.
+        ends_process: False where the process is somebody else's, such as a notebook's: a second Ctrl-C then
+            raises KeyboardInterrupt.
     """
     heard: list[str] = []
+    pressed = 0
+
+    def act(number: int, _: object) -> None:
+        nonlocal pressed
+        pressed += number == signal.SIGINT
+        if pressed > 1 and not ends_process:
+            raise KeyboardInterrupt
 
     def note(number: int) -> None:
         name = signal.Signals(number).name
-        if name == "SIGINT" and name in heard:
+        if name == "SIGINT" and name in heard and ends_process:
             _leave(number)
         _acknowledge(number, finishing)
         heard.append(name)
 
-    with _listening(lambda number, _: None, note):
+    with _listening(act, note):
         yield lambda: heard[0] if heard else ""
 
 

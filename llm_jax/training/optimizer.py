@@ -12,6 +12,8 @@ from llm_jax.config.run import OptimConfig
 from llm_jax.training.muon import is_muons, muon_for_kernels
 from llm_jax.training.schedule import Horizon, make_schedule
 
+Optimizer = optax.GradientTransformation
+
 
 def horizon_at(horizon: Horizon, step: jax.Array, opt_state: Any) -> Horizon:
     """The horizon after so many steps: those that the optimizer's state did not count were skipped."""

@@ -13,7 +13,7 @@ from llm_jax.config.run import Config
 from llm_jax.model.dropout import KEY_KIND
 from llm_jax.training.losses import NEXT_TOKEN
 from llm_jax.training.objective import Objective
-from llm_jax.training.optimizer import make_optimizer
+from llm_jax.training.optimizer import Optimizer, make_optimizer
 from llm_jax.training.precision import rounded, with_masters
 from llm_jax.training.schedule import Horizon, make_horizon
 
@@ -34,32 +34,37 @@ class Setup(NamedTuple):
 
     objective: Objective = NEXT_TOKEN
     placement: Placement | None = None  # None: wherever arrays are, as for a step by itself
+    optimizer: Optimizer | None = None  # None: the one that the configuration describes
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def init_state(config: Config, objective: Objective = NEXT_TOKEN) -> State:
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def init_state(
+    config: Config, objective: Objective = NEXT_TOKEN, optimizer: Optimizer | None = None
+) -> State:
     """Return the state before the first step.
 
     "counters" holds int32 scalars: "step" (steps done), "batch" (index of the next batch: ahead of "step"
     after a roll-back, which leaves the data in between out), "skipped" (non-finite steps in a row) and
     "rollbacks".
     """
-    return state_from(config, objective.init_params(key_for(config, 0), with_masters(config.model)))
+    params = objective.init_params(key_for(config, 0), with_masters(config.model))
+    return state_from(config, params, optimizer)
 
 
 def placed_state(config: Config, setup: Setup) -> State:
     """Return the state before the first step where the setup has it."""
-    state = init_state(config, setup.objective)
+    state = init_state(config, setup.objective, setup.optimizer)
     return state if setup.placement is None else jax.device_put(state, setup.placement.state)
 
 
-def state_from(config: Config, params: Tree) -> State:
+def state_from(config: Config, params: Tree, optimizer: Optimizer | None = None) -> State:
     """The state before the first step with these parameters, in the type that training keeps."""
+    optimizer = optimizer or make_optimizer(config.optim, horizon_of(config), config.model.width_ratio)
     kind = with_masters(config.model).param_dtype
     params = jax.tree.map(lambda array: array.astype(kind), params)
     state = {
         "params": params,
-        "opt_state": make_optimizer(config.optim, horizon_of(config), config.model.width_ratio).init(params),
+        "opt_state": optimizer.init(params),
         "counters": {name: jnp.int32(0) for name in ("step", "batch", "skipped", "rollbacks")},
     }
     if config.optim.ema_decay:
@@ -69,7 +74,7 @@ def state_from(config: Config, params: Tree) -> State:
 
 def abstract_state(config: Config, setup: Setup = Setup()) -> State:
     """Return shapes, types and, with a placement, shardings of `init_state`, without computing anything."""
-    shapes = jax.eval_shape(lambda: init_state(config, setup.objective))
+    shapes = jax.eval_shape(lambda: init_state(config, setup.objective, setup.optimizer))
     if setup.placement is None:
         return shapes
     sharding = setup.placement.state

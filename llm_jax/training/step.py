@@ -24,7 +24,7 @@ from llm_jax.model.moe import Use
 from llm_jax.model.norms import accumulation_dtype
 from llm_jax.training.losses import NEXT_TOKEN, balances_router, parts_use
 from llm_jax.training.objective import Objective
-from llm_jax.training.optimizer import horizon_at, learning_rate, make_optimizer
+from llm_jax.training.optimizer import Optimizer, horizon_at, learning_rate, make_optimizer
 from llm_jax.training.precision import rounded
 from llm_jax.training.schedule import Horizon
 from llm_jax.training.state import Setup, abstract_state, horizon_of, key_for
@@ -33,7 +33,7 @@ from llm_jax.training.state import Setup, abstract_state, horizon_of, key_for
 _IMPOSSIBLE_NORM = -1
 
 
-@partial(jax.jit, static_argnames=("config", "objective"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("config", "objective", "optimizer"), donate_argnames="state")
 def train_steps(
     config: Config,
     state: State,
@@ -42,6 +42,7 @@ def train_steps(
     measured_K: jax.Array,
     horizon: Horizon,
     objective: Objective = NEXT_TOKEN,
+    optimizer: Optimizer | None = None,
 ) -> tuple[State, dict[str, Any]]:
     """Do several optimizer steps in one call, so that memory is taken once for all and the host looks on.
 
@@ -53,6 +54,7 @@ def train_steps(
         measured_K: bool, whether a step's updates are measured, which costs a pass over the parameters.
         horizon: of the learning rate's schedule; runs of any length share one program.
         objective: static; what the steps lower.
+        optimizer: static; in place of the configuration's, and then "learning_rate" is NaN.
 
     Returns:
         The next state, and metrics with a leading axis of K, of which the first `count` are filled: scalars
@@ -66,12 +68,14 @@ def train_steps(
 
     def step(index: jax.Array, so_far: tuple) -> tuple:
         state, lists = so_far
-        state, metrics = _step(config, objective, horizon, state, *pick(index))
+        state, metrics = _step(config, objective, optimizer, horizon, state, *pick(index))
         return state, jax.tree.map(lambda x_K, x: x_K.at[index].set(x), lists, metrics)
 
     unrolled = config.model.layers == "unroll"
     state = unstack_blocks(state) if unrolled else state
-    _, shapes = jax.eval_shape(partial(_step, config, objective, horizon), state, *pick(jnp.int32(0)))
+    _, shapes = jax.eval_shape(
+        partial(_step, config, objective, optimizer, horizon), state, *pick(jnp.int32(0))
+    )
     lists = jax.tree.map(lambda x: jnp.zeros((*measured_K.shape, *x.shape), x.dtype), shapes)
     state, lists = jax.lax.fori_loop(0, count, step, (state, lists))
     return stack_blocks(state) if unrolled else state, lists
@@ -87,7 +91,7 @@ def run_steps(
     """Call `train_steps` on at most `steps_per_dispatch` batches, stacked and filled up to one shape."""
     arguments = step_arguments(config, batches, measured, setup.placement)
     with made_for(setup.placement):
-        return train_steps(config, state, *arguments, objective=setup.objective)
+        return train_steps(config, state, *arguments, objective=setup.objective, optimizer=setup.optimizer)
 
 
 def step_arguments(
@@ -114,7 +118,9 @@ def lower_steps(config: Config, setup: Setup = Setup()) -> jax.stages.Lowered:
     counted = np.int32(0), np.zeros(shape[0], bool), horizon_of(config)
     state = abstract_state(config, setup)
     with made_for(placement):
-        return train_steps.lower(config, state, batches, *counted, objective=setup.objective)
+        return train_steps.lower(
+            config, state, batches, *counted, objective=setup.objective, optimizer=setup.optimizer
+        )
 
 
 def train_step(
@@ -125,17 +131,23 @@ def train_step(
     return state, jax.tree.map(lambda x_K: x_K[0], lists)
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # Traced once for its shapes and for the loop.
+@partial(jax.jit, static_argnums=(0, 1, 2))  # Traced once for its shapes and for the loop.
 def _step(
     config: Config,
     objective: Objective,
+    optimizer: Optimizer | None,
     horizon: Horizon,
     state: State,
     batch: Batch,
     measured: jax.Array,
 ) -> tuple[State, dict[str, Any]]:
     counters = state["counters"]
-    horizon = horizon_at(horizon, counters["step"], state["opt_state"])
+    if optimizer is None:
+        horizon = horizon_at(horizon, counters["step"], state["opt_state"])
+        rate = learning_rate(config.optim, horizon, state["opt_state"])
+        optimizer = make_optimizer(config.optim, horizon, config.model.width_ratio)
+    else:
+        rate = jnp.float32(jnp.nan)  # It is not known whether there is one.
     rest = {name: value for name, value in state.items() if name != "counters"}
     sums, loss_sum, weight = _gradient(config, objective, state, batch)
     # The mean's gradient and clipping are factors that the update multiplies by, not passes over memory.
@@ -145,7 +157,7 @@ def _step(
     if config.optim.clip_norm:
         scale *= jnp.minimum(1, config.optim.clip_norm / grad_norm)
     finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
-    update = partial(_updates, config, horizon, sums=sums, scale=scale)
+    update = partial(_updates, optimizer, sums=sums, scale=scale)
     # Updates are computed anew where they are measured, so that otherwise nothing has to keep them.
     update_norms = jax.lax.cond(
         finite & measured, lambda rest: part_norms(update(rest)[0]), lambda _: _no_norms(sums), rest
@@ -163,7 +175,7 @@ def _step(
     return after, {
         "loss_sum": loss_sum,
         "weight": weight,
-        "learning_rate": learning_rate(config.optim, horizon, state["opt_state"]),
+        "learning_rate": rate,
         "grad_norm": grad_norm,
         "update_norm": update_norm,
         "skipped": skipped,
@@ -173,10 +185,9 @@ def _step(
 
 
 @jax.named_scope("optimizer")
-def _updates(config: Config, horizon: Horizon, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
+def _updates(optimizer: Optimizer, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
     """What the gradient `sums` x `scale` adds to the parameters, and the next optimizer state."""
     grads = jax.tree.map(lambda g: (g * scale).astype(accumulation_dtype(g.dtype)), sums)
-    optimizer = make_optimizer(config.optim, horizon, config.model.width_ratio)
     return optimizer.update(grads, rest["opt_state"], rest["params"])
 
 

@@ -77,10 +77,12 @@ def find_subject(
     config = config_from_dict(about["config"], str(source))
     if about["data_fingerprint"] is None:
         return _imported(directory, data.moved_to(config, moved), about, report)
-    restored = read_restored(directory, abstract_state(config), step, report)
-    about = as_chosen(source, step, restored.about, report)
-    material = data.gather_again(about, str(source), report, moved)
-    return _subject(material, restored.state, restored.step)
+    if about.get("own_parts"):  # an optimizer, too, whose state only its program can read
+        state = _with_params(config, directory, about["step"])
+    else:
+        _, state, about = read_restored(directory, abstract_state(config), step, report)
+    about = as_chosen(source, step, about, report)
+    return _subject(data.gather_again(about, str(source), report, moved), state, about["step"])
 
 
 def make_lesson(subject: Subject, batch: Batch) -> Lesson:
@@ -206,10 +208,18 @@ def _imported(
     directory: Path, config: Config, about: dict[str, Any], report: Callable[[str], None]
 ) -> Subject:
     """Weights from elsewhere bring no text and no optimizer: the default corpus and a fresh one serve."""
-    params, _ = read_params(directory, abstract_state(config)["params"])
+    state = _with_params(config, directory, about["step"])
     corpus = read_corpus(
         config.data.corpus, downloads=config.data.downloads, errors=config.data.errors, report=report
     )
     tokenizer = tokenizer_from_dict(about["tokenizer"])
     tokens = tokenizer.encode(corpus.text)
-    return Subject(config, init_state(config) | {"params": params}, tokenizer, tokens, tokens[:0], 0)
+    return Subject(config, state, tokenizer, tokens, tokens[:0], 0)
+
+
+def _with_params(config: Config, directory: Path, step: int) -> State:
+    """A fresh state with a checkpoint's parameters."""
+    wanted = abstract_state(config)
+    parts = [part for part in ("params", "ema") if part in wanted]
+    read = {part: read_params(directory, wanted[part], name=part, step=step)[0] for part in parts}
+    return init_state(config) | read

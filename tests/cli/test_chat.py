@@ -80,14 +80,14 @@ def ending_with(model: LanguageModel, *ids: int) -> LanguageModel:
 
 
 def answer(model: LanguageModel, messages: list, count: int = 6) -> str:
-    ids = conversation_tokens(messages, model.chat, model.tokenizer)
+    ids = conversation_tokens(messages, model.chat_format, model.tokenizer)
     return model.generate(ids, max_new_tokens=count, sampling=GREEDY)
 
 
 def test_an_import_keeps_template_and_end_tokens(model: LanguageModel) -> None:
     end = model.tokenizer.token_id("<|im_end|>")
-    assert model.about["chat"] == model.chat.to_dict()
-    assert model.chat == ChatFormat(CHATML, None, "<|im_end|>", (end,))
+    assert model.about["chat"] == model.chat_format.to_dict()
+    assert model.chat_format == ChatFormat(CHATML, None, "<|im_end|>", (end,))
 
 
 def test_each_line_of_a_pipe_gets_the_answer_to_all_that_was_said(model: LanguageModel, talk: Any) -> None:
@@ -120,7 +120,7 @@ def test_the_oldest_exchange_is_left_out_with_a_remark_when_the_context_is_full(
     long = "it hums when it is cold. it hums when it is cold."
     said, remarks = talk([long, long, long], "--system", "Hum.")
     told = {"role": "system", "content": "Hum."}
-    tokens = lambda messages: len(conversation_tokens(messages, model.chat, model.tokenizer))  # noqa: E731
+    tokens = lambda messages: len(conversation_tokens(messages, model.chat_format, model.tokenizer))  # noqa: E731
     first = answer(model, [told, *asked(long)])
     second = answer(model, [told, *asked(long, first, long)])
     assert tokens([told, *asked(long, first, long)]) <= 122
@@ -163,7 +163,7 @@ def test_a_model_without_a_template_says_what_to_do(
 
 
 def conversation(model: LanguageModel, template: str = CHATML) -> Conversation:
-    form = dataclasses.replace(model.chat, template=template)
+    form = dataclasses.replace(model.chat_format, template=template)
     return Conversation(model, form, system="", max_new_tokens=6, sampling=GREEDY, seed=0)
 
 

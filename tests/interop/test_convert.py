@@ -181,8 +181,12 @@ def test_a_tokenizer_can_be_given_where_a_models_own_is_missing_or_unknown(
     assert "warning" not in capsys.readouterr().err
     wanted = byte_level_tokenizer().encode(TEXTS[1]).ids
     assert [ours.tokenizer.encode(TEXTS[1]).tolist() for ours in made] == [wanted] * 4
-    assert [ours.chat.template for ours in made] == [small["chat_template"], None] * 2
-    assert (made[0].chat.eos, made[0].chat.eos_ids, made[1].chat.eos) == ("<|end|>", (0,), None)
+    assert [ours.chat_format.template for ours in made] == [small["chat_template"], None] * 2
+    assert (made[0].chat_format.eos, made[0].chat_format.eos_ids, made[1].chat_format.eos) == (
+        "<|end|>",
+        (0,),
+        None,
+    )
     run_convert(["import", str(tmp_path / "no_pre.gguf"), str(tmp_path / "alone")])
     assert "warning: tokenizer.ggml.pre is missing" in capsys.readouterr().err
     content = json.loads((other / "tokenizer.json").read_text())

@@ -228,12 +228,10 @@ def test_a_signal_saves_and_ends_with_75_and_the_same_command_goes_on(
     assert max(steps) == last_logged_step(tmp_path / "run") >= 5
 
 
-def test_a_run_without_tensorboard_or_git_still_runs(
+def test_a_run_without_git_still_runs_and_has_no_tracker_by_itself(
     tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    for name in ("tensorboardX", "tensorboardX.proto", "tensorboardX.record_writer"):
-        monkeypatch.setitem(sys.modules, name, None)
     run_command(train, words_for(tmp_path, prose), takes_files=True)
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["git"] is None
     assert not (tmp_path / "run" / "tensorboard").exists()

@@ -24,7 +24,7 @@ def written(run: Path) -> list[tuple[int, str, float]]:
 
 
 def record_steps(run: Path, start: int, *steps: int) -> None:
-    record = RunRecord(run, {}, start, pytest.fail)
+    record = RunRecord(run, {}, start, pytest.fail, "tensorboard")
     for step in steps:
         record.write(step, loss=step / 2, speed=float("nan"), grad_norms={"blocks": [1.0, None]})
 
@@ -59,7 +59,7 @@ def test_a_full_disk_is_a_warning_and_leaves_no_half_of_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
-    record = RunRecord(tmp_path, {}, 0, warnings.append)
+    record = RunRecord(tmp_path, {}, 0, warnings.append, "tensorboard")
     record.write(1, loss=1.0)
     (path,) = (tmp_path / "tensorboard").iterdir()
     before = path.read_bytes()

@@ -111,7 +111,6 @@ def test_a_line_that_a_full_disk_cut_off_does_not_spoil_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr("llm_jax.runs.record.open_tensorboard", lambda *_: None)
     record = RunRecord(tmp_path, {}, 0, warnings.append)
     record.write(1, a=1.0)
     opened = Path.open

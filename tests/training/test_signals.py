@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_jax.training import interrupt
+
 ASKING = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"]
 # A long step is one call of C that lets other threads run, as a compilation is; it takes minutes.
 HELD = """
@@ -119,3 +121,13 @@ def test_handlers_come_back() -> None:
             time.sleep(0.01)
         assert requested() == "SIGUSR1"
     assert {name: signal.getsignal(getattr(signal, name)) for name in ASKING} == before
+
+
+def test_a_second_ctrl_c_leaves_a_process_that_is_somebody_elses() -> None:
+    with interrupt.stop_requests(ends_process=False) as asked:
+        signal.raise_signal(signal.SIGINT)
+        while not asked():
+            time.sleep(0.01)
+        assert asked() == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
