@@ -12,6 +12,7 @@ from llm_jax.config.effects import settle
 from llm_jax.config.rules import Whole
 from llm_jax.config.run import Config
 from llm_jax.planning.depth_rules import derive_model, with_derived
+from llm_jax.planning.first_run import FIRST_RUN
 from llm_jax.planning.time_budget import parse_time, with_fall
 from llm_jax.training.interrupt import Stopped
 
@@ -27,8 +28,9 @@ def train(
     """Trains a decoder on a text: prepares tokens, trains, evaluates, samples, saves; goes on where it was
     stopped.
 
-    Values come from the TOML files, the last one first, then from the options. The defaults are
-    configs/tutorial.toml. A value that has no effect beside the others is refused; where a later file or an
+    Values come from the TOML files, the last one first, then from the options. Without a file, depth, time
+    and init_from, configs/first.toml is run, and with --data.corpus its size is made to fit that text; other
+    settings' defaults are configs/tutorial.toml. A value that has no effect beside the others is refused; where a later file or an
     option made it so, it is left out, and a line says so. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first
     (exit status 75); a second Ctrl-C ends at once. What is shown or recorded never ends a run: it may be
     closed, full or gone.
@@ -97,4 +99,4 @@ def _leave_report(*ended: Any) -> str | None:
 
 
 if __name__ == "__main__":
-    command.run(train, takes_files=True)
+    command.run(train, takes_files=True, without_files=FIRST_RUN)

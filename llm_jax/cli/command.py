@@ -26,7 +26,7 @@ from llm_jax.base.errors import (
 )
 from llm_jax.base.process import leave
 from llm_jax.config.effects import find_idle, values_of
-from llm_jax.config.load import file_layers
+from llm_jax.config.load import Layer, file_layers
 from llm_jax.runs.inherited import INHERITED
 from llm_jax.training.interrupt import Stopped, ended_by_signals
 
@@ -36,7 +36,11 @@ NOTHING_GIVEN: Mapping[str, int] = MappingProxyType({})
 
 
 def run(
-    command: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False
+    command: Callable[..., Any] | App,
+    words: list[str] | None = None,
+    *,
+    takes_files: bool = False,
+    without_files: Layer | None = None,
 ) -> None:
     """Parses `words` (default: the process's own) into the arguments of `command`, runs it and exits.
 
@@ -51,6 +55,7 @@ def run(
         takes_files: whether words before the first option are TOML files whose values stand below the
             options. One with a parameter `given: Given` gets there what files and options give, and sees to
             it that all has an effect, as `effects.settle` does; of any other it is seen to here.
+        without_files: a layer below all others where no file is named.
     """
     terminal.open_output()
     keep_compiled_programs()
@@ -63,7 +68,11 @@ def run(
         app = App(
             name=name,
             usage=f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None,
-            config=[*file_layers([Path(file) for file in files], given), INHERITED],
+            config=[
+                *file_layers([Path(file) for file in files], given),
+                INHERITED,
+                *([without_files] if without_files and not files else []),
+            ],
             version_flags=[],
             default_parameter=Parameter(name_transform=str),
             console=terminal.console(),

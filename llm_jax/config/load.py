@@ -81,6 +81,19 @@ def file_layers(files: Sequence[Path], given: dict[str, int]) -> list[Layer]:
     return layers
 
 
+def named_configs() -> dict[str, Path]:
+    """The configurations that come along, by name: those of the checkout, or those of the wheel."""
+    package = Path(__file__).resolve().parents[1]
+    in_checkout, in_wheel = package.parent / "configs", package / "configs"
+    folder = in_checkout if (in_checkout / "tutorial.toml").exists() else in_wheel
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_config(path: Path) -> Path:
+    """A TOML file by its path, or by its name where it is one of `named_configs`."""
+    return path if path.suffix or path.is_file() else named_configs().get(str(path), path)
+
+
 def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
     """The lowest layer of all, for runs that start from a model (`train.init_from`): what differs from its
     settings afterwards was given by the user.
@@ -94,6 +107,32 @@ def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
         if origin:
             run = Path(_given(arguments, "--train.run") or Config().train.run)
             _layer(read(origin, run), f"the model in {origin}")(app, commands, arguments)
+
+    return layer
+
+
+def first_layer(unless: Sequence[str], read: Callable[[str, str], Mapping[str, Any]]) -> Layer:
+    """The lowest layer of a command line without files: configs/first.toml. What it says counts as a default,
+    not as given.
+
+    Args:
+        unless: options beside which the layer is empty, since they decide in its place.
+        read: gives what differs from the file for a text, from `data.corpus` and `data.errors` ("" for the
+            default).
+    """
+
+    def layer(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        if any(_given(arguments, f"--{name}") for name in unless):
+            return
+        path = find_config(Path("first"))
+        if corpus := _given(arguments, "--data.corpus"):
+            own = read(corpus, _given(arguments, "--data.errors") or "")
+            _layer(own, f"what suits {corpus}")(app, commands, arguments)
+        values = _read_toml(path)
+        steps = _given(arguments, "--train.steps") or ""
+        if steps.isdecimal():  # a shorter run warms up for all of it at most
+            values["optim"]["warmup_steps"] = min(int(steps), values["optim"]["warmup_steps"])
+        _layer(values, str(path))(app, commands, arguments)
 
     return layer
 

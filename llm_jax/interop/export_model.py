@@ -22,6 +22,7 @@ from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
 from llm_jax.interop.pytorch import tutorial
 from llm_jax.interop.pytorch.state_dict import read_state_dict_file, write_state_dict_file
+from llm_jax.interop.shared_rows import with_a_row_for_each_id
 from llm_jax.interop.source import Source
 from llm_jax.interop.verify import require_equal, shown
 from llm_jax.language_model.model import LanguageModel, load
@@ -29,7 +30,7 @@ from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
 from llm_jax.tokenization.from_huggingface import FileTokenizer, read_tokenizer_file
 from llm_jax.tokenization.protocol import decode
 from llm_jax.tokenization.start_tokens import tokens_around
-from llm_jax.tokenization.to_gguf import ENDS, composes_accents, gguf_tokenizer
+from llm_jax.tokenization.to_gguf import ENDS, composes_accents, ends_otherwise, gguf_tokenizer
 from llm_jax.tokenization.to_huggingface import tokenizer_json
 
 _PROMPT = 500  # tokens on which a written model's logits are compared
@@ -56,7 +57,7 @@ def export_huggingface(directory: Path, out: Path) -> str:
     Raises:
         CheckpointError: no family of Hugging Face's computes what this model does.
     """
-    model = load(directory)
+    model = with_a_row_for_each_id(load(directory))
     marks = _marks(model)
     config_json = write_model_config(model.config) | marks
     with writing(out), made_whole(out) as part:
@@ -90,7 +91,7 @@ def export_gguf(directory: Path, out: Path, dtype: str | None) -> str:
     """
     if out.suffix != ".gguf":
         raise UserError(f"the file to write must end in .gguf, got {out}")
-    model = load(directory)
+    model = with_a_row_for_each_id(load(directory))
     config_json = write_model_config(model.config)
     stored_as = dtype or ("bfloat16" if model.config.param_dtype == "bfloat16" else "float32")
     made = plan(config_json, model.config, stored_as)
@@ -173,6 +174,8 @@ def _gguf_tokenizer(model: LanguageModel) -> tuple[dict[str, Any], list[str]]:
     remarks = []
     if composes_accents(content):
         remarks.append("llama.cpp does not compose accents (NFC), as this model's tokenizer does")
+    if ends_otherwise(content):
+        remarks.append("llama.cpp makes two tokens of line ends and spaces after them at the end of a text")
     if len(ends := model.chat.eos_ids) > len(ENDS):
         remarks.append(f"llama.cpp stops at {len(ENDS)} tokens, and this model at {len(ends)}")
     return settings, remarks

@@ -17,6 +17,7 @@ from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config
+from llm_jax.evaluation.baselines import beaten, why_not_beaten
 from llm_jax.runs import continuing, data, record, starts
 from llm_jax.runs.data import Materials
 from llm_jax.runs.init_from import first_state
@@ -184,6 +185,10 @@ def _train(
             live.say(f"\n{text}\n")
             if start < settings.steps:
                 run_record.write_sample(settings.steps, text)
+    tokens = len(material.store.tokens("train"))
+    epochs = settings.steps * settings.batch_size * config.model.context_length / max(1, tokens)
+    if why := why_not_beaten(score[f"{_PREFIX}loss"], baselines, tokens, epochs):
+        live.say(why)
     times["seconds"] = round(time.perf_counter() - began, 1)
     times["compile_seconds"] = round(compiling.seconds, 1)
     if start == 0:  # Of a run that was stopped, nobody knows the times as a whole.
@@ -261,8 +266,7 @@ def _callbacks(
 
     def on_evaluation(step: int, params: Tree, score: dict[str, float]) -> None:
         run_record.write(step, **score)
-        beaten = [name for name, baseline in baselines.items() if score[f"{_PREFIX}loss"] < baseline]
-        against = f"; beats {beaten[-1] if beaten else 'no baseline'}" if baselines else ""
+        against = f"; {beaten(score[f'{_PREFIX}loss'], baselines)}" if baselines else ""
         live.say(f"step {step}: {material.task.line.format(**_bare(score))}{against}")
         if step < settings.steps and material.samples and not stop_requested():
             with guard("the sample"):
