@@ -29,11 +29,11 @@ def train(
     stopped.
 
     Values come from the TOML files, the last one first, then from the options. Without a file, depth, time
-    and init_from, configs/first.toml is run, and with --data.corpus its size is made to fit that text; other
-    settings' defaults are configs/tutorial.toml. A value that has no effect beside the others is refused; where a later file or an
-    option made it so, it is left out, and a line says so. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first
-    (exit status 75); a second Ctrl-C ends at once. What is shown or recorded never ends a run: it may be
-    closed, full or gone.
+    and init_from, configs/first.toml is run, and with --data.corpus it is made to fit that text; beside
+    files, the defaults are configs/tutorial.toml. A value that has no effect beside the others is refused;
+    where a later file or an option made it so, it is left out, and a line says so. Ctrl-C, SIGTERM, SIGHUP
+    and SIGUSR1 save first (exit status 75); a second Ctrl-C ends at once. What is shown or recorded never
+    ends a run: it may be closed, full or gone.
 
     A run directory that already holds a run is continued: bit for bit with the same versions, kind of device
     and number of threads. Where things lie and what is measured, shown and kept may be given anew (paths, the

@@ -72,7 +72,12 @@ def test_its_commands_run(
             words = ["runs/mine", "--template", "words.jinja", "--max_new_tokens=4"]
             monkeypatch.setattr("sys.stdin", io.StringIO("Hello"))
         with pytest.raises(SystemExit) as stop:
-            command.run(COMMANDS[function], words, takes_files=function in ("train", "profile"))
+            command.run(
+                COMMANDS[function],
+                words,
+                takes_files=function in ("train", "profile"),
+                without_files=train.FIRST_RUN if function == "train" else None,
+            )
         assert stop.value.code == 0, (function, words, capsys.readouterr().err)
 
 

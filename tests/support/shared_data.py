@@ -1,4 +1,6 @@
-"""Real data for tests: what is free to come along lies in data/ here and at the top, the rest beside some checkouts."""
+"""Real data for tests: what is free to come along lies in data/ here and at the top, the rest beside some
+checkouts.
+"""
 
 import gzip
 import os
