@@ -59,20 +59,16 @@ def run(
     """
     terminal.open_output()
     keep_compiled_programs()
-    short_name = command.name[0] if isinstance(command, App) else command.__name__
-    name = f"python -m llm_jax.{short_name}"
+    name = f"python -m llm_jax.{command.name[0] if isinstance(command, App) else command.__name__}"
     words = sys.argv[1:] if words is None else words
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
+    below = [without_files] if without_files and not files else []
     given: dict[str, int] = {}
     try:
         app = App(
             name=name,
             usage=f"Usage: {name} [CONFIG.toml ...] [OPTIONS]\n" if takes_files else None,
-            config=[
-                *file_layers([Path(file) for file in files], given),
-                INHERITED,
-                *([without_files] if without_files and not files else []),
-            ],
+            config=[*file_layers([Path(file) for file in files], given), INHERITED, *below],
             version_flags=[],
             default_parameter=Parameter(name_transform=str),
             console=terminal.console(),
