@@ -4,9 +4,9 @@ VENV ?= .venv
 # The first Python of version 3.11 or later that runs.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v $$p; break; }; done)
-# Options for the program, e.g. make train ARGS="--train.steps 100"
+# Options for the program, e.g. make train ARGS="--data.corpus my_book.txt", and files with settings, e.g. CONFIG=configs/shakespeare.toml
 ARGS ?=
-CONFIG ?= configs/tutorial.toml
+CONFIG ?=
 
 BIN = $(VENV)/bin
 LOCK = $(shell "$(PYTHON)" -c 'import sys; print("requirements/py311" if sys.version_info < (3, 12) else "requirements/py312")' 2>/dev/null)
@@ -18,7 +18,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-train: $(VENV)/.train ## trains the tutorial's model on the embedded handbook (about a minute on two cores)
+train: $(VENV)/.train ## trains a first model on the embedded handbook (about a minute on two cores)
 	$(BIN)/python -m llm_jax.train $(CONFIG) $(ARGS)
 
 test: lint quick ## lint, types and all tests that need no torch

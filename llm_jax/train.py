@@ -6,12 +6,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from llm_jax.base.errors import InterruptedAndSaved
-from llm_jax.base.terminal import only_show, say, say_json
+from llm_jax.base.terminal import only_show, say, say_result
 from llm_jax.cli import command
 from llm_jax.config.effects import settle
 from llm_jax.config.rules import Whole
 from llm_jax.config.run import Config
 from llm_jax.planning.depth_rules import derive_model, with_derived
+from llm_jax.planning.first_run import FIRST_RUN
 from llm_jax.planning.time_budget import parse_time, with_fall
 from llm_jax.training.interrupt import BEFORE_FIRST_STEP, Stopped, stopped
 
@@ -29,14 +30,16 @@ def train(
 
     Examples:
       llm-jax train --run runs/first
+      llm-jax train --corpus my_book.txt
       llm-jax train tutorial --corpus my_book.txt --run runs/mine --steps 2000
       llm-jax train --depth 4 --corpus my_book.txt --run runs/deep
       llm-jax train --time 3m --corpus my_book.txt --run runs/timed
 
     CONFIG is a TOML file, or the name of one that comes along (llm-jax configs lists them); of several the
-    last one wins, and options win over all. Without one, the defaults are those of tutorial. A value that has
-    no effect beside the others is refused; where a later file or an option made it so, it is left out, and a
-    line says so.
+    last one wins, and options win over all. Without one, and without depth, time and init_from, first is run,
+    and with --corpus it is made to fit that text; beside others, the defaults are those of tutorial. A value
+    that has no effect beside the others is refused; where a later file or an option made it so, it is left
+    out, and a line says so.
 
     Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first (exit status 75); a second Ctrl-C ends at once. What is
     shown or recorded never ends a run: it may be closed, full or gone.
@@ -101,4 +104,4 @@ def _leave_report(*ended: Any) -> str | None:
 
 
 if __name__ == "__main__":
-    command.run(train, takes_files=True)
+    command.run(train, takes_files=True, without_files=FIRST_RUN)

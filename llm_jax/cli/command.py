@@ -27,7 +27,7 @@ from llm_jax.base.errors import (
 from llm_jax.base.process import leave
 from llm_jax.cli.help import ALIASES, HELP, HELP_ALL, Formatter, closing
 from llm_jax.config.effects import find_idle, values_of
-from llm_jax.config.load import file_layers
+from llm_jax.config.load import Layer, file_layers
 from llm_jax.runs.inherited import INHERITED
 from llm_jax.training.interrupt import Stopped, ended_by_signals
 
@@ -37,7 +37,11 @@ NOTHING_GIVEN: Mapping[str, int] = MappingProxyType({})
 
 
 def run(
-    command: Callable[..., Any] | App, words: list[str] | None = None, *, takes_files: bool = False
+    command: Callable[..., Any] | App,
+    words: list[str] | None = None,
+    *,
+    takes_files: bool = False,
+    without_files: Layer | None = None,
 ) -> None:
     """Parses `words` (default: the process's own) into the arguments of `command`, runs it and exits.
 
@@ -53,6 +57,7 @@ def run(
         takes_files: whether words before the first option are TOML files whose values stand below the
             options. One with a parameter `given: Given` gets there what files and options give, and sees to
             it that all has an effect, as `effects.settle` does; of any other it is seen to here.
+        without_files: a layer below all others where no file is named.
     """
     words = sys.argv[1:] if words is None else words
     terminal.open_output(json="--json" in words)
@@ -64,13 +69,14 @@ def run(
         keep_compiled_programs()
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
     options, given = words[len(files) :], {}
+    below = [without_files] if without_files and not files else []
     name = f"llm-jax {command.name[0] if isinstance(command, App) else command.__name__}"
     try:
         app = _app(name, command, takes_files, everything)
         if asked:  # without reading the other words, which takes as long as all the rest
             app.help_print(options)
             leave(terminal.close_output(0))
-        app.config = (*file_layers([Path(file) for file in files], given), INHERITED)
+        app.config = (*file_layers([Path(file) for file in files], given), INHERITED, *below)
         call, bound, unparsed = app.parse_args(
             _spelt_out(options, command) if takes_files else options, exit_on_error=False, print_error=False
         )

@@ -20,7 +20,7 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say
 from llm_jax.base.tree import flatten
 from llm_jax.config.effects import settle
-from llm_jax.config.run import Config
+from llm_jax.config.run import Config, DataConfig
 
 Layer = Callable[[App, tuple[str, ...], ArgumentCollection], None]
 _SECTIONS = tuple(f"[{name}]" for name in Config.__dataclass_fields__)
@@ -107,6 +107,33 @@ def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
         if origin:
             run = Path(_given(arguments, "--train.run") or Config().train.run)
             _layer(read(origin, run), f"the model in {origin}")(app, commands, arguments)
+
+    return layer
+
+
+def first_layer(unless: Sequence[str], read: Callable[[DataConfig], Mapping[str, Any]]) -> Layer:
+    """The lowest layer of a command line without files: configs/first.toml. What it says counts as a default,
+    not as given.
+
+    Args:
+        unless: options beside which the layer is empty, since they decide in its place.
+        read: gives what differs from the file for a text that is given.
+    """
+
+    def layer(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        if any(_given(arguments, f"--{name}") for name in unless):
+            return
+        path = find_config(Path("first"))
+        values = _read_toml(path)
+        words = {name: _given(arguments, f"--data.{name}") for name in ("corpus", "errors", "prepared")}
+        text = [f"--data.{name}={word}" for name, word in words.items() if word]
+        if words["corpus"]:
+            own = read(_parse([], text).data)
+            _layer(own, f"what suits {words['corpus']}")(app, commands, arguments)
+        steps = _given(arguments, "--train.steps") or ""
+        if steps.isdecimal():  # a shorter run warms up for all of it at most
+            values["optim"]["warmup_steps"] = min(int(steps), values["optim"]["warmup_steps"])
+        _layer(values, str(path))(app, commands, arguments)
 
     return layer
 

@@ -1,4 +1,4 @@
-"""Text by name or by path: the embedded handbook, pinned downloads, files and folders (see `text_files`)."""
+"""Text by name or by path: embedded texts, pinned downloads, files and folders (see `text_files`)."""
 
 import difflib
 import hashlib
@@ -11,22 +11,23 @@ from llm_jax.base.errors import DataError
 from llm_jax.data.download import Source, download
 from llm_jax.data.text_files import read_file, read_folder
 
-EMBEDDED = "sales_handbook"
+# Files of data/, which the wheel has in corpora/.
+EMBEDDED = {
+    "sales_handbook": "sales_handbook.txt",
+    "tinyshakespeare": "tinyshakespeare.txt.gz",
+    "corner_shop_zh": "corner_shop_zh.txt",
+}
 DOWNLOADS = {
     "sales_textbook": Source(
         "https://huggingface.co/datasets/goendalf666/sales-textbook_for_convincing_and_selling/resolve/main/sales_textbook.txt",
         "1994f20f5becd3f0b3d7a632e5a68513cc38cf6c9737a9f38243f1b652e962da",
-    ),
-    "tinyshakespeare": Source(
-        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
     "the_verdict": Source(
         "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
         "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
     ),
 }
-NAMES = (EMBEDDED, *DOWNLOADS)
+NAMES = (*EMBEDDED, *DOWNLOADS)
 _LONGEST_NAME = 120  # bytes: a file name has 255, and a store adds to this one
 
 
@@ -52,8 +53,8 @@ def read_corpus(corpus: str, *, downloads: Path, errors: str, report: Callable[[
     """
     if corpus in NAMES:
         path = (
-            _embedded_path()
-            if corpus == EMBEDDED
+            _embedded_path(EMBEDDED[corpus])
+            if corpus in EMBEDDED
             else download(DOWNLOADS[corpus], downloads / f"{corpus}.txt", report)
         )
     else:
@@ -81,13 +82,10 @@ def _short_name(path: Path) -> str:
     return name.encode()[:_LONGEST_NAME].decode(errors="ignore") or "corpus"
 
 
-def _embedded_path() -> Path:
+def _embedded_path(file: str) -> Path:
     package = Path(__file__).resolve().parents[1]
-    in_checkout, in_wheel = package.parent / "data", package / "corpora"
-    return (
-        next((d for d in (in_checkout, in_wheel) if (d / f"{EMBEDDED}.txt").exists()), in_wheel)
-        / f"{EMBEDDED}.txt"
-    )
+    in_checkout, in_wheel = package.parent / "data" / file, package / "corpora" / file
+    return in_checkout if in_checkout.exists() else in_wheel
 
 
 def _siblings(path: Path) -> list[Path]:

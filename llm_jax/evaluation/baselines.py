@@ -8,6 +8,7 @@ token; below the unigram stands the uniform 1/V.
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,47 @@ from llm_jax.base import strict_json
 from llm_jax.base.files import remove_left, write_whole
 
 NAMES = ("uniform", "unigram", "bigram", "trigram")
+
+
+_FEW_TOKENS = 20_000  # of a training text: fewer, and counts were hard to beat (docs/experiments.md)
+_FEW_EPOCHS = 3
+
+
+def beaten(loss: float, baselines: Mapping[str, float]) -> str:
+    """Say which baselines a loss is below, and which not: "beats uniform and trigram, not bigram"."""
+    below = [name for name, nats in baselines.items() if loss < nats]
+    above = [name for name in baselines if name not in below]
+    if not above:
+        return "beats every baseline"
+    return f"beats {_listed(below)}, not {_listed(above)}" if below else "beats no baseline"
+
+
+def why_not_beaten(loss: float, baselines: Mapping[str, float], training_tokens: int, epochs: float) -> str:
+    """Say in one sentence why a trained model is not below every baseline; "" where it is.
+
+    Args:
+        loss: nats per token.
+        baselines: nats per token, by name.
+        training_tokens: of the training split.
+        epochs: how often training has read it.
+    """
+    above = {name: nats for name, nats in baselines.items() if loss >= nats}
+    if not above:
+        return ""
+    name = min(above, key=lambda each: above[each])
+    if training_tokens < _FEW_TOKENS:
+        why = f"{training_tokens:,} training tokens are few to learn from, and counts do well on them"
+        advice = "more text helps most, or an open model to start from (--train.init_from)"
+    elif epochs < _FEW_EPOCHS:
+        why, advice = f"training has read the text {epochs:.1f} times only", "more steps will help"
+    else:
+        why = f"training has read the text {epochs:.0f} times"
+        advice = "more text, more dropout or a smaller model may help"
+    return f"not below the {name} baseline ({loss:.3f} nats against {above[name]:.3f}): {why}; {advice}"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def ngram_baselines(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:

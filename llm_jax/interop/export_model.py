@@ -23,6 +23,7 @@ from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
 from llm_jax.interop.pytorch import tutorial
 from llm_jax.interop.pytorch.state_dict import read_state_dict_file, write_state_dict_file
+from llm_jax.interop.shared_rows import with_a_row_for_each_id
 from llm_jax.interop.source import Source
 from llm_jax.interop.verify import require_equal, shown
 from llm_jax.language_model.model import LanguageModel, load
@@ -30,7 +31,7 @@ from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
 from llm_jax.tokenization.from_huggingface import FileTokenizer, read_tokenizer_file
 from llm_jax.tokenization.protocol import decode
 from llm_jax.tokenization.start_tokens import tokens_around
-from llm_jax.tokenization.to_gguf import ENDS, composes_accents, gguf_tokenizer
+from llm_jax.tokenization.to_gguf import ENDS, composes_accents, ends_otherwise, gguf_tokenizer
 from llm_jax.tokenization.to_huggingface import tokenizer_json
 
 _PROMPT = 500  # tokens on which a written model's logits are compared
@@ -57,7 +58,7 @@ def export_huggingface(directory: Path, out: Path, step: Step = "best") -> str:
     Raises:
         CheckpointError: no family of Hugging Face's computes what this model does.
     """
-    model = load(directory, step=step)
+    model = with_a_row_for_each_id(load(directory, step=step))
     marks = _marks(model)
     config_json = write_model_config(model.config) | marks
     with writing(out), made_whole(out) as part:
@@ -92,7 +93,7 @@ def export_gguf(directory: Path, out: Path, dtype: str | None, step: Step = "bes
     """
     if out.suffix != ".gguf":
         raise UserError(f"the file to write must end in .gguf, got {out}")
-    model = load(directory, step=step)
+    model = with_a_row_for_each_id(load(directory, step=step))
     config_json = write_model_config(model.config)
     stored_as = dtype or ("bfloat16" if model.config.param_dtype == "bfloat16" else "float32")
     made = plan(config_json, model.config, stored_as)
@@ -175,6 +176,8 @@ def _gguf_tokenizer(model: LanguageModel) -> tuple[dict[str, Any], list[str]]:
     remarks = []
     if composes_accents(content):
         remarks.append("llama.cpp does not compose accents (NFC), as this model's tokenizer does")
+    if ends_otherwise(content):
+        remarks.append("llama.cpp makes two tokens of line ends and spaces after them at the end of a text")
     if len(ends := model.chat_format.eos_ids) > len(ENDS):
         remarks.append(f"llama.cpp stops at {len(ENDS)} tokens, and this model at {len(ends)}")
     return settings, remarks

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from llm_jax.display.figures import to_svg
 from llm_jax.display.page import render
+from llm_jax.evaluation.baselines import beaten
 from llm_jax.reports import curves
 from llm_jax.reports.curves import Picture, curve, loss_picture, norms_by_layer
 from llm_jax.tasks.task import Metric
@@ -103,9 +104,9 @@ def run_cards(facts: RunFacts) -> list[Card]:
             before = _shown(facts, scores[0])[:1]
             cards += [Card("before the first step", number, metric.label) for metric, (number, _) in before]
         if facts.baselines:
-            beaten = [name for name, nats in facts.baselines.items() if last["validation_loss"] < nats]
-            note = ", ".join(beaten) or "none"
-            cards.append(Card("baselines beaten", f"{len(beaten)} of {len(facts.baselines)}", note))
+            count = sum(last["validation_loss"] < nats for nats in facts.baselines.values())
+            note = beaten(last["validation_loss"], facts.baselines)
+            cards.append(Card("baselines beaten", f"{count} of {len(facts.baselines)}", note))
     if facts.entries:
         done = max(entry["step"] for entry in facts.entries)
         note = "" if done == facts.steps else f"of {facts.steps:,} that the configuration asks for"

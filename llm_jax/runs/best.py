@@ -17,6 +17,7 @@ class Best(NamedTuple):
 
     step: int
     params: Tree
+    loss: float  # nats per target on what is held out
 
 
 def rising_line(checkpoints: Checkpoints) -> str:
@@ -59,4 +60,4 @@ def best_of(
     if checkpoints.best_step() in (None, last.step):
         return last
     saved = read_saved(settings.run, "best", report)
-    return Best(saved.about["step"], saved.params)
+    return Best(saved.about["step"], saved.params, saved.about["score"])

@@ -18,6 +18,7 @@ from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.checkpoints.writer import Checkpoints
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config
+from llm_jax.evaluation.baselines import beaten, why_not_beaten
 from llm_jax.runs import continuing, data, own_parts, record, starts
 from llm_jax.runs.best import Best, best_of, patience_line, rising_line
 from llm_jax.runs.data import Materials
@@ -212,7 +213,7 @@ def _train(
     done = int(state["counters"]["step"])
     if done > start and (line := patience_line(settings, done, checkpoints)):
         live.say(line)
-    best = Best(done, loop.evaluated_params(config.model, state))
+    best = Best(done, loop.evaluated_params(config.model, state), score[f"{_PREFIX}loss"])
     with guard("the best checkpoint"):
         best = best_of(best, settings, checkpoints, live.say)
     if material.samples and not stop_requested():
@@ -221,6 +222,10 @@ def _train(
             live.say(f"\n{text}\n")
             if start < done:
                 run_record.write_sample(best.step, text)
+    tokens = len(material.store.tokens("train"))
+    epochs = best.step * settings.batch_size * config.model.context_length / max(1, tokens)
+    if why := why_not_beaten(best.loss, baselines, tokens, epochs):
+        live.say(why)
     times["seconds"] = round(time.perf_counter() - began, 1)
     times["compile_seconds"] = round(compiling.seconds, 1)
     if start == 0:  # Of a run that was stopped, nobody knows the times as a whole.
@@ -287,8 +292,7 @@ def _callbacks(
 
     def on_evaluation(step: int, params: Tree, score: dict[str, float]) -> None:
         run_record.write(step, **score)
-        beaten = [name for name, baseline in baselines.items() if score[f"{_PREFIX}loss"] < baseline]
-        against = f"; beats {beaten[-1] if beaten else 'no baseline'}" if baselines else ""
+        against = f"; {beaten(score[f'{_PREFIX}loss'], baselines)}" if baselines else ""
         live.say(f"step {step}: {material.task.line.format(**_bare(score))}{against}")
         if line := rising():
             live.say(line)

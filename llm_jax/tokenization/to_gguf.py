@@ -23,14 +23,15 @@ from llm_jax.tokenization.from_gguf import (
 )
 from llm_jax.tokenization.from_huggingface import BYTE_PIECE, FileTokenizer
 from llm_jax.tokenization.start_tokens import tokens_around
+from llm_jax.tokenization.to_huggingface import CL100K_CUT
 from llm_jax.tokenization.train_bpe import PATTERN
 
 # How the files of Llama 3 and Qwen write their cuts; llama.cpp leaves the long s after an apostrophe alone.
 _OTHER_WORDS = {
-    CUTS[pre][0]: rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": CUTS[pre][0]
     for pre, digits in (("llama-bpe", r"\p{N}{1,3}"), ("qwen2", r"\p{N}"))
-}
+} | {CL100K_CUT: CUTS["dbrx"][0]}  # but for the end of a text: see `ends_otherwise`
 _RESERVED = re.compile(r"\[PAD\d+\]")
 # Of a text, a turn and a message; llama.cpp stops at each of them, and knows no further ones.
 ENDS = ("eos", "eot", "eom")
@@ -64,6 +65,13 @@ def gguf_tokenizer(content: Mapping[str, Any], rows: int, chat: Mapping[str, Any
         settings["tokenizer.chat_template"] = chat["template"]
     _require_same(settings, content)
     return settings
+
+
+def ends_otherwise(content: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer takes line ends and spaces after them, at a text's end, for one piece, where
+    llama.cpp makes two of them.
+    """
+    return CL100K_CUT in _cuts(content.get("pre_tokenizer"))
 
 
 def composes_accents(content: Mapping[str, Any]) -> bool:
@@ -101,7 +109,7 @@ def _byte_level(content: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError(f"llama.cpp does not change a text before it is cut, as {normalizer['type']} does")
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     cuts = list(_cuts(content.get("pre_tokenizer")))
-    cuts = [next((cut for cut, other in _OTHER_WORDS.items() if other == each), each) for each in cuts]
+    cuts = [_OTHER_WORDS.get(each or "", each) for each in cuts]
     whole = model.get("ignore_merges") is True
     named = [pre for pre, theirs in CUTS.items() if theirs == cuts and (pre in WHOLE_WORDS) == whole]
     if not merges and not whole:  # without merges it does not matter where words end

@@ -15,6 +15,7 @@ from cyclopts import App
 from llm_jax.__main__ import COMMANDS, MODULES
 from llm_jax.cli import command
 from llm_jax.planning import by_time
+from llm_jax.planning.first_run import FIRST_RUN
 from llm_jax.planning.time_budget import Costs
 from llm_jax.proofs import tutorial, width
 from tests.conftest import ROOT
@@ -103,7 +104,12 @@ def test_commands_run_in_their_order_from_an_empty_folder(
 def run(words: list[str]) -> Any:
     """The exit status of a command line, in this process."""
     with pytest.raises(SystemExit) as stop:
-        command.run(FUNCTIONS[words[0]], words[1:], takes_files=words[0] in ("train", "profile"))
+        command.run(
+            FUNCTIONS[words[0]],
+            words[1:],
+            takes_files=words[0] in ("train", "profile"),
+            without_files=FIRST_RUN if words[0] == "train" else None,
+        )
     return stop.value.code
 
 

@@ -10,7 +10,7 @@ import pytest
 from llm_jax.base.errors import DataError
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config, DataConfig
-from llm_jax.data import store
+from llm_jax.data import corpora, store
 from llm_jax.data.corpora import read_corpus
 from llm_jax.data.download import Source, download
 from llm_jax.language_model.model import LanguageModel
@@ -111,3 +111,17 @@ def test_evaluating_a_named_corpus_looks_for_it_where_training_does(monkeypatch:
     with pytest.raises(DataError):
         store.prepare_store(config.data, print)
     assert looked == [Path("p/downloads")] * 2
+
+
+@pytest.mark.parametrize("name", corpora.EMBEDDED)
+def test_embedded_texts_need_no_network(name: str, tmp_path: Path) -> None:
+    found = read_corpus(name, downloads=tmp_path / "none", errors="strict", report=print)
+    assert found.name == name
+    assert len(found.text.encode()) > 20_000
+    assert not (tmp_path / "none").exists()
+
+
+def test_tiny_shakespeare_is_the_one_that_everybody_measures_on(tmp_path: Path) -> None:
+    found = read_corpus("tinyshakespeare", downloads=tmp_path, errors="strict", report=print)
+    wanted = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+    assert corpora.text_digest(found.text) == wanted

@@ -195,8 +195,7 @@ def test_sales_textbook_has_the_tutorials_counts(shared_data: SharedData, tmp_pa
     assert cut_down["vocab_size"] < 3771 + 256
 
 
-PINNED = {"sales_textbook": "sales_textbook.txt", "tinyshakespeare": "tinyshakespeare.txt"}
-PINNED |= {"the_verdict": "the-verdict.txt"}
+PINNED = {"sales_textbook": "sales_textbook.txt", "the_verdict": "the-verdict.txt"}
 
 
 @pytest.mark.parametrize("name", PINNED)

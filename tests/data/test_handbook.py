@@ -50,3 +50,14 @@ def test_the_measures_tell_filler_from_prose(handbook: str) -> None:
     filler = "The salesperson listens to the customer and then presents the product number one. " * 500
     assert gzip_ratio(filler) < 0.05 < gzip_ratio(handbook)
     assert share_of_repeated_runs(filler) > 0.99
+
+
+def test_the_chinese_text_is_prose_in_chapters_that_a_small_model_can_learn() -> None:
+    text = (ROOT / "data" / "corner_shop_zh.txt").read_text(encoding="utf-8")
+    counts = Counter(text)
+    assert 15_000 <= len(text.encode()) <= 30_000
+    assert len(re.findall("^第.+章 .+$", text, re.MULTILINE)) == 15
+    assert sum("\u4e00" <= letter <= "\u9fff" for letter in text) > 0.8 * len(text)
+    assert sum(count for count in counts.values() if count >= 3) > 0.95 * len(text)
+    runs = Counter(text[start : start + 12] for start in range(len(text) - 12))
+    assert sum(count for count in runs.values() if count > 1) < 0.05 * runs.total()

@@ -10,7 +10,7 @@ import pytest
 
 from llm_jax.base.batch import Prompted, Rows
 from llm_jax.data.windows import Windowing, scoring_batch, scoring_rows
-from llm_jax.evaluation.baselines import cached_baselines, ngram_baselines
+from llm_jax.evaluation.baselines import beaten, cached_baselines, ngram_baselines, why_not_beaten
 from llm_jax.evaluation.metrics import summarise
 from llm_jax.evaluation.scoring import scores_of_texts
 from llm_jax.tokenization.byte_pair import named_tokenizer
@@ -24,6 +24,25 @@ def test_a_score_is_the_mean_over_targets() -> None:
     assert score.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3))
     assert score.bits_per_byte == pytest.approx(9 / math.log(2) / 10)
     assert score.tokens == 3
+
+
+LEVELS = {"uniform": 9.0, "unigram": 7.0, "bigram": 5.0, "trigram": 6.0}
+
+
+def test_which_baselines_are_beaten_and_which_are_not_is_said() -> None:
+    assert beaten(5.5, LEVELS) == "beats uniform, unigram and trigram, not bigram"
+    assert beaten(5.0, LEVELS) == "beats uniform, unigram and trigram, not bigram"
+    assert beaten(6.5, LEVELS) == "beats uniform and unigram, not bigram and trigram"
+    assert beaten(4.9, LEVELS) == "beats every baseline"
+    assert beaten(9.5, LEVELS) == "beats no baseline"
+
+
+def test_why_a_model_is_not_below_them_is_one_sentence() -> None:
+    assert why_not_beaten(4.9, LEVELS, 3_000, 12) == ""
+    few = why_not_beaten(5.5, LEVELS, 3_000, 12)
+    assert few.startswith("not below the bigram baseline (5.500 nats against 5.000): 3,000 training tokens")
+    assert "1.5 times only; more steps" in why_not_beaten(5.5, LEVELS, 30_000, 1.5)
+    assert "more dropout" in why_not_beaten(5.5, LEVELS, 30_000, 200)
 
 
 def of_targets(tokens: np.ndarray, start: tuple[int, ...], **options: int) -> np.ndarray:

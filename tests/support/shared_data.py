@@ -1,4 +1,6 @@
-"""Real data for tests: what is free to come along lies in data/ here, the rest beside some checkouts."""
+"""Real data for tests: what is free to come along lies in data/ here and at the top, the rest beside some
+checkouts.
+"""
 
 import gzip
 import os
@@ -8,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ALONG = Path(__file__).parent / "data"
+EMBEDDED = ROOT / "data"
 
 
 class SharedData:
@@ -24,7 +27,7 @@ class SharedData:
         for folder in (self._beside, ALONG):
             if (folder / name).is_file():
                 return folder / name
-        if (packed := ALONG / f"{name}.gz").is_file():
+        if (packed := EMBEDDED / f"{name}.gz").is_file():
             (self._unpacked / name).write_bytes(gzip.decompress(packed.read_bytes()))
             return self._unpacked / name
         missing = f"{name} must be in {self._beside}, or in the folder that LLM_JAX_SHARED_DATA names"

@@ -13,6 +13,7 @@ from llm_jax.base.errors import DataError
 from llm_jax.tokenization.from_gguf import CUTS, gguf_tokenizer_json, without_pre
 from llm_jax.tokenization.from_huggingface import BYTE_PIECES, FileTokenizer
 from llm_jax.tokenization.protocol import decode
+from llm_jax.tokenization.to_huggingface import CL100K_CUT
 from llm_jax.tokenization.train_bpe import train_reference
 from tests.tokenization.test_file_tokenizer import SAMPLE, TEXT
 
@@ -27,6 +28,19 @@ def gguf_metadata(pre: str = "smollm") -> dict[str, Any]:
         "tokenizer.ggml.token_type": [1] * 300 + [3, 4, 5, 4],
         "tokenizer.ggml.merges": [" ".join(merge) for merge in vocabulary["merges"]],
     }
+
+
+def pieces(cut: str, text: str) -> list[str]:
+    split = library.pre_tokenizers.Split(library.Regex(cut), behavior="isolated")
+    return [piece for piece, _ in split.pre_tokenize_str(text)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(st.sampled_from("a Zé1'.sd\n\r\t 漢-"), max_size=16) | TEXT)
+def test_llama_cpp_cuts_as_cl100k_but_at_the_end_of_a_text(text: str) -> None:
+    text = text.replace("ſ", "s") + "a"
+    assert pieces(CL100K_CUT, text) == pieces(*CUTS["dbrx"], text)
+    assert pieces(CL100K_CUT, "a\n ") != pieces(*CUTS["dbrx"], "a\n ")
 
 
 @pytest.mark.parametrize("pre", CUTS)
