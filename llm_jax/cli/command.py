@@ -56,7 +56,7 @@ def run(
     keep_compiled_programs()
     short_name = command.name[0] if isinstance(command, App) else command.__name__
     name = f"python -m llm_jax.{short_name}"
-    words = sys.argv[1:] if words is None else words
+    words = _with_input_sign(sys.argv[1:] if words is None else words)
     files = list(takewhile(lambda word: not word.startswith("-"), words)) if takes_files else []
     given: dict[str, int] = {}
     try:
@@ -100,6 +100,19 @@ def run(
             raise
         _stop(f"not enough memory ({' '.join(str(error).split()):.200}); what is saved stays", NO_MEMORY)
     leave(terminal.close_output(0))
+
+
+def _with_input_sign(words: list[str]) -> list[str]:
+    """The words with a lone "-", which cyclopts takes for an option, as the value that it is: joined to the
+    option before it, or as the path of standard input.
+    """
+    found: list[str] = []
+    for word in words:
+        if word == "-" and found and found[-1].startswith("--") and "=" not in found[-1]:
+            found[-1] += "=-"
+        else:
+            found.append("/dev/stdin" if word == "-" else word)
+    return found
 
 
 def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:

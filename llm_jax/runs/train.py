@@ -115,6 +115,7 @@ def _about(material: Materials) -> dict[str, Any]:
         "labels": list(material.task.labels(material.config, material.store)),
         "versions": versions(),
         "changes": [],  # filled before anything is saved that comes after them
+        **material.chat(),
     } | (material.origin.about() if material.origin else {})
 
 
