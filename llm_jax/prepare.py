@@ -31,8 +31,9 @@ def prepare(
     Parameters
     ----------
     corpus:
-        sales_handbook (embedded), sales_textbook, tinyshakespeare, the_verdict (downloaded), or a path to a
-        text file or folder; of a folder, files named .txt, .md, .text, .rst and .gz, but no hidden ones.
+        sales_handbook (embedded), sales_textbook, tinyshakespeare, the_verdict (downloaded), a path to a text
+        file, to records (.jsonl, .csv, .tsv, .parquet; gzip too) or to a folder, or - for standard input. Of
+        a folder, files named .txt, .md, .text, .rst and .gz, or else its records, but no hidden ones.
     """
     require({"the corpus must be given once, with --corpus or without": not (corpus and "corpus" in given)})
     values = {f"data.{name}": value for name, value in values_of(data).items()}

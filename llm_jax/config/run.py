@@ -24,7 +24,7 @@ class DataConfig:
     text_column: str = ""
     """Column (field) of JSONL, CSV, TSV or Parquet that has the text; found where it is plain which."""
     text_limit_mb: Whole = 256
-    """Megabytes of text taken from records or standard input; memory needed: about 20 times as many."""
+    """Megabytes of text taken from records or standard input; memory needed: about 12 times as many."""
     document_separator: Literal["auto", "token", "newline"] = "auto"
     """Between documents: end-of-text token or line end; auto: the token, between records, if there is one."""
     tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes", "characters", "bpe", "inherited"] = (

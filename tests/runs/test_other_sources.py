@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-import llm_jax
 from llm_jax.checkpoints.reader import read_about
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.run import Config, DataConfig
 from llm_jax.data import corpora
-from llm_jax.evaluate import evaluate
+from llm_jax.language_model.model import LanguageModel
 from llm_jax.prepare import prepare
-from llm_jax.runs.data import gather
+from llm_jax.runs import train as running
+from llm_jax.runs.data import gather, gather_again
 from llm_jax.train import train
-from tests.support.commands import metrics_of, run_command, words_for
+from tests.support.commands import MODEL, run_command
 
 pytestmark = pytest.mark.compiles
 
@@ -38,20 +38,20 @@ def standard_input(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 def test_a_run_on_standard_input_goes_on_without_it(
     tmp_path: Path, prose: Path, standard_input: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    standard_input(prose.read_bytes())
-    words = [word for word in words_for(tmp_path, Path("-")) if not word.startswith("--train.steps")]
-    run_command(train, [*words, "--train.steps=12"])
-    directory = checkpoint_directory(tmp_path / "run")
-    trained_on = read_about(directory)["data_fingerprint"]
+    standard_input(prose.read_bytes()[:3000])
+    run, places = tmp_path / "run", [f"--data.prepared={tmp_path}", f"--train.run={tmp_path / 'run'}"]
+    words = [*MODEL, *places, "--data.corpus=-", "--train.sample_tokens=0", "--train.batch_size=2"]
+    run_command(train, [*words, "--train.steps=1"])
+    about = read_about(checkpoint_directory(run))
     capsys.readouterr()
     standard_input(b"")
-    run_command(train, [*words, "--train.steps=16", "--continue-with-changes"])
+    run_command(train, [*words, "--train.steps=2", "--continue-with-changes"])
     assert "standard input has nothing: " in capsys.readouterr().out
-    assert metrics_of(tmp_path / "run")[-1]["step"] == 16
-    assert read_about(directory)["data_fingerprint"] == trained_on
-    run_command(evaluate, [str(tmp_path / "run")])
+    again = read_about(checkpoint_directory(run))
+    assert (again["step"], again["data_fingerprint"]) == (2, about["data_fingerprint"])
+    assert gather_again(again, "the run", print).store.fingerprint == about["data_fingerprint"]
     standard_input(b"Another text. " * 500)
-    run_command(train, [*words, "--train.steps=16"], status=4)
+    run_command(train, [*words, "--train.steps=2"], status=4)
     assert "holds a run on other data" in capsys.readouterr().err
     standard_input(b"")
     run_command(train, ["--data.corpus", "-", f"--train.run={tmp_path / 'other'}"], status=3)
@@ -61,7 +61,7 @@ def test_a_run_on_standard_input_goes_on_without_it(
 def test_a_plan_and_its_run_read_standard_input_once(
     tmp_path: Path, prose: Path, standard_input: Callable[[bytes], None]
 ) -> None:
-    standard_input(prose.read_bytes())
+    standard_input(prose.read_bytes()[:3000])
     config = Config(data=DataConfig(corpus="-", prepared=tmp_path, tokenizer="bytes", compact_vocab=False))
     first = gather(config, report=lambda _: None)
     assert gather(config, report=lambda _: None).store.fingerprint == first.store.fingerprint
@@ -75,16 +75,16 @@ def test_prepare_takes_standard_input_by_its_sign(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["bytes"] == 34 * 20
 
 
-def test_a_model_of_records_ends_its_text_where_a_document_would_end(
-    tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = [line for line in prose.read_text().splitlines() if line.strip()]
+def test_a_model_of_records_ends_its_text_where_a_document_would_end(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
-    path.write_text("".join(json.dumps({"content": line}) + "\n" for line in lines))
-    run_command(train, words_for(tmp_path, path))
-    assert f"{path}: took {len(lines)} texts" in capsys.readouterr().out
-    model = llm_jax.load(tmp_path / "run")
+    path.write_text("".join(json.dumps({"content": f"Document {number}."}) + "\n" for number in range(40)))
+    material = gather(Config(data=DataConfig(corpus=str(path), prepared=tmp_path)), report=lambda _: None)
+    about = running._about(material)
+    model = LanguageModel(material.config.model, {}, material.store.tokenizer, about)
     (end,) = model.chat.eos_ids
     assert model.chat.eos == "<|endoftext|>"
-    assert model.tokenizer.token_bytes(end) == b""
-    run_command(evaluate, [str(tmp_path / "run"), "--text", str(path)])
+    assert end in material.store.tokens("train")
+    assert end in model._ends([])
+    path.rename(tmp_path / "lines.txt")
+    plain = DataConfig(corpus=str(tmp_path / "lines.txt"), prepared=tmp_path)
+    assert "chat" not in running._about(gather(Config(data=plain), report=lambda _: None))
