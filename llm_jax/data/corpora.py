@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.data.download import Source, download
@@ -136,7 +136,8 @@ def _reading(name: str) -> Iterator[None]:
 @lru_cache(maxsize=1)
 def is_given_input() -> bool:
     """Return whether standard input is no terminal and has something; the first answer stands."""
-    return sys.stdin is not None and not sys.stdin.isatty() and bool(sys.stdin.buffer.peek(1))
+    given: Any = sys.stdin
+    return given is not None and not given.isatty() and bool(given.buffer.peek(1))
 
 
 @lru_cache(maxsize=1)

@@ -105,21 +105,16 @@ def _library(name: str) -> Any:
 
 def _listing(hub: Any, name: str, revision: str) -> list[str]:
     """The files to download; none where the hub must not or cannot be asked, so that the cache must do."""
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            info = hub.HfApi().model_info(name, revision=revision, timeout=_SECONDS, files_metadata=True)
-            break
-        except hub.errors.OfflineModeIsEnabled:
-            return []
-        except hub.errors.HTTPError as error:
-            if isinstance(error, hub.errors.HfHubHTTPError):
-                raise  # an answer
-            if not tries_left:
-                if not isinstance(hub.try_to_load_from_cache(name, "config.json", revision=revision), str):
-                    raise
-                remark(f"warning: {hub.constants.ENDPOINT} is out of reach; the copy in its cache is taken")
-                return []
-            time.sleep(_PAUSE_SECONDS)
+    try:
+        info = _ask(hub, name, revision)
+    except hub.errors.HTTPError as error:
+        cached = hub.try_to_load_from_cache(name, "config.json", revision=revision)
+        if _is_answer(hub, error) or not isinstance(cached, str):
+            raise
+        remark(f"warning: {hub.constants.ENDPOINT} is out of reach; the copy in its cache is taken")
+        return []
+    if info is None:
+        return []
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
     small = [file for file in sizes if any(fnmatch(file, kind) for kind in _SMALL) and "/" not in file]
     weights = [_SINGLE] if _SINGLE in sizes else [file for file in sizes if _SHARD.fullmatch(file)]
@@ -129,6 +124,25 @@ def _listing(hub: Any, name: str, revision: str) -> list[str]:
     files = [*small, *weights]
     remark(f"downloading {name}: {len(files)} files, {sum(sizes[file] for file in files) / 1e6:,.1f} MB")
     return files
+
+
+def _ask(hub: Any, name: str, revision: str) -> Any:
+    """What the hub says of a repository, asked again once where there is no answer; None where it must not be
+    asked.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return hub.HfApi().model_info(name, revision=revision, timeout=_SECONDS, files_metadata=True)
+        except hub.errors.OfflineModeIsEnabled:
+            return None
+        except hub.errors.HTTPError as error:
+            if _is_answer(hub, error) or not tries_left:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _is_answer(hub: Any, error: Exception) -> bool:
+    return isinstance(error, hub.errors.HfHubHTTPError)
 
 
 def _other_weights(name: str, files: Collection[str]) -> str:

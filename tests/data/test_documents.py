@@ -115,7 +115,7 @@ def test_a_plain_text_and_a_folder_are_stored_as_ever(tmp_path: Path) -> None:
 
 
 def test_where_one_document_ends_is_part_of_what_a_store_is(tmp_path: Path) -> None:
-    one = stored(tmp_path, ["a b c d e f g h", "i j k l m n o p"])
+    one = stored(tmp_path, ["a b c d e f g h ", "i j k l m n o p"])
     other = stored(tmp_path, ["a b c d e f g h i", " j k l m n o p"])
     assert one.path != other.path
 

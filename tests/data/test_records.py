@@ -18,7 +18,7 @@ from llm_jax.data import corpora
 from llm_jax.data.corpora import Corpus, read_corpus
 from llm_jax.data.records import Form
 
-TEXTS = ["The first,\nwith a line end.", 'She said "no".', "naïve 漢字 🙂"]
+TEXTS = ["The first,\r\nwith a line\nend.", 'She said "no".', "naïve 漢字 🙂"]
 ROWS = [{"id": number, "text": text, "title": "t"} for number, text in enumerate(TEXTS)]
 
 

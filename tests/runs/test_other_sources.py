@@ -1,5 +1,6 @@
 """Runs on what is no text file: standard input, which is read once, and records."""
 
+import dataclasses
 import io
 import json
 import sys
@@ -8,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from llm_jax.checkpoints.reader import read_about
-from llm_jax.checkpoints.step_files import checkpoint_directory
-from llm_jax.config.run import Config, DataConfig
+from llm_jax.base.errors import DataError
+from llm_jax.base.tree import Tree
+from llm_jax.config.load import to_dict
+from llm_jax.config.model import ModelConfig
+from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.data import corpora
 from llm_jax.language_model.model import LanguageModel
+from llm_jax.language_model.save import save_model
 from llm_jax.prepare import prepare
 from llm_jax.runs import train as running
 from llm_jax.runs.data import gather, gather_again
-from llm_jax.train import train
-from tests.support.commands import MODEL, run_command
-
-pytestmark = pytest.mark.compiles
+from tests.support.commands import run_command
 
 
 @pytest.fixture
@@ -36,32 +37,31 @@ def standard_input(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
 
 
 def test_a_run_on_standard_input_goes_on_without_it(
-    tmp_path: Path, prose: Path, standard_input: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny: ModelConfig, tiny_params: Tree, standard_input: Callable[[bytes], None]
 ) -> None:
-    standard_input(prose.read_bytes()[:3000])
-    run, places = tmp_path / "run", [f"--data.prepared={tmp_path}", f"--train.run={tmp_path / 'run'}"]
-    words = [*MODEL, *places, "--data.corpus=-", "--train.sample_tokens=0", "--train.batch_size=2"]
-    run_command(train, [*words, "--train.steps=1"])
-    about = read_about(checkpoint_directory(run))
-    capsys.readouterr()
+    standard_input(b"A text that comes through a pipe. " * 20)
+    data = DataConfig(corpus="-", prepared=tmp_path, tokenizer="bytes", compact_vocab=False)
+    config = Config(data=data, train=TrainConfig(run=tmp_path / "run"))
+    store = gather(config, report=lambda _: None).store
+    about = {"config": to_dict(config), "data_fingerprint": store.fingerprint}
+    save_model(tmp_path / "run", tiny, tiny_params, store.tokenizer, **about)
     standard_input(b"")
-    run_command(train, [*words, "--train.steps=2", "--continue-with-changes"])
-    assert "standard input has nothing: " in capsys.readouterr().out
-    again = read_about(checkpoint_directory(run))
-    assert (again["step"], again["data_fingerprint"]) == (2, about["data_fingerprint"])
-    assert gather_again(again, "the run", print).store.fingerprint == about["data_fingerprint"]
-    standard_input(b"Another text. " * 500)
-    run_command(train, [*words, "--train.steps=2"], status=4)
-    assert "holds a run on other data" in capsys.readouterr().err
+    remarks: list[str] = []
+    assert gather(config, remarks.append).store.fingerprint == store.fingerprint
+    assert remarks == [f"standard input has nothing: {tmp_path}/run goes on with its tokens in {store.path}"]
+    assert gather_again(about, "the run", print).store.fingerprint == store.fingerprint
+    standard_input(b"Another text. " * 50)  # which is refused, as any other text of a run is
+    assert gather(config, report=lambda _: None).store.fingerprint != store.fingerprint
     standard_input(b"")
-    run_command(train, ["--data.corpus", "-", f"--train.run={tmp_path / 'other'}"], status=3)
-    assert "corpus standard input must hold text, got nothing" in capsys.readouterr().err
+    fresh = dataclasses.replace(config, train=TrainConfig(run=tmp_path / "other"))
+    with pytest.raises(DataError, match="corpus standard input must hold text, got nothing"):
+        gather(fresh, report=lambda _: None)
 
 
 def test_a_plan_and_its_run_read_standard_input_once(
-    tmp_path: Path, prose: Path, standard_input: Callable[[bytes], None]
+    tmp_path: Path, standard_input: Callable[[bytes], None]
 ) -> None:
-    standard_input(prose.read_bytes()[:3000])
+    standard_input(b"A text that comes through a pipe. " * 20)
     config = Config(data=DataConfig(corpus="-", prepared=tmp_path, tokenizer="bytes", compact_vocab=False))
     first = gather(config, report=lambda _: None)
     assert gather(config, report=lambda _: None).store.fingerprint == first.store.fingerprint
