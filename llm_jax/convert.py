@@ -50,8 +50,7 @@ def import_(
     tokenizer:
         For a directory or a `.gguf` file whose own tokenizer is missing or of a kind that is not read: a
         directory with tokenizer.json or tokenizer.model and the small files beside it, or such a file.
-        For the torch tutorial's model, the name of what it was trained with: cl100k_base (without it), gpt2,
-        o200k_base or bytes.
+        For the torch tutorial's model, a name: cl100k_base (without it), gpt2, o200k_base or bytes.
     param_dtype:
         How weights out of a directory or a `.gguf` file are stored; training them keeps float32 all the same.
     adapter:
@@ -69,9 +68,9 @@ def import_(
         A branch, tag or commit of the model on the hub (main without it); the checkpoint keeps the commit.
     """
     _require_new(out)
-    from llm_jax.interop.hub import find_model
+    from llm_jax.interop import hub, import_model
 
-    source, record = find_model(source, revision)
+    source, record = hub.find_model(source, revision)
     own = source.is_dir() or source.suffix == ".gguf"
     if own and tokenizer is not None and not Path(tokenizer).exists():
         what = "bring its own tokenizer or be given one's directory or file"
@@ -87,8 +86,6 @@ def import_(
         raise UserError(f"{source} must bring its own context; leave --context_length {context_length} out")
     if context_length is not None and context_length < 1:
         raise UserError(f"context_length ({context_length}) must be at least 1")
-    from llm_jax.interop import import_model
-
     if own:
         given = None if tokenizer is None else Path(tokenizer)
         more = {"ignored": ignore_field, "add_bos": add_bos_token, "record": record}
