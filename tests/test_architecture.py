@@ -41,6 +41,8 @@ HOMES = {
     "pickle": ("interop/pytorch/pickle_reader.py",),
     "safetensors": ("interop/",),
     "gguf": ("interop/gguf/types.py",),
+    "huggingface_hub": ("interop/hub.py",),
+    "pyarrow": ("data/records.py",),
     "llguidance": ("inference/grammar.py",),
     "lm_eval": ("language_model/harness_model.py",),
     "tensorboardX": ("runs/tensorboard.py",),

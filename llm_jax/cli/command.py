@@ -59,7 +59,7 @@ def run(
             it that all has an effect, as `effects.settle` does; of any other it is seen to here.
         without_files: a layer below all others where no file is named.
     """
-    words = sys.argv[1:] if words is None else words
+    words = _with_input_sign(sys.argv[1:] if words is None else words)
     terminal.open_output(json="--json" in words)
     if "--version" in words:
         say_version()
@@ -161,6 +161,19 @@ def _reworded(error: cyclopts.CycloptsError, options: list[str]) -> str:
             off = [name for name in argument.negatives if before not in argument.negatives]
             return f"{before} takes no value" + (f"; use {off[0]} to switch it off." if off else ".")
     return f"Unexpected word: {first}."
+
+
+def _with_input_sign(words: list[str]) -> list[str]:
+    """The words with a lone "-", which cyclopts takes for an option, as the value that it is: joined to the
+    option before it, or as the path of standard input.
+    """
+    found: list[str] = []
+    for word in words:
+        if word == "-" and found and found[-1].startswith("--") and "=" not in found[-1]:
+            found[-1] += "=-"
+        else:
+            found.append("/dev/stdin" if word == "-" else word)
+    return found
 
 
 def _option_values(bound: inspect.BoundArguments) -> dict[str, Any]:

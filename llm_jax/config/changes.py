@@ -21,7 +21,10 @@ History = Sequence[Mapping[str, Any]]
 # by that of its weights), and what is measured, shown and kept.
 FREE = frozenset(
     [
-        *(f"data.{name}" for name in ("corpus", "errors", "prepared")),
+        *(
+            f"data.{name}"
+            for name in ("corpus", "format", "text_column", "text_limit_mb", "errors", "prepared")
+        ),
         *(f"train.{name}" for name in ("run", "init_from", "steps_per_dispatch", "eval_interval")),
         *(f"train.{name}" for name in ("eval_batch_size", "eval_stride", "save_interval", "save_minutes")),
         *(f"train.{name}" for name in ("keep", "log_interval", "tracker", "prompt", "sample_tokens")),
@@ -58,7 +61,7 @@ FIXED = frozenset(
         *(f"model.rotary.{name}" for name in ("original_context", "slow_turns", "fast_turns", "magnitude")),
         "model.rotary.round_pairs",
         *(f"data.{name}" for name in ("tokenizer", "bpe_vocab_size", "compact_vocab", "compact_min_count")),
-        *(f"data.{name}" for name in ("rare_ids", "validation_fraction")),
+        *(f"data.{name}" for name in ("rare_ids", "validation_fraction", "document_separator")),
         *("optim.optimizer", "optim.decay", "task.name"),
     ]
 )

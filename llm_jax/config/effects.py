@@ -139,6 +139,7 @@ ALWAYS = frozenset(
         *(f"model.{name}" for name in ("embedding_dropout", "base_width", "dtype", "param_dtype", "layers")),
         *("model.remat", "model.attention"),
         *(f"data.{name}" for name in ("corpus", "tokenizer", "validation_fraction", "errors", "prepared")),
+        *(f"data.{name}" for name in ("format", "text_column", "text_limit_mb", "document_separator")),
         *(f"optim.{name}" for name in ("optimizer", "learning_rate", "beta1", "beta2", "eps")),
         *(f"optim.{name}" for name in ("weight_decay", "clip_norm", "schedule", "warmup_steps", "ema_decay")),
         *(f"train.{name}" for name in ("run", "init_from", "seed", "order", "batch_size", "keep")),

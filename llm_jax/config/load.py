@@ -20,8 +20,12 @@ from llm_jax.base.errors import UserError
 from llm_jax.base.terminal import say
 from llm_jax.base.tree import flatten
 from llm_jax.config.effects import settle
-from llm_jax.config.run import Config, DataConfig
+from llm_jax.config.run import Config
 
+_SAYS_WHICH_TEXT = (
+    *(f"data.{name}" for name in ("corpus", "errors", "format", "text_column", "text_limit_mb", "downloads")),
+    "train.run",
+)
 Layer = Callable[[App, tuple[str, ...], ArgumentCollection], None]
 _SECTIONS = tuple(f"[{name}]" for name in Config.__dataclass_fields__)
 
@@ -111,13 +115,14 @@ def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
     return layer
 
 
-def first_layer(unless: Sequence[str], read: Callable[[DataConfig], Mapping[str, Any]]) -> Layer:
+def first_layer(unless: Sequence[str], read: Callable[[Config], Mapping[str, Any]]) -> Layer:
     """The lowest layer of a command line without files: configs/first.toml. What it says counts as a default,
     not as given.
 
     Args:
         unless: options beside which the layer is empty, since they decide in its place.
-        read: gives what differs from the file for a text that is given.
+        read: gives what differs from the file for a text that is given; of its configuration what says how
+            to read that, and the run's directory where one is given, are as the command line has them.
     """
 
     def layer(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -125,11 +130,10 @@ def first_layer(unless: Sequence[str], read: Callable[[DataConfig], Mapping[str,
             return
         path = find_config(Path("first"))
         values = _read_toml(path)
-        words = {name: _given(arguments, f"--data.{name}") for name in ("corpus", "errors", "prepared")}
-        text = [f"--data.{name}={word}" for name, word in words.items() if word]
-        if words["corpus"]:
-            own = read(_parse([], text).data)
-            _layer(own, f"what suits {words['corpus']}")(app, commands, arguments)
+        words = {name: _given(arguments, f"--{name}") for name in _SAYS_WHICH_TEXT}
+        if corpus := words["data.corpus"]:
+            own = read(_parse([], [f"--{name}={word}" for name, word in words.items() if word]))
+            _layer(own, f"what suits {corpus}")(app, commands, arguments)
         steps = _given(arguments, "--train.steps") or ""
         if steps.isdecimal():  # a shorter run warms up for all of it at most
             values["optim"]["warmup_steps"] = min(int(steps), values["optim"]["warmup_steps"])

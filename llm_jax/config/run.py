@@ -19,7 +19,15 @@ class DataConfig:
     """Where text comes from and how it becomes batches."""
 
     corpus: str = "sales_handbook"
-    """A corpus name (see `llm_jax.prepare --help`), or the path of a text file (gzip too) or folder."""
+    """A corpus name (see `llm_jax.prepare --help`), the path of a file or folder, or - for standard input."""
+    format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    """What the corpus is; auto: what the name's end says (gzip too), text where it says nothing."""
+    text_column: str = ""
+    """Column (field) of JSONL, CSV, TSV or Parquet that has the text; found where it is plain which."""
+    text_limit_mb: Whole = 256
+    """Megabytes of text taken from records or standard input; memory needed: about 12 times as many."""
+    document_separator: Literal["auto", "token", "newline"] = "auto"
+    """Between documents: end-of-text token or line end; auto: the token, between records, if there is one."""
     tokenizer: Literal["cl100k_base", "gpt2", "o200k_base", "bytes", "characters", "bpe", "inherited"] = (
         "cl100k_base"
     )
@@ -48,7 +56,7 @@ class DataConfig:
         share, own = self.validation_fraction, self.tokenizer != "inherited"
         fixed = ("bpe_vocab_size", "compact_min_count", "rare_ids")
         require(
-            at_least(self, 1, "compact_min_count")
+            at_least(self, 1, "compact_min_count", "text_limit_mb")
             | at_least(self, 257, "bpe_vocab_size")
             | {
                 f"{name} must be left out where the tokenizer is inherited": own

@@ -7,6 +7,7 @@ from llm_jax.data.overlap import repeated_sequences, shared_sequences
 from llm_jax.data.store import Store
 
 _LABELS = {
+    "documents": ("documents", "{:,}"),
     "tokens": ("tokens", "{:,}"),
     "distinct_tokens": ("distinct tokens", "{:,}"),
     "largest_id": ("largest token id", "{:,}"),
@@ -25,7 +26,8 @@ _LABELS = {
 
 def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
     """Counts and shares of a store; "tokens", "distinct_tokens", "largest_id" and
-    "validation_tokens_never_seen" are of ids before compaction.
+    "validation_tokens_never_seen" are of ids before compaction; "documents" is there where a token divides
+    them.
 
     Args:
         store: opened.
@@ -34,8 +36,10 @@ def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
     train, validation = (store.tokens(split) for split in ("train", "validation"))
     base = store.manifest["base"]
     num_bytes = store.num_bytes("train") + store.num_bytes("validation")
+    settings = store.manifest["settings"]
     return {
         **base,
+        **({"documents": settings["documents"]} if "documents" in settings else {}),
         "validation_in_training": store.manifest["validation_in_training"],
         "bytes": num_bytes,
         "bytes_per_token": num_bytes / base["tokens"],
@@ -50,4 +54,4 @@ def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
 
 def label_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, value) of each of `store_facts`, in words."""
-    return [(label, form.format(facts[name])) for name, (label, form) in _LABELS.items()]
+    return [(label, form.format(facts[name])) for name, (label, form) in _LABELS.items() if name in facts]

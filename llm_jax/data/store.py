@@ -17,11 +17,13 @@ import numpy as np
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.files import new_folder, remove_left
 from llm_jax.config.run import DataConfig
-from llm_jax.data.corpora import Corpus, read_corpus, text_digest
+from llm_jax.data.corpora import Corpus, configured_corpus, documents_digest, text_digest
 from llm_jax.data.overlap import verbatim_share
-from llm_jax.data.splits import SPLITS, tokenize
+from llm_jax.data.splits import SPLITS, are_apart, tokenize
+from llm_jax.tokenization.end_of_text import end_of_text
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
-from llm_jax.tokenization.protocol import Tokenizer, decode_bytes, fingerprint, utf8
+from llm_jax.tokenization.protocol import Tokenizer, decode_bytes, fingerprint
+from llm_jax.tokenization.start_tokens import Named
 
 VERSION = 3
 _UNFINISHED = ".preparing-"
@@ -49,6 +51,11 @@ class Store(NamedTuple):
     def alters_text(self) -> bool:
         """Whether the validation split's tokens decode to other bytes than the text has there."""
         return self.manifest["alters_text"]
+
+    @property
+    def end_of_text(self) -> Named | None:
+        """The token that stands between documents; None where none does."""
+        return end_of_text(self.tokenizer) if "documents" in self.manifest["settings"] else None
 
     @property
     def fingerprint(self) -> str:
@@ -79,15 +86,16 @@ def prepare_store(
     if inherited is None and config.tokenizer == "inherited":
         raise UserError("tokenizer = inherited needs a model that brings one: train --train.init_from DIR")
     assert inherited is None or config.tokenizer == "inherited"
-    corpus = read_corpus(config.corpus, downloads=config.downloads, errors=config.errors, report=report)
+    corpus = configured_corpus(config, report)
+    apart = are_apart(config, inherited, of_records=corpus.of_records)
     settings = {
         "version": VERSION,
         "tokenizer": config.tokenizer if inherited is None else fingerprint(inherited),
         "bpe_vocab_size": config.bpe_vocab_size if config.tokenizer == "bpe" else None,
         "compact": [config.compact_min_count, config.rare_ids] if config.compact_vocab else None,
         "validation_fraction": config.validation_fraction,
-        "text_sha256": text_digest(corpus.text),
-    }
+        "text_sha256": documents_digest(corpus.documents) if apart else text_digest(corpus.text),
+    } | ({"documents": len(corpus.documents)} if apart else {})
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = config.prepared / f"{corpus.name}-{config.tokenizer}-{digest[:12]}"
     remove_left(config.prepared, _UNFINISHED)
@@ -200,14 +208,15 @@ def _write_numbers(file: Path, numbers: np.ndarray, limit: int) -> dict[str, Any
 def _write_store(
     path: Path, config: DataConfig, corpus: Corpus, settings: dict[str, Any], inherited: Tokenizer | None
 ) -> None:
-    tokenizer, base_facts, splits = tokenize(corpus.text, config, inherited)
+    apart = "documents" in settings
+    tokenizer, base_facts, splits, raw = tokenize(corpus.documents, config, inherited, apart=apart)
     for split, (tokens, _) in splits.items():
         if len(tokens) < 2:
             raise DataError(
                 f"the {split} split of {config.corpus} must have at least 2 tokens, got {len(tokens)}"
             )
     held_out = splits["validation"]
-    raw, cut = utf8(corpus.text), int(splits["train"].sizes.sum())
+    cut = int(splits["train"].sizes.sum())
     facts = {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

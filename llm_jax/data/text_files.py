@@ -1,21 +1,27 @@
-"""Files of text as they lie on a disk: which of a folder are taken, and bytes to text.
+"""Files of text as they lie on a disk: which of a folder are taken, and bytes to text. What records are made
+of is read in `records`.
 
 Nothing is left out in silence: what a folder has beside its text is counted and named by its kind.
 """
 
 import codecs
 import gzip
+import io
 import os
 import stat
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from llm_jax.base.errors import DataError
 
 SUFFIXES = (".txt", ".md", ".text", ".rst", ".gz")
+_RECORDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+_RECORDS |= {".parquet": "parquet"}
 _OTHER = f"not {' '.join(SUFFIXES)}"
 _HIDDEN, _AGAIN, _BINARY = "hidden", "the same again", "binary"
 _NOWHERE, _STRANGE = "links to nowhere", "neither file nor folder"
@@ -29,13 +35,18 @@ _MARKS = {
 }
 _BEGINNING = 8000  # bytes in which a zero tells that a file is no text
 _NAMED = 3  # names of a kind that a line has
+_GZIP = b"\x1f\x8b"
+
+Stream = io.BufferedReader | gzip.GzipFile
+# Gives the texts of a file of records, whose kind is said.
+ReadRecords = Callable[[Path, str], list[str]]
 
 
 @dataclass
 class _Found:
     """What a folder has."""
 
-    files: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)  # in the order of their paths
     left_out: dict[str, list[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
@@ -47,14 +58,25 @@ class _Found:
         return f"left out {', '.join(kinds) or 'nothing'}"
 
 
-def read_folder(folder: Path, errors: str, report: Callable[[str], None]) -> str:
-    """The texts of all text files of a folder in the order of their paths, joined by line ends.
+def kind_of(path: Path) -> str:
+    """Return "jsonl", "csv", "tsv" or "parquet" by the end of a file's name, with .gz or without; else ''."""
+    name = Path(path.name.lower())
+    return _RECORDS.get(Path(name.stem).suffix if name.suffix == ".gz" else name.suffix, "")
+
+
+def read_folder(
+    folder: Path, kind: str, read_records: ReadRecords, errors: str, report: Callable[[str], None]
+) -> tuple[list[str], bool]:
+    """The texts of all text files of a folder in the order of their paths; where it has none, those of its
+    files of records. Also whether they are of records.
 
     Hidden files and folders are left out. Links are followed; what several names lead to is taken once. One
     line reports what was taken and what was not.
 
     Args:
         folder: with folders in it, too.
+        kind: "auto", or "text" for text files alone, or "jsonl", "csv", "tsv" or "parquet" for such records.
+        read_records: reads a file of records.
         errors: see `decode_text`.
         report: gets one line a remark.
 
@@ -62,7 +84,11 @@ def read_folder(folder: Path, errors: str, report: Callable[[str], None]) -> str
         DataError: a file or folder in it cannot be read or decoded, or no text file is there.
     """
     found, texts, size = _walk(folder), [], 0
-    for path in found.files:
+    files, records = _chosen(found, folder, kind)
+    if files and records and not found.unreadable:
+        report(f"folder {printable(str(folder))}: {_counted(files)} of records; {found.said_of_rest()}")
+        return [text for path in files for text in read_records(path, kind_of(path))], True
+    for path in files:
         name = str(path.relative_to(folder))
         try:
             raw = _read_bytes(path)
@@ -81,12 +107,27 @@ def read_folder(folder: Path, errors: str, report: Callable[[str], None]) -> str
         )
     if not texts:
         raise DataError(
-            f"folder {folder} must hold text files ({', '.join(SUFFIXES)}), found none; "
-            f"{found.said_of_rest()}"
+            f"folder {folder} must hold text files ({', '.join(SUFFIXES)}) or records "
+            f"({', '.join(_RECORDS)}), found none; {found.said_of_rest()}"
         )
-    files = f"{len(texts):,} file{'s' * (len(texts) > 1)}"
-    report(f"folder {printable(str(folder))}: took {files}, {size:,} bytes; {found.said_of_rest()}")
-    return "\n".join(texts)
+    report(f"folder {printable(str(folder))}: took {_counted(texts)}, {size:,} bytes; {found.said_of_rest()}")
+    return texts, False
+
+
+def _counted(files: list) -> str:
+    return f"{len(files):,} file{'s' * (len(files) > 1)}"
+
+
+def _chosen(found: _Found, folder: Path, kind: str) -> tuple[list[Path], bool]:
+    """The files to take, and whether they are records; the others go to what is left out."""
+    texts = [each for each in found.files if each.suffix.lower() in SUFFIXES]
+    texts = [each for each in texts if kind == "text" or not kind_of(each)]
+    records = [each for each in found.files if kind_of(each) and kind in ("auto", kind_of(each))]
+    as_text = kind == "text" or (kind == "auto" and bool(texts))
+    taken = texts if as_text else records
+    if others := [str(each.relative_to(folder)) for each in found.files if each not in set(taken)]:
+        found.left_out[_OTHER] = sorted([*found.left_out.get(_OTHER, []), *others])
+    return taken, not as_text
 
 
 def read_file(path: Path, errors: str, report: Callable[[str], None]) -> str:
@@ -99,6 +140,11 @@ def read_file(path: Path, errors: str, report: Callable[[str], None]) -> str:
         raw = _read_bytes(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    return decode_file(raw, path, errors, report)
+
+
+def decode_file(raw: bytes, path: Path, errors: str, report: Callable[[str], None]) -> str:
+    """The text of a whole file's bytes, as `decode_text` has it; DataError if it is binary."""
     if _is_binary(raw):
         raise DataError(
             f"{path} must be text, but has zero bytes, as binary files have, and UTF-16 without its mark; "
@@ -120,7 +166,7 @@ def decode_text(raw: bytes, path: Path, errors: str, report: Callable[[str], Non
     Raises:
         DataError: the bytes are no such text.
     """
-    encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
+    encoding = encoding_of(raw)
     name = encoding.removesuffix("-sig").upper()
     if name != "UTF-8":
         report(f"{printable(str(path))}: read as {name}, which its mark says it is")
@@ -138,6 +184,22 @@ def decode_text(raw: bytes, path: Path, errors: str, report: Callable[[str], Non
     return text
 
 
+def encoding_of(raw: bytes) -> str:
+    """Python's name of the encoding that a byte-order mark says, without one UTF-8's."""
+    return next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
+
+
+@contextmanager
+def unpacked(source: BinaryIO) -> Iterator[Stream]:
+    """The bytes of a file, decompressed where they are gzip; its errors are OSError, EOFError, zlib.error."""
+    buffered = source if isinstance(source, io.BufferedReader) else io.BufferedReader(source)  # type: ignore
+    if not buffered.peek(2).startswith(_GZIP):
+        yield buffered
+        return
+    with gzip.GzipFile(fileobj=buffered) as stream:
+        yield stream
+
+
 def printable(name: str) -> str:
     """A name of one line, with nothing in it that a terminal obeys."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
@@ -149,7 +211,9 @@ def _some(names: list[str]) -> str:
 
 
 def _walk(folder: Path) -> _Found:
-    """The text files below a folder, each once: by its own name, or else by that of a link to it."""
+    """The files of text and of records below a folder, each once: by its own name, or else by that of a link
+    to it.
+    """
     found, seen = _Found(), set()
     own, linked = deque([folder]), deque()
     files: tuple[list, list] = ([], [])
@@ -179,7 +243,7 @@ def _walk(folder: Path) -> _Found:
                 continue
             if stat.S_ISDIR(mode):
                 (linked if is_link else own).append(path)
-            elif path.suffix.lower() not in SUFFIXES:
+            elif path.suffix.lower() not in SUFFIXES and not kind_of(path):
                 found.leave_out(_OTHER, name)
             elif not stat.S_ISREG(mode):
                 found.leave_out(_STRANGE, name)
@@ -202,7 +266,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _read_bytes(path: Path) -> bytes:
     raw = path.read_bytes()
-    if raw[:2] != b"\x1f\x8b":
+    if not raw.startswith(_GZIP):
         return raw
     try:
         return gzip.decompress(raw)

@@ -1,8 +1,9 @@
 """How weights come in: every checkpoint that is written is read again and compared."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ def import_model(
     *,
     ignored: Collection[str] = (),
     add_bos: bool | None = None,
+    record: Mapping[str, str] | None = None,
 ) -> str:
     """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives lines for the user: what
     stands before every text, and which fields of configurations were passed over, are two of them.
@@ -54,6 +56,7 @@ def import_model(
         given: a directory or file with the tokenizer, where it is not the source's own.
         ignored: fields of config.json and of adapter_config.json to pass over though they are not known.
         add_bos: whether the token that begins a text stands before every one; as the tokenizer says for None.
+        record: what the checkpoint keeps of where the source came from, where that is no path of the user's.
 
     Raises:
         UserError: an ignored field is used, or is not there; there is no token to add.
@@ -69,7 +72,8 @@ def import_model(
     if adapter is not None:
         found, model = merge_adapter(found, adapter, model, ignored)
     family, count = found.config["model_type"], count_parameters(abstract_params(model))
-    more = {} if adapter is None else {"adapter": adapter_facts(adapter)}
+    more: dict[str, Any] = {} if adapter is None else {"adapter": adapter_facts(adapter)}
+    more |= {} if record is None else {"source": dict(record)}
     save_model(
         out, model, import_params(family, model, found.shapes, found.read, shown), tokenizer, chat, **more
     )

@@ -13,11 +13,13 @@ from llm_jax.base.devices import Placement
 from llm_jax.base.errors import CheckpointError, DataError
 from llm_jax.base.terminal import say
 from llm_jax.base.tree import Tree
+from llm_jax.checkpoints.reader import read_about
+from llm_jax.checkpoints.step_files import checkpoint_directory, saved_steps
 from llm_jax.config.changes import History, config_at, sequences_before
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.batches import OrderStart, whole_epochs
-from llm_jax.data.corpora import NAMES, read_corpus
+from llm_jax.data.corpora import NAMES, STANDARD_INPUT, is_given_input, read_corpus
 from llm_jax.data.known_store import find_store
 from llm_jax.data.store import Store, prepare_store
 from llm_jax.evaluation.compare import Scored
@@ -29,6 +31,7 @@ from llm_jax.runs.own_parts import OwnParts
 from llm_jax.tasks.by_name import find_task
 from llm_jax.tasks.language_modelling import held_out, target_nats
 from llm_jax.tasks.task import Task
+from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer
@@ -75,6 +78,11 @@ class Materials(NamedTuple):
         """Return the training batch with this index: a pure function of it and the seed."""
         return self.task.batch_at(self.config, self.store, index, self.order_start)
 
+    def chat(self) -> dict[str, Any]:
+        """Return what checkpoints say of where a text ends, as "chat"; nothing where no token says it."""
+        end = self.store.end_of_text
+        return {} if end is None else {"chat": ChatFormat(eos=end.content, eos_ids=(end.id,)).to_dict()}
+
     def evaluate(self, params: Tree) -> dict[str, float]:
         """Return the task's numbers over all that is held out; "loss" is among them."""
         return self.task.evaluate(params, self.config, self.store)
@@ -119,6 +127,8 @@ def gather(
         origin = find_origin(config.train.init_from, config.train.run)
     if origin is not None:
         require_same_model(config.model, origin)
+    if store is None and config.data.corpus in STANDARD_INPUT and not is_given_input():
+        store = _kept_store(config, report)
     if store is None:
         store = prepare_store(config.data, report, tokenizer_from_dict(origin.tokenizer) if origin else None)
     config = with_vocabulary(config, store.tokenizer)
@@ -130,6 +140,17 @@ def gather(
         )
     origin = origin and _leaving_out(origin, config, store)
     return Materials(config, store, origin)
+
+
+def _kept_store(config: Config, report: Callable[[str], None]) -> Store | None:
+    """The tokens of a run that goes on, whose text came through standard input; None where there are none."""
+    directory = checkpoint_directory(config.train.run)
+    about = read_about(directory) if saved_steps(directory) else {}
+    if not about or config_from_dict(about["config"], str(directory)).data.corpus not in STANDARD_INPUT:
+        return None
+    if store := find_store(config.data.prepared, config.data.tokenizer, about["data_fingerprint"]):
+        report(f"standard input has nothing: {config.train.run} goes on with its tokens in {store.path}")
+    return store
 
 
 def _leaving_out(origin: Origin, config: Config, store: Store) -> Origin:

@@ -36,7 +36,7 @@ def check_prompt(material: Materials) -> None:
 def draw_sample(material: Materials, params: Tree, num_tokens: int) -> str:
     """Return what the model continues the run's prompt with."""
     settings = material.config.train
-    model = LanguageModel(material.config.model, params, material.store.tokenizer, {})
+    model = LanguageModel(material.config.model, params, material.store.tokenizer, material.chat())
     return model.generate(
         settings.prompt, max_new_tokens=num_tokens, sampling=settings.sampling, seed=settings.seed
     )

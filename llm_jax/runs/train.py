@@ -150,6 +150,7 @@ def _about(material: Materials) -> dict[str, Any]:
         "versions": versions(),
         "changes": [],  # filled before anything is saved that comes after them
         "own_parts": material.own.names(),
+        **material.chat(),
     } | (material.origin.about() if material.origin else {})
 
 

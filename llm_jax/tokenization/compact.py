@@ -5,6 +5,7 @@ So training text spells its own rare words, and thereby teaches the pieces that 
 with.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,13 +91,21 @@ class CompactTokenizer:
         return {"kind": "compact", "base": self._base.to_dict(), "kept": kept, "rare_ids": self._rare_ids}
 
 
-def compact(base: RankTokenizer, training_ids: np.ndarray, min_count: int, rare_ids: str) -> CompactTokenizer:
-    """The base tokenizer cut down to the ids that a training split uses `min_count` times.
+def compact(
+    base: RankTokenizer,
+    training_ids: np.ndarray,
+    min_count: int,
+    rare_ids: str,
+    always: Sequence[int] = (),
+) -> CompactTokenizer:
+    """The base tokenizer cut down to the ids that a training split uses `min_count` times, and those `always`
+    kept, as special ones that cannot be spelt.
 
     Where rare ids are spelt, uses in spelling count, and the single bytes are kept too. Halves have lower ids
     than their merge, so one pass from the top settles everything.
     """
     counts = np.bincount(training_ids, minlength=base.vocab_size)
+    counts[list(always)] += min_count
     if rare_ids == "share":
         if not np.any(counts >= min_count):
             raise DataError(

@@ -64,7 +64,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> Mapping[str, Any]:
 
 
 def _ranked(tokenizer: RankTokenizer, renumbered: Mapping[int, int] | None) -> dict[str, Any]:
-    """The vocabulary with its own ids, or without its special tokens and with these ids."""
+    """The vocabulary with its own ids, or with these, which special tokens may lack."""
     description = tokenizer.to_dict()
     cut = description["pattern"] if description["kind"] == "bpe" else _CUTS[description["kind"]]
     if description["kind"] == "bpe" and cut != PATTERN:
@@ -76,7 +76,9 @@ def _ranked(tokenizer: RankTokenizer, renumbered: Mapping[int, int] | None) -> d
     except KeyError:
         raise DataError("every piece of the vocabulary must be two others, joined; one is not") from None
     numbers = {token: token for token in ids} if renumbered is None else renumbered
-    special = tokenizer.special_tokens() if renumbered is None else {}
+    special = tokenizer.special_tokens()
+    if renumbered is not None:
+        special = {name: renumbered[token] for name, token in special.items() if token in renumbered}
     return _byte_level({spelt[token]: numbers[token] for token in ids}, merges, special, cut)
 
 

@@ -27,8 +27,8 @@ def read_state_dict_file(path: Path) -> StateDict:
     """
     if not path.is_file():
         raise CheckpointError(
-            f"not found: {path}; give a local Hugging Face folder or a .gguf, .safetensors or .pt file. Hub "
-            f"names are not downloaded: run `hf download NAME --local-dir DIR` first"
+            f"not found: {path}; give a local Hugging Face folder, a .gguf, .safetensors or .pt file, or the "
+            "name of a model on the Hugging Face hub, such as HuggingFaceTB/SmolLM2-135M-Instruct"
         )
     if path.suffix == ".pt":
         state_dict = read_state_dict(path)
