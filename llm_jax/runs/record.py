@@ -5,6 +5,7 @@ installed). What it ran on is written by `starts`.
 """
 
 import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,18 @@ class RunRecord:
         for path in (self._metrics, self._samples):
             with self._guard(path.name):
                 forget_after(path, step, warn)
+        self._began, self._before = time.monotonic(), elapsed_before(self._metrics)
         self._tensorboard = None
         with self._guard("tensorboard"):
             self._tensorboard = open_tensorboard(run / "tensorboard", step)
 
     def write(self, step: int, **values: Any) -> None:
         """One line of metrics.jsonl: numbers, and under names that end in "_norms" dicts of numbers and of
-        lists of them; one that is not finite is written as null, and left out of TensorBoard.
+        lists of them; one that is not finite is written as null, and left out of TensorBoard. Each has the
+        "elapsed_seconds" of all starts up to then, unless an earlier one has left no time.
         """
+        if self._before is not None:
+            values["elapsed_seconds"] = round(self._before + time.monotonic() - self._began, 2)
         values = strict_json.finite(values)
         self._append(self._metrics, {"step": step, **values})
         if self._tensorboard is not None:
@@ -85,6 +90,14 @@ def score_before(run: Path, names: Collection[str]) -> dict[str, float] | None:
     first: dict[str, Any] = next(iter(read_lines(run / "metrics.jsonl")), {"step": None})
     found = {name: first[name] for name in names if first.get(name) is not None}
     return found if first["step"] == 0 and found.keys() == set(names) else None
+
+
+def elapsed_before(metrics: Path) -> float | None:
+    """Return the seconds that a run's earlier starts took, up to the last line of theirs; None where that
+    says none.
+    """
+    lines = read_lines(metrics)
+    return lines[-1].get("elapsed_seconds") if lines else 0.0
 
 
 def forget_after(path: Path, step: int, report: Callable[[str], None]) -> None:
