@@ -2,13 +2,15 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from llm_jax.base.terminal import console, say, say_json
 from llm_jax.cli import command
 from llm_jax.config.run import MovedConfig
+from llm_jax.display.browser import open_page
+from llm_jax.display.words import Language, read_words
 
 
 def explain(
@@ -16,8 +18,9 @@ def explain(
     /,
     *,
     text: str | None = None,
-    language: Literal["en", "zh"] = "en",
+    language: Language = "en",
     out: Path | None = None,
+    open_it: command.Open = False,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
     """Shows a model tensor by tensor, from the text to the loss, in the terminal and as a page of its own.
@@ -36,6 +39,8 @@ def explain(
         Language of the sentences: en or zh.
     out:
         The page to write; explain.html in the directory, or here for an untrained model.
+    open_it:
+        Open the page in a browser.
     """
     from llm_jax.display.page import write_page
     from llm_jax.training.head import cross_entropy
@@ -44,12 +49,11 @@ def explain(
     from llm_jax.walkthrough.page import explain_page
     from llm_jax.walkthrough.stages import stages
     from llm_jax.walkthrough.terminal import tell
-    from llm_jax.walkthrough.words import read_words
 
     began = time.perf_counter()
     subject = find_subject(source, say, moved)
     require_told(subject.config.model)
-    lesson, words = make_lesson(subject, next_batch(subject)), read_words(language)
+    lesson, words = make_lesson(subject, next_batch(subject)), read_words("walkthrough", language)
     all_stages = stages(lesson, cross_entropy)
     kind = "untrained" if subject.step is None else "trained"
     about = words["page"][kind].format(directory=source, step=subject.step)
@@ -68,6 +72,8 @@ def explain(
         out = (source if source is not None and source.is_dir() else Path()) / "explain.html"
     write_page(out, html)
     say(f"page: {out}")
+    if open_it:
+        open_page(out, say)
     summary = {"page": str(out), "bytes": len(html.encode()), "stages": len(all_stages)}
     seconds = round(time.perf_counter() - began, 1)
     say_json(summary | {"loss": float(lesson.nats.mean()), "seconds": seconds})

@@ -21,6 +21,7 @@ def train(
     depth: Whole | None = None,
     time: str | None = None,
     continue_with_changes: Annotated[bool, Parameter(name="--continue-with-changes", negative="")] = False,
+    open_it: command.Open = False,
     config: Annotated[Config, Parameter(name="*")] = Config(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
@@ -58,10 +59,12 @@ def train(
     continue_with_changes:
         Go on with a run though steps, rates, schedule, batch or another setting of the steps to come differ;
         what changed after which step is kept in the run, so that `replay` does each step as it was.
+    open_it:
+        Open the run's report in a browser, where it follows the training.
     """
     only_show()
     try:
-        _train(depth, time, config, given, agreed=continue_with_changes)
+        _train(depth, time, config, given, agreed=continue_with_changes, watched=open_it)
     except Stopped as stopped:
         raise InterruptedAndSaved(
             f"stopped by {stopped.name} before the first step; run the same command to begin"
@@ -69,7 +72,13 @@ def train(
 
 
 def _train(
-    depth: int | None, time: str | None, config: Config, given: Mapping[str, int], *, agreed: bool
+    depth: int | None,
+    time: str | None,
+    config: Config,
+    given: Mapping[str, int],
+    *,
+    agreed: bool,
+    watched: bool,
 ) -> None:
     seconds = None if time is None else parse_time(time)
     derived = [] if depth is None else derive_model(depth, config, given)
@@ -87,13 +96,20 @@ def _train(
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
         config = by_time.planned_config(config, seconds, report=say, given=chosen)
-    run(config, _leave_report, seconds, agreed=agreed)
+    run(config, _leave_report, seconds, agreed=agreed, watch=_live_page() if watched else None)
 
 
 def _leave_report(*ended: Any) -> str | None:
     from llm_jax.reports.gather import leave_report  # half a second that the first step need not wait for
 
     return leave_report(*ended)
+
+
+def _live_page() -> Any:
+    from llm_jax.display.browser import open_page
+    from llm_jax.reports.live_page import LivePage
+
+    return LivePage(lambda page: open_page(page, say))
 
 
 if __name__ == "__main__":

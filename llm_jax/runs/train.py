@@ -36,6 +36,9 @@ _GLANCE = 0.05  # seconds between looks for a signal
 # Makes the report of a run that has ended from its materials, parameters and the function that names the
 # signal which asked to stop; gives the page's path, None where it was given up.
 LeaveReport = Callable[[Materials, Tree, Callable[[], str]], str | None]
+# Shows a run while it trains, from its files, as often as it thinks fit: from its materials, baselines and
+# whether it still trains.
+Watch = Callable[[Materials, Mapping[str, float], bool], None]
 
 
 def run(
@@ -44,6 +47,7 @@ def run(
     wanted_seconds: float | None = None,
     *,
     agreed: bool = False,
+    watch: Watch | None = None,
 ) -> None:
     """Begin a run, or go on with the one in its directory, to its last step.
 
@@ -52,6 +56,7 @@ def run(
         leave_report: called at the end.
         wanted_seconds: the time it was planned for; at the end it stands beside the time it took.
         agreed: whether a run that goes on may have other settings for the steps to come.
+        watch: called after steps and evaluations.
 
     Raises:
         UserError: the directory is in use, or holds a run of another configuration; or the prompt is none.
@@ -97,7 +102,7 @@ def run(
             if name := stop_requested():
                 leave_unsaved(f"stopped by {name} before the first step; run the same command to begin", name)
             ready.result()
-        observing = _Observing(run_record, compiling, leave_report, stop_requested)
+        observing = _Observing(run_record, compiling, leave_report, stop_requested, watch)
         summary = _train(material, checkpoints, state, setup, observing)
     if wanted_seconds is not None:
         took = round(seconds_since_start(), 1)
@@ -125,6 +130,7 @@ class _Observing(NamedTuple):
     compiling: CompileTime
     leave_report: LeaveReport
     stop_requested: Callable[[], str]
+    watch: Watch | None
 
 
 def _with_history(material: Materials, counters: Tree) -> Materials:
@@ -149,15 +155,11 @@ def _note_start(config: Config, step: int) -> None:
 
 
 def _train(
-    material: Materials,
-    checkpoints: Checkpoints,
-    state: State,
-    setup: Setup,
-    observing: "_Observing",
+    material: Materials, checkpoints: Checkpoints, state: State, setup: Setup, observing: _Observing
 ) -> dict[str, Any]:
     """Train to the end and leaves sample and report; gives what the run's last line says."""
     config, began, start = material.config, time.perf_counter(), int(state["counters"]["step"])
-    run_record, compiling, leave_report, stop_requested = observing
+    run_record, compiling, leave_report, stop_requested, watch = observing
     settings, guard, baselines = config.train, Guard(warn), {}
     with guard("the counting of baselines"):
         baselines = material.baselines()
@@ -172,9 +174,19 @@ def _train(
     for line in _opening(material, state, baselines):
         live.say(line)
     times: dict[str, float] = {}
-    callbacks = _callbacks(material, baselines, live, run_record, guard, times, stop_requested)
+
+    def look(trains: bool = True) -> None:
+        if watch:
+            with guard("the page of the run"):
+                watch(material, baselines, trains)
+
+    callbacks = _callbacks(material, baselines, live, run_record, guard, times, stop_requested, look)
     try:
+        look()
         state, score = loop.train(config, checkpoints, state, callbacks, setup)
+    except BaseException:
+        look(trains=False)
+        raise
     finally:
         live.close()
     params = loop.evaluated_params(config.model, state)
@@ -191,7 +203,9 @@ def _train(
     page = _leave_report(material, params, leave_report, guard, stop_requested)
     if page:
         live.say(f"report: {page}")
-    elif name := stop_requested():
+    else:
+        look(trains=False)
+    if not page and (name := stop_requested()):
         warn(
             f"stopped by {name} after the last step: all is saved, the report is left out; "
             f"python -m llm_jax.report {settings.run} makes it"
@@ -243,6 +257,7 @@ def _callbacks(
     guard: Guard,
     times: dict[str, float],
     stop_requested: Callable[[], str],
+    look: Callable[[], None],
 ) -> loop.Callbacks:
     """What the loop calls; notes "seconds_to_first_step" in `times`."""
     settings = material.config.train
@@ -255,6 +270,8 @@ def _callbacks(
         speed = live.reach(steps[-1], record.mean_loss([(last["loss_sum"], last["weight"])]))
         for step, each in zip(steps, metrics, strict=True):
             run_record.add_step(step, each, speed if loop.is_logged(settings, step) else None)
+        with live.aside():
+            look()
 
     def evaluate(params: Tree) -> dict[str, float]:
         return {f"{_PREFIX}{name}": value for name, value in material.evaluate(params).items()}
@@ -269,6 +286,7 @@ def _callbacks(
                 text = settings.prompt + draw_sample(material, params, min(settings.sample_tokens, 24))
                 live.say(f"    {text}".replace("\n", " "))
                 run_record.write_sample(step, text)
+        look()
 
     return loop.Callbacks(
         material.batch_at, evaluate, on_steps, on_evaluation, warn, live.aside, stop_requested
