@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -11,6 +11,8 @@ from llm_jax.base.terminal import console, say, say_result
 from llm_jax.cli import command
 from llm_jax.config.rules import Step
 from llm_jax.config.run import MovedConfig
+from llm_jax.display.browser import open_page
+from llm_jax.display.words import Language, read_words
 
 
 def explain(
@@ -19,8 +21,9 @@ def explain(
     *,
     text: str | None = None,
     step: Step = "best",
-    language: Literal["en", "zh"] = "en",
+    language: Language = "en",
     out: Path | None = None,
+    open_it: command.Open = False,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
     """Shows a model tensor by tensor, from the text to the loss, in the terminal and as a page of its own.
@@ -41,6 +44,8 @@ def explain(
         Language of the sentences: en or zh.
     out:
         The page to write; explain.html in the directory, or here for an untrained model.
+    open_it:
+        Open the page in a browser.
     """
     from llm_jax.display.page import write_page
     from llm_jax.training.head import cross_entropy
@@ -49,10 +54,9 @@ def explain(
     from llm_jax.walkthrough.page import explain_page
     from llm_jax.walkthrough.stages import stages
     from llm_jax.walkthrough.terminal import tell
-    from llm_jax.walkthrough.words import read_words
 
     began = time.perf_counter()
-    words = read_words(language)
+    words = read_words("walkthrough", language)
     with shown("looking into the model"):
         subject = find_subject(source, say, moved, step)
         require_told(subject.config.model)
@@ -76,6 +80,8 @@ def explain(
         out = (source if source is not None and source.is_dir() else Path()) / "explain.html"
     write_page(out, html)
     say(f"page: {out}")
+    if open_it:
+        open_page(out, say)
     summary = {"page": str(out), "bytes": len(html.encode()), "stages": len(all_stages)}
     seconds = round(time.perf_counter() - began, 1)
     say_result(summary | {"loss": float(lesson.nats.mean()), "seconds": seconds})

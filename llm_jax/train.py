@@ -22,6 +22,7 @@ def train(
     depth: Whole | None = None,
     time: str | None = None,
     continue_with_changes: Annotated[bool, Parameter(name="--continue-with-changes", negative="")] = False,
+    open_it: command.Open = False,
     config: Annotated[Config, Parameter(name="*")] = Config(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
@@ -67,16 +68,24 @@ def train(
     continue_with_changes:
         Go on with a run though rates, schedule, batch or another setting of the steps to come differ;
         what changed after which step is kept in the run, so that `replay` does each step as it was.
+    open_it:
+        Open the run's report in a browser, where it follows the training.
     """
     only_show()
     try:
-        _train(depth, time, config, given, agreed=continue_with_changes)
+        _train(depth, time, config, given, agreed=continue_with_changes, watched=open_it)
     except Stopped as signal:
         raise InterruptedAndSaved(stopped(signal.name, BEFORE_FIRST_STEP)) from None
 
 
 def _train(
-    depth: int | None, time: str | None, config: Config, given: Mapping[str, int], *, agreed: bool
+    depth: int | None,
+    time: str | None,
+    config: Config,
+    given: Mapping[str, int],
+    *,
+    agreed: bool,
+    watched: bool,
 ) -> None:
     seconds = None if time is None else parse_time(time)
     derived = [] if depth is None else derive_model(depth, config, given)
@@ -94,13 +103,21 @@ def _train(
     if seconds is not None:
         chosen = {*given, *(row.setting for row in derived)}
         config = by_time.planned_config(config, seconds, report=say, given=chosen)
-    say_result(run(config, _leave_report, seconds, agreed=agreed, longer="train.steps" in given))
+    watch = _live_page() if watched else None
+    say_result(run(config, _leave_report, seconds, agreed=agreed, longer="train.steps" in given, watch=watch))
 
 
 def _leave_report(*ended: Any) -> str | None:
     from llm_jax.reports.gather import leave_report  # half a second that the first step need not wait for
 
     return leave_report(*ended)
+
+
+def _live_page() -> Any:
+    from llm_jax.display.browser import open_page
+    from llm_jax.reports.live_page import LivePage
+
+    return LivePage(lambda page: open_page(page, say))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ from llm_jax.training.interrupt import Stopped, ended_by_signals
 
 # A command's parameter for what its files and options give: names, each with the number of its layer.
 Given = Annotated[Mapping[str, int], Parameter(parse=False)]
+# A command's parameter for showing the page that it makes.
+Open = Annotated[bool, Parameter(name="--open", negative="")]
 NOTHING_GIVEN: Mapping[str, int] = MappingProxyType({})
 
 

@@ -3,17 +3,21 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llm_jax.base.errors import UserError
-from llm_jax.base.json_lines import read_lines
+from llm_jax.base.errors import CheckpointError, UserError
+from llm_jax.base.json_lines import read_history, read_lines
 from llm_jax.base.tree import count_parameters, flatten
 from llm_jax.checkpoints.reader import Step
+from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import to_dict
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.display.page import write_page
+from llm_jax.display.words import Language
 from llm_jax.evaluation.compare import Scored, compare
 from llm_jax.model.decoder import abstract_params
+from llm_jax.reports.chart import with_tokens
 from llm_jax.reports.comparison_page import Pair, Refused, Side, comparison_page, comparison_pictures
 from llm_jax.reports.gather import open_run, samples, write_pictures
+from llm_jax.runs import continuing
 
 
 def write_comparison(
@@ -23,35 +27,63 @@ def write_comparison(
     report: Callable[[str], None],
     moved: MovedConfig = MovedConfig(),
     step: Step = "best",
+    language: Language = "en",
 ) -> list[Pair | Refused]:
     """Writes the page that sets runs beside the first one; gives what each pair has shown.
 
     Raises:
-        UserError: a directory is no run, or a file cannot be written.
+        CheckpointError: a path is nothing, or fewer than two of them are runs.
+        UserError: a file cannot be written.
     """
-    opened = [open_run(run, report, moved, step) for run in runs]
+    left_out = [f"{run} is no run directory" for run in runs if run.exists() and not _is_run(run)]
+    for line in left_out:
+        report(f"left out: {line}")
+    runs = kept_runs(runs)
+    if len(runs) < 2:
+        raise CheckpointError(f"report compares two runs or more, and {len(runs)} of those given is one")
     names = short_names(runs)
-    scored = [
-        one.material.scored(one.saved.params) if one.saved and one.material else "; ".join(one.missing)
-        for one in opened
-    ]
-    sides = [
-        Side(
-            name,
-            count_parameters(abstract_params(one.config.model)),
-            read_lines(run / "metrics.jsonl", report=report),
-            (samples(run, report) or [(0, "")])[-1][1],
-        )
-        for name, run, one in zip(names, runs, opened, strict=True)
-    ]
+    sides, scored, configs = [], [], []
+    for name, run in zip(names, runs, strict=True):  # one model at a time in memory
+        side, score, config = _one(name, run, report, moved, step)
+        sides.append(side)
+        scored.append(score)
+        configs.append(config)
     pairs = [
         _pair(names[0], name, scored[0], other) for name, other in zip(names[1:], scored[1:], strict=True)
     ]
-    pictures = comparison_pictures(sides, pairs)
-    settings = _differing_settings([one.config for one in opened])
-    write_page(out, comparison_page(sides, pairs, settings, pictures))
-    write_pictures(pictures, png)
+    pictures = comparison_pictures(sides, pairs, language)
+    settings = _differing_settings(configs)
+    write_page(out, comparison_page(sides, pairs, settings, pictures, language, left_out))
+    if png:
+        write_pictures(pictures if language == "en" else comparison_pictures(sides, pairs), png)
     return pairs
+
+
+def kept_runs(runs: Sequence[Path]) -> list[Path]:
+    """Return those of the paths that are compared: what is there and is none is not."""
+    return [run for run in runs if _is_run(run) or not run.exists()]
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.json").exists() or checkpoint_directory(path).is_dir()
+
+
+def _one(
+    name: str, run: Path, report: Callable[[str], None], moved: MovedConfig, step: Step
+) -> tuple[Side, Scored | str, Config]:
+    """A run as the page has it, its score or why there is none, and its configuration."""
+    opened = open_run(run, report, moved, step)
+    config, history = opened.config, read_history(run / continuing.CHANGES)
+    side = Side(
+        name,
+        count_parameters(abstract_params(config.model)),
+        with_tokens(read_lines(run / "metrics.jsonl", report=report), config, history),
+        (samples(run, report) or [(0, "")])[-1][1],
+        config.train.steps,
+    )
+    if opened.saved and opened.material:
+        return side, opened.material.scored(opened.saved.params), config
+    return side, "; ".join(opened.missing), config
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:

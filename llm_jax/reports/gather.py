@@ -7,18 +7,20 @@ from typing import Any, NamedTuple, TypeGuard
 
 from llm_jax.base.errors import CheckpointError, UserError
 from llm_jax.base.json_lines import read_history, read_lines, read_object
-from llm_jax.base.tree import Tree, count_parameters
+from llm_jax.base.tree import Tree, count_parameters, flatten
 from llm_jax.checkpoints.reader import Step, read_about, verify_steps
 from llm_jax.checkpoints.step_files import checkpoint_directory
-from llm_jax.config.load import config_from_dict, differences
+from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.facts import label_facts, store_facts
 from llm_jax.display.figures import write_png
 from llm_jax.display.page import write_page
+from llm_jax.display.words import Language
 from llm_jax.evaluation.verbatim import build_index, longest_overlap
 from llm_jax.model.decoder import abstract_params
+from llm_jax.reports.chart import with_tokens
 from llm_jax.reports.curves import Picture
-from llm_jax.reports.run_page import RunFacts, run_page, run_pictures
+from llm_jax.reports.run_page import RunFacts, Setting, run_page, run_pictures
 from llm_jax.runs import continuing, data
 from llm_jax.runs.data import Materials
 from llm_jax.tasks.by_name import find_task
@@ -90,8 +92,7 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
     tokenizer = (
         material.store.tokenizer if material else saved and tokenizer_from_dict(saved.about["tokenizer"])
     )
-    default = Config() if tokenizer is None else data.with_vocabulary(Config(), tokenizer)
-    task = find_task(config.task.name)
+    task, history = find_task(config.task.name), read_history(run / continuing.CHANGES)
     go_on()
     checkpoints = verify_steps(checkpoint_directory(run))
     go_on()
@@ -101,7 +102,7 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
         name=str(run),
         steps=config.train.steps,
         parameters=count_parameters(saved.params if saved else abstract_params(config.model)),
-        entries=read_lines(run / "metrics.jsonl", report=missing.append),
+        entries=with_tokens(read_lines(run / "metrics.jsonl", report=missing.append), config, history),
         samples=texts,
         baselines=material.baselines() if material else {},
         passage=passage,
@@ -110,8 +111,8 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
         machine=_machine_facts(recorded),
         versions=_version_facts(recorded),
         command=_command(recorded.get("command")),
-        changes=[line for line in differences(default, config) if not line.startswith("train.run:")],
-        history=continuing.told(read_history(run / continuing.CHANGES)),
+        settings=all_settings(config, tokenizer),
+        history=continuing.told(history),
         checkpoints=checkpoints,
         missing=missing,
         memorisation=_memorisation(material, texts) if material else [],
@@ -124,6 +125,7 @@ def write_report(
     opened: Opened,
     out: Path,
     png: Path | None = None,
+    language: Language = "en",
     go_on: Callable[[], None] = lambda: None,
 ) -> RunFacts:
     """Writes a run's page, and its pictures into the folder `png`; gives what they say.
@@ -133,6 +135,7 @@ def write_report(
         opened: what there is of it.
         out: the page.
         png: a folder, which is made; no pictures without one.
+        language: of the page's sentences; pictures in files are in English, whose letters every font has.
         go_on: asked between the parts, and may raise where the rest is not wanted.
 
     Raises:
@@ -140,11 +143,22 @@ def write_report(
     """
     facts = gather_facts(run, opened, go_on)
     go_on()
-    pictures = run_pictures(facts)
+    pictures = run_pictures(facts, language)
     go_on()
-    write_page(out, run_page(facts, pictures))
-    write_pictures(pictures, png)
+    write_page(out, run_page(facts, pictures, language))
+    if png:
+        write_pictures(pictures if language == "en" else run_pictures(facts), png)
     return facts
+
+
+def all_settings(config: Config, tokenizer: Tokenizer | None) -> list[Setting]:
+    """Return a run's settings, each beside its default; what follows from the tokenizer is a default, too."""
+    default = Config() if tokenizer is None else data.with_vocabulary(Config(), tokenizer)
+    usual = dict(flatten(to_dict(default)))
+    return [
+        Setting(path.replace("/", "."), str(usual[path]), str(value))
+        for path, value in flatten(to_dict(config))
+    ]
 
 
 def leave_report(material: Materials, params: Tree, stop_requested: Callable[[], str]) -> str | None:
@@ -173,14 +187,12 @@ def samples(run: Path, report: Callable[[str], None]) -> list[tuple[int, str]]:
     return [(line["step"], line["text"]) for line in lines]
 
 
-def write_pictures(pictures: Sequence[Picture], folder: Path | None) -> None:
-    """Each picture as NAME.png in a folder, which is made; nothing without one.
+def write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
+    """Each picture as NAME.png in a folder, which is made.
 
     Raises:
         UserError: a file cannot be written.
     """
-    if folder is None:
-        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

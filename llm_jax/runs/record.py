@@ -5,6 +5,7 @@ a tracker and to a program's callbacks, too. What it ran on is written by `start
 """
 
 import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,14 +51,18 @@ class RunRecord:
             with self._guard(path.name):
                 forget_after(path, step, warn)
         self._callbacks = [(call, Beside(f"the callback {_name(call)}", warn)) for call in callbacks]
+        self._began, self._before = time.monotonic(), elapsed_before(self._metrics)
         self._tracker: tuple[str, Tracker | None] = tracker, None
         with self._guard(tracker):
             self._tracker = tracker, open_tracker(tracker, run, step, config, warn)
 
     def write(self, step: int, **values: Any) -> None:
         """One line of metrics.jsonl: numbers, and under names that end in "_norms" dicts of numbers and of
-        lists of them; one that is not finite is written as null, and left out of trackers.
+        lists of them; one that is not finite is written as null, and left out of trackers. Each has the
+        "elapsed_seconds" of all starts up to then, unless an earlier one has left no time.
         """
+        if self._before is not None:
+            values["elapsed_seconds"] = round(self._before + time.monotonic() - self._began, 2)
         values = strict_json.finite(values)
         self._append(self._metrics, {"step": step, **values})
         name, tracker = self._tracker
@@ -120,6 +125,14 @@ def score_before(run: Path, names: Collection[str]) -> dict[str, float] | None:
     first: dict[str, Any] = next(iter(read_lines(run / "metrics.jsonl")), {"step": None})
     found = {name: first[name] for name in names if first.get(name) is not None}
     return found if first["step"] == 0 and found.keys() == set(names) else None
+
+
+def elapsed_before(metrics: Path) -> float | None:
+    """Return the seconds that a run's earlier starts took, up to the last line of theirs; None where that
+    says none.
+    """
+    lines = read_lines(metrics)
+    return lines[-1].get("elapsed_seconds") if lines else 0.0
 
 
 def forget_after(path: Path, step: int, report: Callable[[str], None]) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from llm_jax.base.batch import Batch
 from llm_jax.config.run import Config, TrainConfig
+from llm_jax.display.words import read_words
 from llm_jax.interop.pytorch.tutorial import import_params, infer_config
 from llm_jax.tokenization.plain import ByteTokenizer
 from llm_jax.training.head import cross_entropy
@@ -18,7 +19,6 @@ from llm_jax.training.state import init_state
 from llm_jax.walkthrough.gather import Subject, make_lesson
 from llm_jax.walkthrough.page import explain_page
 from llm_jax.walkthrough.stages import stages
-from llm_jax.walkthrough.words import read_words
 from tests.parity.torch_tutorial import TorchTutorial
 from tests.support.shared_data import SharedData
 
@@ -43,7 +43,7 @@ def shown_numbers(golden: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
         lesson,
         stages(lesson, cross_entropy),
         label=str,
-        words=read_words("en"),
+        words=read_words("walkthrough", "en"),
         language="en",
         about="",
         xray=None,

@@ -1,17 +1,19 @@
 """Comparisons of runs: which is better, and whether that is an accident."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_jax.display.words import read_words
 from llm_jax.evaluate import evaluate
 from llm_jax.report import report
 from llm_jax.reports.comparison_page import Pair, verdict
 from llm_jax.runs import data
 from tests.reports.test_report import last_json, sections, text_of
-from tests.support.commands import run_command
+from tests.support.commands import metrics_of, run_command
 
 pytestmark = pytest.mark.compiles
 
@@ -73,8 +75,42 @@ def test_runs_on_different_texts_are_not_paired_and_the_page_says_why(
     assert (tmp_path / "png" / "validation_bits_per_byte.png").exists()
 
 
+def test_all_runs_of_a_folder_are_compared_and_what_is_none_is_left_out(
+    trained: Path, idle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "a").symlink_to(trained)
+    (runs / "b").symlink_to(idle)
+    (runs / "comparison.html").write_text("an earlier page")
+    (runs / "empty").mkdir()
+    out = tmp_path / "page.html"
+    run_command(report, [*map(str, sorted(runs.iterdir())), "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert json.loads(printed.splitlines()[-1])["first"] == "a"
+    for name in ("comparison.html", "empty"):
+        assert f"left out: {runs / name} is no run directory" in printed
+        assert f"{runs / name} is no run directory" in text_of(out.read_text())
+    (table,) = re.findall(r'<table class="sortable">.*?</table>', out.read_text(), re.DOTALL)
+    heads = [text_of(head) for head in re.findall(r"<th.*?</th>", table)]
+    assert heads[:4] == ["run", "steps", "best loss, nats per token", "at step"]
+    assert "data.tokenizer" in heads
+    rows = [
+        re.findall(r'data-value="([^"]*)"', row) for row in re.findall(r"<tr><td.*?</tr>", table, re.DOTALL)
+    ]
+    for run, row in zip((trained, idle), rows, strict=True):
+        scores = [entry for entry in metrics_of(run) if "validation_loss" in entry]
+        best = min(scores, key=lambda entry: entry["validation_loss"])
+        assert [float(row[at]) for at in (1, 2, 3, 4)] == [
+            *(12, best["validation_loss"], best["step"], best["validation_bits_per_byte"]),
+        ]
+        assert row[heads.index("data.tokenizer")] in ("cl100k_base", "bytes")
+    run_command(report, [str(trained), str(runs / "empty")], status=4)
+    assert "compares two runs or more" in capsys.readouterr().err
+
+
 def test_a_difference_within_the_noise_has_no_winner() -> None:
     pair = Pair("b", 2.0, 1.99, -0.01, 0.02, 10_000, 39, "b", exceeds_noise=False)
-    assert verdict(pair, "a") == (
+    assert verdict(pair, "a", read_words("reports", "en")) == (
         "b is ahead of a by 0.0100 ± 0.0200 bits per byte, which is within the noise: no winner."
     )

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 import llm_jax
+from llm_jax.base.tree import flatten
+from llm_jax.config.load import to_dict
+from llm_jax.config.run import Config
+from llm_jax.display.words import read_words
 from llm_jax.report import report
 from llm_jax.reports import gather
 from llm_jax.reports.curves import series
 from llm_jax.reports.gather import leave_report
-from llm_jax.reports.run_page import RunFacts, duration, run_page, run_pictures
+from llm_jax.reports.run_page import RunFacts, differs, duration, run_page, run_pictures
 from llm_jax.runs import data
 from llm_jax.runs.train import _leave_report
 from llm_jax.tasks.language_modelling import held_out, target_nats
@@ -24,6 +28,7 @@ from tests.support.commands import metrics_of, run_command
 
 pytestmark = pytest.mark.compiles
 
+WORDS = read_words("reports", "en")
 SECTIONS = {
     "loss",
     "optimisation",
@@ -64,8 +69,8 @@ def test_train_leaves_its_report_and_names_it(trained: Path, finished: tuple[str
     assert "warning" not in printed
     assert sections(page) == SECTIONS
     assert f"{summary['validation_loss']:.4f}" in page
-    assert duration(summary["seconds"]) in page
-    assert page.count("<svg") == len(PICTURES)
+    assert duration(summary["seconds"], WORDS) in page
+    assert page.count('<svg role="img"') == len(PICTURES)
 
 
 def test_a_report_that_cannot_be_written_is_a_warning(
@@ -105,7 +110,7 @@ def test_numbers_on_the_page_are_those_of_the_record(trained: Path, facts: RunFa
     assert f"final validation loss {last['validation_loss']:.4f}" in page
     assert f"± {last['validation_standard_error']:.3f} nats per token" in page
     assert f"final bits per byte {last['validation_bits_per_byte']:.4f}" in page
-    assert f"wall time {duration(seconds)}" in page
+    assert f"wall time {duration(seconds, WORDS)}" in page
     for name, nats in facts.baselines.items():
         assert f"{name} {nats:.4f}" in page
     assert "steps 12" in page
@@ -128,8 +133,16 @@ def test_surprisal_is_the_loss_of_the_first_targets(trained: Path, facts: RunFac
 
 def test_settings_and_command_say_how_to_make_the_run_again(facts: RunFacts) -> None:
     page = text_of(run_page(facts, []))
-    assert "optim.learning_rate 0.001 0.01" in page
-    assert "model.vocab_size" not in page  # It follows from the tokenizer and was not asked for.
+    changed, whole = page.split(f"All {len(facts.settings)} settings")
+    assert "optim.learning_rate 0.001 0.01" in changed
+    assert "model.vocab_size" not in changed  # It follows from the tokenizer and was not asked for.
+    names = [path.replace("/", ".") for path, _ in flatten(to_dict(Config()))]
+    assert [each.name for each in facts.settings] == names
+    assert all(f"{each.name} {each.value}" in whole for each in facts.settings if each.value.strip())
+    marked = re.findall(r'<tr class="marked"><td class="mono">([\w.]+)', run_page(facts, []))
+    assert marked == [each.name for each in facts.settings if differs(each)]
+    assert "optim.learning_rate" in marked
+    assert "train.run" not in marked
     assert gather._command(["/a/llm_jax/train.py", "--train.run", "my run"]) == (
         "llm-jax train --train.run 'my run'"
     )
@@ -175,7 +188,7 @@ def test_an_old_or_bare_run_gives_a_page_without_what_it_lacks(trained: Path, tm
     run = copied(trained, tmp_path)
     lines = metrics_of(run)
     for line in lines:
-        for name in ("grad_norms", "update_norms", "learning_rate", "seconds"):
+        for name in ("grad_norms", "update_norms", "learning_rate", "seconds", "elapsed_seconds"):
             line.pop(name, None)
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     facts = gather.gather_facts(run, gather.open_run(run, print))

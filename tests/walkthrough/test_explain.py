@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from llm_jax.cli import command
+from llm_jax.display.words import LANGUAGES, read_words
 from llm_jax.explain import explain
 from llm_jax.model.layers import Block
 from llm_jax.walkthrough.lesson import movements
 from llm_jax.walkthrough.source import statement
-from llm_jax.walkthrough.words import LANGUAGES, read_words
 
 pytestmark = pytest.mark.compiles
 
@@ -162,10 +162,10 @@ def leaves(words: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def test_both_languages_have_the_same_sentences() -> None:
-    english, chinese = (dict(leaves(read_words(language))) for language in ("en", "zh"))
+    english, chinese = (dict(leaves(read_words("walkthrough", language))) for language in ("en", "zh"))
     assert english.keys() == chinese.keys()
     for name, text in english.items():
-        assert re.findall(r"{\w+}", text).sort() == re.findall(r"{\w+}", chinese[name]).sort(), name
+        assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", chinese[name])), name
 
 
 # Classes of elements whose text is the corpus or the model speaking.
@@ -173,7 +173,7 @@ _TOKENS = {"mono", "tokens", "table", "passages", "meter", "generated"}
 
 
 def test_every_chinese_sentence_is_chinese() -> None:
-    kept = [name for name, text in leaves(read_words("zh")) if not re.search("[一-鿿]", text)]
+    kept = [name for name, text in leaves(read_words("walkthrough", "zh")) if not re.search("[一-鿿]", text)]
     assert kept == []
 
 
@@ -239,5 +239,5 @@ def test_the_last_line_says_where_the_page_is(
     summary = json.loads(shown.splitlines()[-1])
     assert Path(summary["page"]).stat().st_size == summary["bytes"]
     assert all(f"{number}. " in shown for number in range(1, 22))
-    assert read_words("en")["xray"]["surprise_title"] in shown
+    assert read_words("walkthrough", "en")["xray"]["surprise_title"] in shown
     assert summary["loss"] == pytest.approx(np.log(1000), abs=1)

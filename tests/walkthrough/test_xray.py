@@ -12,9 +12,9 @@ from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.data.windows import Windowing
 from llm_jax.display.tokens import token_text
+from llm_jax.display.words import read_words
 from llm_jax.language_model.scoring import score_tokens
 from llm_jax.model.decoder import forward, read_out
-from llm_jax.walkthrough.words import read_words
 from llm_jax.walkthrough.xray import (
     Attention,
     XRay,
@@ -27,7 +27,7 @@ from llm_jax.walkthrough.xray import (
     top_tokens,
 )
 
-WORDS = read_words("en")["xray"]
+WORDS = read_words("walkthrough", "en")["xray"]
 
 
 def look(params: Tree, config: ModelConfig, text: np.ndarray, **words: Any) -> tuple[XRay, np.ndarray]:

@@ -23,7 +23,7 @@
 
   // A row of facts: strings become text, [name, value] pairs a name with a bold value.
   function facts(parts) {
-    const row = make("div", "facts", "");
+    const row = make("div", "row", "");
     for (const part of parts) {
       if (part instanceof Element) { row.append(part); continue; }
       const [name, value] = Array.isArray(part) ? part : [part];
