@@ -1,8 +1,9 @@
 """What a package index shows: README.md with links and pictures that lead somewhere from there.
 
-An index knows nothing of the repository, so a relative link or picture is dead on it. LLM_JAX_REPOSITORY, the
-address of the repository that a release is built from, makes them absolute, at the tag of the version, and gives
-the project's links. Without it, as in every local installation, pictures are left out and links become words.
+An index knows nothing of the repository, so a relative link or picture is dead on it. LLM_JAX_REPOSITORY,
+the address of the repository that a release is built from, makes them absolute, at the tag of the version,
+and gives the project's links. Without it, as in every local installation, pictures are left out and links
+become words.
 """
 
 import os
