@@ -12,7 +12,7 @@ BIN = $(VENV)/bin
 LOCK = $(shell "$(PYTHON)" -c 'import sys; print("requirements/py311" if sys.version_info < (3, 12) else "requirements/py312")' 2>/dev/null)
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help train test quick parity browser lint lock clean
+.PHONY: help train test quick parity browser docs lint lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -32,6 +32,9 @@ parity: $(VENV)/.parity $(VENV)/.transformers4 ## the proof of numerical parity 
 browser: $(VENV)/.browser ## the pages in Chromium, which must be installed (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
+docs: $(VENV)/.docs ## the documentation as a site in site/; a broken link is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs . site
+
 lint: $(VENV)/.test ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,7 +50,7 @@ lock: ## makes the lock files anew (needs uv)
 	done
 
 clean: ## removes what make has made (runs and prepared text stay)
-	rm -rf $(VENV) .bare .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bare site .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python of version 3.11 or later was found; install one, or run make PYTHON=/path/to/python3" >&2; exit 2; }
@@ -74,4 +77,8 @@ $(VENV)/.transformers4: $(VENV)/.parity
 
 $(VENV)/.browser: $(VENV)/.test
 	$(PIP) playwright==1.65.2 axe-playwright-python==0.1.8
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.train
+	$(PIP) sphinx==9.0.4 myst-parser==5.0.0 furo==2025.12.19
 	@touch $@
