@@ -89,8 +89,8 @@ def phases() -> dict[str, Phase]:
         "first step": "llm_jax.training.loop:run_steps",
         "save": "llm_jax.checkpoints.writer:write_step",
         "evaluation": "llm_jax.runs.data:Materials.evaluate",
-        "sample": "llm_jax.runs.train:draw_sample",
-        "report": "llm_jax.runs.train:_leave_report",
+        "sample": "llm_jax.runs.observer:draw_sample",
+        "report": "llm_jax.runs.observer:Observer._leave_report",
     }
     first_words = ("import", "theirs", "ours"), ("export", "run", "out", "--format=huggingface")
     importing, exporting = (("llm_jax.convert", *words) for words in first_words)

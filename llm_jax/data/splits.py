@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llm_jax.base.bars import shown
 from llm_jax.base.errors import UserError
 from llm_jax.config.run import DataConfig
 from llm_jax.tokenization.byte_pair import RankTokenizer, named_tokenizer
 from llm_jax.tokenization.compact import compact
 from llm_jax.tokenization.end_of_text import end_of_text
 from llm_jax.tokenization.from_huggingface import FileTokenizer
-from llm_jax.tokenization.libraries import shown
 from llm_jax.tokenization.plain import ByteTokenizer, CharacterTokenizer
 from llm_jax.tokenization.protocol import Tokenizer, utf8
 from llm_jax.tokenization.text_bytes import Encoded, encode_sized, own_sizes

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,11 @@ from llm_jax.reports.curves import series
 from llm_jax.reports.gather import leave_report
 from llm_jax.reports.run_page import RunFacts, differs, duration, run_page, run_pictures
 from llm_jax.runs import data
-from llm_jax.runs.train import _leave_report
+from llm_jax.runs.observer import Around
 from llm_jax.tasks.language_modelling import held_out, target_nats
-from llm_jax.training.observers import Guard, warn
 from tests.support.checkpoints import flip_a_bit
 from tests.support.commands import metrics_of, run_command
+from tests.support.observing import an_observer
 
 pytestmark = pytest.mark.compiles
 
@@ -79,11 +80,13 @@ def test_a_report_that_cannot_be_written_is_a_warning(
     model = llm_jax.load(trained)
     material = data.gather_again(model.about, "it", print)
     obstacle = trained / "report.html"
+    nothing: Any = SimpleNamespace()
     page = obstacle.read_bytes()
     obstacle.unlink()
     obstacle.mkdir()
     try:
-        assert _leave_report(material, model.params, leave_report, Guard(warn), str) is None
+        around = Around(nothing, nothing, leave_report, str, None)
+        assert an_observer(material, around)._leave_report(model.params) is None
     finally:
         obstacle.rmdir()
         obstacle.write_bytes(page)

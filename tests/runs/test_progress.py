@@ -10,10 +10,11 @@ import pytest
 
 from llm_jax.config.run import Config, TrainConfig
 from llm_jax.runs import progress
-from llm_jax.runs.train import _callbacks
+from llm_jax.runs.observer import Around
 from llm_jax.tasks.language_modelling import LANGUAGE_MODELLING
 from llm_jax.training import loop
 from llm_jax.training.observers import Guard
+from tests.support.observing import an_observer
 
 TOKENS = 64  # of a step
 
@@ -125,10 +126,11 @@ def test_a_runs_speed_leaves_out_its_saves_and_evaluations(
     )
     checkpoints: Any = SimpleNamespace(save=clock.takes(100), require_saved=lambda: None)
     live = a_line(train.steps)
-    times = {"seconds_to_first_step": 0.0}
-    around = _callbacks(material, {}, live, record, Guard(pytest.fail), times, str)
+    around: Any = Around(record, SimpleNamespace(), lambda *_: None, str, None)
+    monkeypatch.setattr("llm_jax.runs.observer.LiveLine", lambda **_: live)
+    callbacks = an_observer(material, around).callbacks()
     state = {"counters": {"step": 0, "batch": 0}, "params": {}}
-    loop.train(config, checkpoints, state, around)
+    loop.train(config, checkpoints, state, callbacks)
     live.close()
     speeds = {step: speed["tokens_per_second"] for step, speed in lines if speed}
     assert math.isnan(speeds.pop(2))
