@@ -144,7 +144,7 @@ def test_when_nothing_verifies_the_error_says_so(saved: Path) -> None:
 def test_an_empty_directory_restores_nothing(tmp_path: Path) -> None:
     with Checkpoints(tmp_path / "new", keep=2, about=ABOUT) as checkpoints:
         assert checkpoints.restore(abstract(a_state())) is None
-    with pytest.raises(CheckpointError, match="no such run"):
+    with pytest.raises(CheckpointError, match="has no checkpoint in"):
         read_about(tmp_path / "absent")
 
 

@@ -127,3 +127,11 @@ def test_the_newest_sound_step_up_to_a_limit_is_read_and_nothing_changes(saved: 
     assert restored.step == 1
     assert "checkpoint 2 is damaged" in remarks[0]
     assert sorted(saved.rglob("*")) == before
+
+
+def test_a_run_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    for name in ("first", "tutorial"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    with pytest.raises(CheckpointError) as caught:
+        read_about(tmp_path / "mine" / "checkpoints")
+    assert str(caught.value) == f"no such run: {tmp_path / 'mine'} (runs here: first, tutorial)"

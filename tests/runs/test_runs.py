@@ -140,7 +140,7 @@ def test_commands_refuse_a_directory_without_a_model(
 ) -> None:
     for function in (generate, evaluate):
         run_command(function, [str(tmp_path)], status=4)
-        assert "no such run" in capsys.readouterr().err
+        assert "has no checkpoint in" in capsys.readouterr().err
 
 
 def test_loaded_model_answers_with_logits_and_text(trained: Path) -> None:
