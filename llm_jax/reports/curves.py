@@ -86,10 +86,8 @@ def loss_picture(entries: Entries, baselines: Mapping[str, float], words: Words)
     """
     said = words["curve"]
     trained, evaluated = having(entries, "train_loss"), having(entries, "validation_loss")
-    (train_steps, train), (steps, validation) = (
-        series(entries, "train_loss"),
-        series(entries, "validation_loss"),
-    )
+    train_steps, train = series(entries, "train_loss")
+    steps, validation = series(entries, "validation_loss")
     if not len(train) and not len(validation):
         return None
     figure = new_figure(*_WIDE)
