@@ -87,7 +87,7 @@ def test_all_runs_of_a_folder_are_compared_and_what_is_none_is_left_out(
     out = tmp_path / "page.html"
     run_command(report, [*map(str, sorted(runs.iterdir())), "--out", str(out)])
     printed = capsys.readouterr().out
-    assert json.loads(printed.splitlines()[-1])["first"] == "a"
+    assert json.loads(printed.splitlines()[-1])["first"] == trained.name
     for name in ("comparison.html", "empty"):
         assert f"left out: {runs / name} is no run directory" in printed
         assert f"{runs / name} is no run directory" in text_of(out.read_text())
