@@ -109,6 +109,12 @@ def test_every_command_in_a_block_is_a_command() -> None:
     ]
 
 
+def test_every_configuration_that_is_named_comes_along() -> None:
+    for page in (*ROOT.glob("*.md"), *GUIDES):
+        named = set(re.findall(r"configs/\w+\.toml", page.read_text()))
+        assert not [path for path in named if not (ROOT / path).is_file()], page
+
+
 def test_descriptions_agree_with_the_package() -> None:
     citation = (ROOT / "CITATION.cff").read_text()
     (author,) = (each["name"] for each in PROJECT["authors"])
