@@ -54,6 +54,8 @@ def evaluate(
     for metric in metrics:
         if shown := metric.shown(score):
             table.add_row(metric.label, " ".join(filter(None, shown)))
+    if "tokens" in score:
+        table.add_row("tokens scored", f"{score['tokens']:,}")
     for name, nats in baselines.items():
         table.add_row(
             f"baseline: {name}", f"{nats:.4f} ({'beaten' if score['loss'] < nats else 'not beaten'})"

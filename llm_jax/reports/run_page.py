@@ -188,7 +188,7 @@ def run_cards(facts: RunFacts, words: Words) -> list[Card]:
                 Card(said["before"], number, named(metric.label, words)) for metric, (number, _) in before
             ]
         if facts.baselines:
-            beaten = [name for name, nats in facts.baselines.items() if last["validation_loss"] < nats]
+            beaten = [name for name, nats in facts.baselines.items() if best["validation_loss"] < nats]
             note = words["join"]["list"].join(named(name, words) for name in beaten) or said["none"]
             count = said["beaten_count"].format(count=len(beaten), all=len(facts.baselines))
             cards.append(Card(said["beaten"], count, note))

@@ -113,7 +113,6 @@ LANGUAGE_MODELLING = Task(
         Metric("bits per byte", "{bits_per_byte:.4f}"),
         Metric("validation loss", "{loss:.4f}", "± {standard_error:.3f} nats per token"),
         Metric("perplexity", "{perplexity:.2f}"),
-        Metric("tokens scored", "{tokens:,}"),
     ),
     "validation {loss:.3f} +- {standard_error:.3f} nats, perplexity {perplexity:.1f}, "
     "{bits_per_byte:.3f} bits per byte",
