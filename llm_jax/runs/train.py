@@ -87,17 +87,12 @@ def run(
         ready = None if over else worker.submit(compiled)
         begin = partial(first_state, origin=material.origin, setup=setup)
         state = loop.start_state(config, checkpoints, begin, setup)
-        step, guard = int(state["counters"]["step"]), Guard(warn)
         if latest is not None:
             material = _with_history(material, state["counters"])
             about["changes"] += material.history
-        with guard(continuing.CHANGES):
-            continuing.write_history(config.train.run, material.history)
-        if not loop.is_over(config.train, step, checkpoints):
-            with guard(starts.FILE):
-                starts.note_start(config.train.run, step)
-        watching = config.train.tracker, program.callbacks
-        run_record = record.RunRecord(config.train.run, to_dict(config), step, warn, *watching)
+        step = int(state["counters"]["step"])
+        begins = not loop.is_over(config.train, step, checkpoints)
+        run_record = _open_record(material, step, program, begins=begins)
         if ready:
             _wait_for(ready, stop_requested, program)
         around = Around(run_record, compiling, leave_report, stop_requested, watch, began)
@@ -120,6 +115,18 @@ def _gather(config: Config, program: Program) -> Materials:
     check_prompt(material)
     program.own.check(material.config, material.task)
     return material
+
+
+def _open_record(material: Materials, step: int, program: Program, *, begins: bool) -> record.RunRecord:
+    """The run's record after a step, with what changed and, where steps follow, what they run on."""
+    settings, guard = material.config.train, Guard(warn)
+    with guard(continuing.CHANGES):
+        continuing.write_history(settings.run, material.history)
+    if begins:
+        with guard(starts.FILE):
+            starts.note_start(settings.run, step)
+    watching = settings.tracker, program.callbacks
+    return record.RunRecord(settings.run, to_dict(material.config), step, warn, *watching)
 
 
 def _wait_for(compiled: Future[Any], stop_requested: Callable[[], str], program: Program) -> None:
