@@ -26,7 +26,7 @@ def chat(
     stop: tuple[str, ...] = (),
     sampling: Annotated[SamplingConfig, Parameter(name="*")] = SamplingConfig(),
 ) -> None:
-    """Talks with a model in the terminal, by the model's own chat template.
+    """Talk with a model in the terminal, by the model's own chat template.
 
     Commands: /reset, /system TEXT, /save FILE, /help, /exit. Ctrl-C stops an answer and keeps the
     conversation, Ctrl-D ends it. With input from a pipe each line is a message, and only answers are printed.

@@ -34,7 +34,7 @@ def import_(
     context_length: Whole | None = None,
     revision: str | None = None,
 ) -> None:
-    """Turns other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
+    """Turn other programs' weights into a directory for generate, evaluate, convert and llm_jax.load.
 
     Examples:
       llm-jax convert import HuggingFaceTB/SmolLM2-135M-Instruct smollm2
@@ -106,7 +106,7 @@ def export(
     dtype: Literal["float32", "float16", "bfloat16", "q8_0"] | None = None,
     step: Step = "best",
 ) -> None:
-    """Writes a model, with its tokenizer, for other programs.
+    """Write a model, with its tokenizer, for other programs.
 
     Examples:
       llm-jax convert export runs/exact tutorial.safetensors

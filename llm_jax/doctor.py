@@ -9,7 +9,7 @@ _STYLES = {"ok": "green", "not there": "dim", "BROKEN": "bold red"}
 
 
 def doctor() -> None:
-    """Looks at what this installation runs on: versions, devices, caches, disk, optional extras, tokenizers.
+    """Look at what this installation runs on: versions, devices, caches, disk, optional extras, tokenizers.
 
     Says how to get what is not there. The exit status is 1 if something is broken, so that nothing trains.
 

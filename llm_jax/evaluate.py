@@ -19,7 +19,7 @@ def evaluate(
     step: Step = "best",
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
-    """Scores a trained model on its whole validation split, or on a text.
+    """Score a trained model on its whole validation split, or on a text.
 
     Nats per token, perplexity and bits per byte (which stay comparable between tokenizers), with the standard
     error.

@@ -26,7 +26,7 @@ def explain(
     open_it: command.Open = False,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
-    """Shows a model tensor by tensor, from the text to the loss, in the terminal and as a page of its own.
+    """Show a model tensor by tensor, from the text to the loss, in the terminal and as a page of its own.
 
     Without a directory it shows a fresh, untrained model of the tutorial.
 

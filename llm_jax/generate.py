@@ -31,7 +31,7 @@ def generate(
     options: Annotated[DecodingConfig, Parameter(name="*")] = DecodingConfig(),
     sampling: Annotated[SamplingConfig, Parameter(name="*")] = SamplingConfig(),
 ) -> None:
-    """Continues a prompt with a trained model, as text that streams.
+    """Continue a prompt with a trained model, as text that streams.
 
     It ends at max_new_tokens, at a stop text, or where the model ends it (open models have tokens for that).
 

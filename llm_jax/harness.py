@@ -26,7 +26,7 @@ def harness(
     cache: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Runs tasks of lm-eval, the field's evaluation harness, on a trained model.
+    """Run tasks of lm-eval, the field's evaluation harness, on a trained model.
 
     Examples:
       llm-jax harness smollm2 --tasks arc_easy,piqa --num_fewshot 5 --limit 100

@@ -9,7 +9,7 @@ from llm_jax.config.load import named_configs
 
 
 def configs() -> None:
-    """Lists the configurations that come along; train, profile, explain and verify take one by its name.
+    """List the configurations that come along; train, profile, explain and verify take one by its name.
 
     Examples:
       llm-jax configs

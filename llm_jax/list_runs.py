@@ -7,7 +7,7 @@ from llm_jax.cli import command
 
 
 def runs(folder: Path = Path("runs"), /) -> None:
-    """Lists runs: the step that is saved, the loss, the best loss and the size on disk.
+    """List runs: the step that is saved, the loss, the best loss and the size on disk.
 
     Losses are those of the whole validation split, in nats per token.
 

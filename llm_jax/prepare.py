@@ -24,7 +24,7 @@ def prepare(
     data: Annotated[DataConfig, Parameter(name="*")] = DataConfig(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
-    """Tokenizes a text and summarises it.
+    """Tokenize a text and summarise it.
 
     Examples:
       llm-jax prepare sales_handbook

@@ -35,7 +35,7 @@ def replay(
     hardest: Whole = 10,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
-    """Replays one training step and shows what caused its loss.
+    """Replay one training step and show what caused its loss.
 
     Batch and dropout follow from the seed and the step, so nothing needs to have been logged: the run is
     recomputed from a checkpoint, to the same bits on the same machine. Shown are the batch, each token

@@ -24,7 +24,7 @@ def report(
     open_it: command.Open = False,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
-    """Rebuilds a run's report, or compares several runs with the first on one page.
+    """Rebuild a run's report, or compare several runs with the first on one page.
 
     A comparison has a table of all runs that sorts by any column, and says which model is better on the text
     that both held out, and whether the difference exceeds its noise, also between tokenizers.

@@ -26,7 +26,7 @@ def train(
     config: Annotated[Config, Parameter(name="*")] = Config(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
-    """Trains a decoder on a text: prepares tokens, trains, evaluates, samples and saves; resumes
+    """Train a decoder on a text: prepare tokens, train, evaluate, sample and save; resume
     automatically.
 
     Examples:

@@ -21,7 +21,7 @@ verify = App(name="verify", help="Proofs as commands: numerical parity with torc
 
 @verify.command
 def parity(golden: Path, /) -> None:
-    """Runs the weights and batches of a golden file and prints how far every number is from torch's; exit
+    """Run the weights and batches of a golden file and print how far every number is from torch's; exit
     status 6 over the bounds.
 
     Examples (make parity writes golden files beside a real torch):
@@ -48,7 +48,7 @@ def resume(
     accumulation_steps: Whole | None = None,
     moved: Annotated[MovedConfig, Parameter(name="*")] = MovedConfig(),
 ) -> None:
-    """Trains straight and with a SIGKILL in the middle, and compares every bit of the state and every loss;
+    """Train straight and with a SIGKILL in the middle, and compare every bit of the state and every loss;
     exit status 6 if any differs.
 
     Examples:
@@ -106,7 +106,7 @@ def width(
     steps: Whole = 6,
     png: Path | None = None,
 ) -> None:
-    """Does a few steps of a small decoder at several widths and says how sizes inside grow with the width, in
+    """Do a few steps of a small decoder at several widths and say how sizes inside grow with the width, in
     the standard way and under muP (`model.base_width`); exit status 6 if muP does not keep them.
 
     Examples:

@@ -14,7 +14,7 @@ _TAKEN = threading.Lock()  # by the one figure that moves: two would write over 
 
 @contextmanager
 def alone() -> Iterator[bool]:
-    """Yields whether nothing else moves on the terminal; until the block ends, nothing else will."""
+    """Yield whether nothing else moves on the terminal; until the block ends, nothing else will."""
     free = _TAKEN.acquire(blocking=False)
     try:
         yield free
@@ -25,7 +25,7 @@ def alone() -> Iterator[bool]:
 
 @contextmanager
 def shown(what: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-    """Shows on a terminal that a long work goes on, and how far it is; the work never fails by that.
+    """Show on a terminal that a long work goes on, and how far it is; the work never fails by that.
 
     Args:
         what: is done.
@@ -55,7 +55,7 @@ def shown(what: str, total: float | None = None) -> Iterator[Callable[[float], N
 
 
 def tracked(items: Iterable[_Item], what: str, total: int | None = None) -> Iterator[_Item]:
-    """The same items, with a bar of how many are done."""
+    """Return the same items, with a bar of how many are done."""
     count = len(items) if total is None and isinstance(items, Sized) else total
     with shown(what, count) as told:
         for item in items:

@@ -2,5 +2,5 @@
 
 
 def power_of_two(number: int) -> int:
-    """The least power of two that is not below the number: of such sizes a few programs serve all."""
+    """Return the least power of two that is not below the number: of such sizes a few programs serve all."""
     return 1 << max(0, number - 1).bit_length()

@@ -27,18 +27,18 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def check_programs() -> None:
-    """Lets JAX's cache go through here once JAX is imported, which may be never; nothing if it was before."""
+    """Let JAX's cache go through here once JAX is imported, which may be never; nothing if it was before."""
     if _MODULE not in sys.modules and not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WhenImported())
 
 
 def sealed(key: str, program: bytes) -> bytes:
-    """An entry as it lies on disk. What stands behind a compressed program JAX itself passes over."""
+    """Return an entry as it lies on disk. What stands behind a compressed program JAX itself passes over."""
     return program + hashlib.sha256(key.encode() + b"\0" + program).digest()
 
 
 def unsealed(key: str, entry: bytes) -> bytes | None:
-    """The program that was sealed under this key, or None."""
+    """Return the program that was sealed under this key, or None."""
     program = entry[:-_DIGEST]
     return program if sealed(key, program) == entry else None
 
@@ -58,7 +58,7 @@ class CheckedCache:
         atexit.register(self._clear_all)
 
     def get(self, key: str) -> bytes | None:
-        """The program of this key if there is a sound one. It is marked as being read until `done`."""
+        """Return the program of this key if there is a sound one. It is marked as being read until `done`."""
         self.done()
         mark = self._folder and self._folder / f"{key}-reading"
         if mark and _left_behind(mark):
@@ -77,7 +77,7 @@ class CheckedCache:
         return program
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps a program, in place of one that JAX found it could not use."""
+        """Keep a program, in place of one that JAX found it could not use."""
         self.done()
         if self._folder:
             self._forget(key, None)
@@ -85,7 +85,7 @@ class CheckedCache:
             self._kept.put(key, sealed(key, value))
 
     def done(self, event: str = _READ, duration_secs: float = 0, **_: Any) -> None:
-        """The program that this thread asked for last was read; takes JAX's notices, too."""
+        """Return the program that this thread asked for last was read; takes JAX's notices, too."""
         mark = getattr(self._reading, "mark", None)
         if event == _READ and mark is not None:
             self._reading.mark = None

@@ -14,7 +14,7 @@ _LARGEST_CACHE = 2**30  # bytes when a process starts
 
 
 def keep_compiled_programs() -> None:
-    """Lets JAX find again what an earlier process compiled, in a folder that only this user can write to.
+    """Let JAX find again what an earlier process compiled, in a folder that only this user can write to.
 
     Goes through JAX's own environment variables, which it reads when it is first imported; those that are
     already set stay (JAX_ENABLE_COMPILATION_CACHE=0 switches it off). Programs are native code, so each kind
@@ -48,7 +48,7 @@ def _own_folder() -> Path | None:
 
 
 def make_room(folder: Path, most: int) -> None:
-    """Removes the files, those in folders below too, that were not read for longest until the others have
+    """Remove the files, those in folders below too, that were not read for longest until the others have
     `most` bytes together; what cannot be looked at or removed stays.
 
     Once a process: JAX's own limit reads a file for every program there is whenever it keeps another, which
@@ -94,7 +94,7 @@ class CompileTime:
         self._lock = threading.Lock()  # Programs are made in more than one thread.
 
     def note(self, event: str, duration_secs: float, **_: str | int) -> None:
-        """Takes in one of JAX's durations; only those of making programs count."""
+        """Take in one of JAX's durations; only those of making programs count."""
         if event.startswith("/jax/core/compile/"):
             with self._lock:
                 self.seconds += duration_secs
@@ -103,7 +103,7 @@ class CompileTime:
 
 @contextmanager
 def compile_time() -> Iterator[CompileTime]:
-    """Counts until the end of the block."""
+    """Count until the end of the block."""
     import jax.monitoring
 
     counted = CompileTime()

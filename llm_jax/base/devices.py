@@ -12,7 +12,7 @@ from llm_jax.base.errors import UserError
 
 
 def check_types(types: Iterable[str], what: str) -> None:
-    """Raises UserError where JAX would narrow one of these types.
+    """Raise UserError where JAX would narrow one of these types.
 
     Args:
         types: names like "float64".
@@ -65,7 +65,7 @@ def on_one_device() -> Placement:
 
 
 def first_device() -> Any:
-    """JAX's first device; UserError where it has none of the platform that it was told to use."""
+    """Return JAX's first device; UserError where it has none of the platform that it was told to use."""
     try:
         return jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # The latter where it knows the platform by name alone.

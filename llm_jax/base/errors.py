@@ -67,5 +67,5 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def reason(error: OSError) -> str:
-    """What the system said, without numbers and names of files."""
+    """Return what the system said, without numbers and names of files."""
     return error.strerror or str(error) or type(error).__name__

@@ -19,7 +19,7 @@ _DAY_SECONDS = 24 * 3600
 
 @contextmanager
 def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """An empty folder in `parent`, which must be there; gone afterwards unless it was renamed.
+    """Return an empty folder in `parent`, which must be there; gone afterwards unless it was renamed.
 
     What killed processes left under this prefix is removed before. The folder's access follows the umask, as
     that of what it becomes should.
@@ -39,8 +39,8 @@ def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def held_file(path: Path) -> Iterator[Path]:
-    """The file `path`, with what a killed process left in it, or one beside it while another process holds
-    that. Unless it is empty, what is left of it afterwards stays, for the next to go on with.
+    """Return the file `path`, with what a killed process left in it, or one beside it while another process
+    holds that. Unless it is empty, what is left of it afterwards stays, for the next to go on with.
     """
     for name in (path.name, *(f"{path.name}-{secrets.token_hex(6)}" for _ in range(3))):
         own = path.with_name(name)
@@ -60,7 +60,7 @@ def held_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Puts a file in place in one step: a reader sees the one before, or this one whole."""
+    """Put a file in place in one step: a reader sees the one before, or this one whole."""
     with new_folder(path.parent, f"{path.name}.") as folder:
         (folder / path.name).write_bytes(content)
         (folder / path.name).replace(path)
@@ -68,7 +68,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def made_whole(path: Path) -> Iterator[Path]:
-    """A file or folder to write to, which becomes `path` unless something fails; then nothing of it stays.
+    """Return a file or folder to write to, which becomes `path` unless something fails; then nothing of it
+    stays.
 
     For what this process alone writes; OSError as the file system has it.
     """
@@ -87,7 +88,7 @@ def _remove(path: Path) -> None:
 
 
 def remove_left(parent: Path, prefix: str) -> None:
-    """Removes what killed processes left in `parent` under names with this prefix; never fails."""
+    """Remove what killed processes left in `parent` under names with this prefix; never fails."""
     with suppress(OSError):
         left = [parent / name for name in os.listdir(parent) if name.startswith(prefix)]
         for path in left:

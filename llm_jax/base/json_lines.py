@@ -17,7 +17,7 @@ _DEEPEST = 8  # levels of nesting; a line of ours has three
 def read_lines(
     path: Path, *, needs: str | None = None, report: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
-    """The sound entries of a run's file of JSON lines, in its order; none where there is no file.
+    """Return the sound entries of a run's file of JSON lines, in its order; none where there is no file.
 
     Every entry has "step", a whole number. What ends in "_norms" is a dict of numbers and of lists of them,
     "text" is a text, and all else a number; any number may be None.
@@ -42,8 +42,8 @@ def read_lines(
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The sound entries of a run's list of changes: each has "step", a whole number, and "changes", a dict of
-    pairs; none where it cannot be read.
+    """Return the sound entries of a run's list of changes: each has "step", a whole number, and "changes", a
+    dict of pairs; none where it cannot be read.
     """
     try:
         entries = [_json(line) for line in split_lines(path.read_bytes())]
@@ -53,17 +53,17 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 
 def split_lines(content: bytes) -> list[bytes]:
-    """The lines of a file of JSON lines, without their ends; blank ones are none."""
+    """Return the lines of a file of JSON lines, without their ends; blank ones are none."""
     return [line for line in content.split(b"\n") if line.strip()]
 
 
 def left_out(count: int) -> str:
-    """What is said of damaged lines."""
+    """Return what is said of damaged lines."""
     return f"{count} damaged {'line is' if count == 1 else 'lines are'} left out"
 
 
 def entry_of(line: bytes) -> dict[str, Any] | None:
-    """The entry that a line holds, None for a line that is damaged or never was one."""
+    """Return the entry that a line holds, None for a line that is damaged or never was one."""
     values = _json(line)
     if not isinstance(values, dict) or not _is_whole(values.get("step"), _STEPS):
         return None
@@ -71,7 +71,7 @@ def entry_of(line: bytes) -> dict[str, Any] | None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a run's JSON file; empty where there is none that can be read."""
+    """Return the object in a run's JSON file; empty where there is none that can be read."""
     try:
         values = _json(path.read_bytes())
     except OSError:
@@ -80,7 +80,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def scalars(values: dict[str, Any] | list[Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in nested values under its path, as 'grad_norms/blocks/0'."""
+    """Return every number in nested values under its path, as 'grad_norms/blocks/0'."""
     for name, value in values.items() if isinstance(values, dict) else enumerate(values):
         if isinstance(value, dict | list):
             yield from scalars(value, f"{prefix}{name}/")

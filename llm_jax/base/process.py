@@ -12,7 +12,7 @@ _IMPORTED = time.monotonic()
 
 
 def seconds_since_start() -> float:
-    """Seconds since this process was started, the interpreter's own start included.
+    """Return seconds since this process was started, the interpreter's own start included.
 
     Where there is no /proc (macOS), since this module was imported, which is some hundredths of a second
     less.
@@ -26,7 +26,7 @@ def seconds_since_start() -> float:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process with an exit status, also where a save that failed has left threads of orbax waiting
+    """End the process with an exit status, also where a save that failed has left threads of orbax waiting
     for each other: Python would wait for them, which can take twenty minutes.
     """
     if any(type(thread).__module__.startswith("orbax.") for thread in threading.enumerate()):

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def finite(value: Any) -> Any:
-    """Nested values as JSON can hold them: a number that is not finite becomes None."""
+    """Return nested values as JSON can hold them: a number that is not finite becomes None."""
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

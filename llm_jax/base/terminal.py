@@ -69,7 +69,7 @@ class _Descriptor(io.RawIOBase):
         return count
 
     def lost(self) -> str | None:
-        """Why a reader did not get everything; None where all was written, or the reader had left."""
+        """Return why a reader did not get everything; None where all was written, or the reader had left."""
         if self.failure is None or self.only_shows or self.failure.errno in _NOBODY_READS:
             return None
         gone = self.failure.errno == errno.EIO and self._is_device  # a terminal that hung up
@@ -86,7 +86,7 @@ class _Descriptor(io.RawIOBase):
 
 
 def open_output(*, json: bool = False) -> None:
-    """Makes the process's standard streams ones that never fail; what a caller put in their place stays.
+    """Make the process's standard streams ones that never fail; what a caller put in their place stays.
 
     Args:
         json: whether `say_result` prints on a terminal, too.
@@ -112,7 +112,7 @@ def only_show() -> None:
 
 
 def close_output(status: int) -> int:
-    """The exit status of a process that would end with `status`; says so where its output was lost.
+    """Return the exit status of a process that would end with `status`; say so where its output was lost.
 
     A reader that left, as `head` does, and an output that was closed from the beginning are no failure; one
     that is full is.
@@ -128,17 +128,18 @@ def close_output(status: int) -> int:
 
 
 def visible(text: str) -> str:
-    """The text with its control characters, and those that turn its direction, spelt out as `\\x1b`."""
+    """Return the text with its control characters, and those that turn its direction, spelt out as `\\x1b`.
+    """
     return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def say(text: str = "") -> None:
-    """Prints a line, or several, for a person."""
+    """Print a line, or several, for a person."""
     print(visible(text), flush=True)
 
 
 def say_json(value: Any, *, ensure_ascii: bool = True) -> None:
-    """Prints a value as a line of JSON for a program; exact, and without control characters all the same.
+    """Print a value as a line of JSON for a program; exact, and without control characters all the same.
 
     Args:
         value: plain values; numbers that are not finite become null.
@@ -151,14 +152,14 @@ def say_json(value: Any, *, ensure_ascii: bool = True) -> None:
 
 
 def say_result(value: Any) -> None:
-    """Prints what a command found as a line of JSON, unless it would stand on a terminal that did not ask."""
+    """Print what a command found as a line of JSON, unless it would stand on a terminal that did not ask."""
     descriptor = _descriptor(sys.stdout)
     if not sys.stdout.isatty() or (descriptor and descriptor.wants_json):
         say_json(value)
 
 
 def write(text: str) -> None:
-    """Writes a text that is a command's product: exact, except to a terminal, which it must not steer.
+    """Write a text that is a command's product: exact, except to a terminal, which it must not steer.
 
     Raises:
         OutputGone: it can reach nobody.
@@ -171,19 +172,19 @@ def write(text: str) -> None:
 
 
 def remark(text: str, style: str = "dim") -> None:
-    """Prints a line on standard error, beside what a command makes."""
+    """Print a line on standard error, beside what a command makes."""
     console(stderr=True).print(Text(visible(text), style), soft_wrap=True)
 
 
 def tell_at_once(text: str) -> None:
-    """Writes to standard error past all that may hold a lock on it, and without waiting for its reader."""
+    """Write to standard error past all that may hold a lock on it, and without waiting for its reader."""
     with suppress(OSError):
         if _takes(2, 0):
             os.write(2, text.encode("utf-8", "backslashreplace"))
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> Console:
-    """Where tables and other figures of rich are printed: a text in them is text, and no markup.
+    """Return where tables and other figures of rich are printed: a text in them is text, and no markup.
 
     Args:
         stderr: whether they go to standard error.

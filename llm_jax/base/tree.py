@@ -14,7 +14,7 @@ State = dict[str, Any]  # of a run: trees by part, "params", "opt_state", "count
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (path, leaf) with keys joined by '/', in the order of the tree."""
+    """Yield (path, leaf) with keys joined by '/', in the order of the tree."""
     for name, value in tree.items():
         path = f"{prefix}/{name}" if prefix else name
         if isinstance(value, Mapping):
@@ -24,7 +24,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def unflatten(leaves: Mapping[str, Any]) -> Tree:
-    """The nested dict whose `flatten` gives these leaves."""
+    """Return the nested dict whose `flatten` gives these leaves."""
     tree: Tree = {}
     for path, leaf in leaves.items():
         *parents, name = path.split("/")
@@ -36,12 +36,12 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
 
 
 def count_parameters(tree: Mapping[str, Any]) -> int:
-    """Number of scalars in all leaves (arrays or anything with a shape)."""
+    """Return number of scalars in all leaves (arrays or anything with a shape)."""
     return sum(prod(leaf.shape) for _, leaf in flatten(tree))
 
 
 def require_same_shapes(got: Mapping[str, Any], wanted: Mapping[str, Any], source: str) -> None:
-    """Raises CheckpointError that names the leaves of `got` that are missing, left over or of another shape.
+    """Raise CheckpointError that names the leaves of `got` that are missing, left over or of another shape.
 
     Args:
         got: the tree that was read.

@@ -13,13 +13,13 @@ import numpy as np
 
 
 def leaf_names(tree: Any) -> list[str]:
-    """A name like 'mu/blocks/query/kernel' for each leaf, in the order of `jax.tree.leaves`."""
+    """Return a name like 'mu/blocks/query/kernel' for each leaf, in the order of `jax.tree.leaves`."""
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
 
 
 def describe(tree: Any) -> dict[str, list]:
-    """Leaf name -> [dtype, shape], for arrays or shape structs."""
+    """Return leaf name -> [dtype, shape], for arrays or shape structs."""
     leaves = jax.tree.leaves(tree)
     return {
         name: [str(jnp.dtype(leaf.dtype)), list(leaf.shape)]
@@ -28,7 +28,7 @@ def describe(tree: Any) -> dict[str, list]:
 
 
 def checksums(tree: Any) -> dict[str, list[int]]:
-    """Leaf name -> two integers below 2**32, computed on the leaves' devices."""
+    """Return leaf name -> two integers below 2**32, computed on the leaves' devices."""
     sums = jax.device_get(_checksums(jax.tree.leaves(tree)))
     return {name: [int(a), int(b)] for name, (a, b) in zip(leaf_names(tree), sums, strict=True)}
 

@@ -63,12 +63,12 @@ class DirectoryLock:
         self._file.flush()
 
     def require_held(self) -> None:
-        """CheckpointError when another process has taken the directory over."""
+        """Raise CheckpointError when another process has taken the directory over."""
         if self._beating:
             self._beating.require_held()
 
     def release(self) -> None:
-        """Lets others write; a second time does nothing."""
+        """Let others write; a second time does nothing."""
         if self._beating:
             self._beating.release()
         self._file.close()

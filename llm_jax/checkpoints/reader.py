@@ -45,7 +45,7 @@ class Verified(NamedTuple):
 
 
 def read_about(directory: Path, step: Step = "last") -> dict[str, Any]:
-    """What a checkpoint says of itself; changes nothing on disk.
+    """Return what a checkpoint says of itself; changes nothing on disk.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it could not be read.
@@ -55,7 +55,7 @@ def read_about(directory: Path, step: Step = "last") -> dict[str, Any]:
 
 
 def said_of_step(directory: Path, asked: Step, step: int) -> str:
-    """Which step was taken, in words: 'step 3,000 of 5,000, the best by validation'.
+    """Return which step was taken, in words: 'step 3,000 of 5,000, the best by validation'.
 
     Args:
         directory: as given to `Checkpoints`.
@@ -74,7 +74,9 @@ def said_of_step(directory: Path, asked: Step, step: int) -> str:
 
 
 def read_digest(directory: Path, part: str, step: int) -> str:
-    """SHA-256 over names, shapes, types and checksums of a step's part; CheckpointError as `read_about`."""
+    """Return SHA-256 over names, shapes, types and checksums of a step's part; CheckpointError as
+    `read_about`.
+    """
     return _read(directory, step, lambda path: leaves_digest(path, part))
 
 
@@ -86,7 +88,7 @@ def read_params(
     step: Step = "last",
     report: Report = lambda line: None,
 ) -> tuple[Tree, dict[str, Any]]:
-    """Parameters of a checkpoint that verifies, and what it says of itself; changes nothing on disk.
+    """Return parameters of a checkpoint that verifies, and what it says of itself; changes nothing on disk.
 
     Args:
         directory: as given to `Checkpoints`.
@@ -106,8 +108,8 @@ def read_params(
 def read_restored(
     directory: Path, abstract_state: State, step: Step = "last", report: Report = lambda line: None
 ) -> Restored:
-    """The whole state of a checkpoint that verifies, in the structure of `abstract_state`; changes nothing on
-    disk. For `step` and `report` see `read_params`.
+    """Return the whole state of a checkpoint that verifies, in the structure of `abstract_state`; changes
+    nothing on disk. For `step` and `report` see `read_params`.
 
     Raises:
         CheckpointError: there is none, it is damaged or could not be read, or it holds another model or
@@ -119,8 +121,8 @@ def read_restored(
 
 
 def read_state(directory: Path) -> State:
-    """All parts of the newest checkpoint that verifies, as the nested arrays that were saved; changes nothing
-    on disk.
+    """Return all parts of the newest checkpoint that verifies, as the nested arrays that were saved; changes
+    nothing on disk.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it could not be read.
@@ -129,8 +131,8 @@ def read_state(directory: Path) -> State:
 
 
 def verify_steps(directory: Path) -> list[Verified]:
-    """Reads every byte of every step back and verifies its checksums, oldest step first, in memory of
-    one block; changes nothing on disk. What could not be read is a fault too, and says so.
+    """Read every byte of every step back and verifies its checksums, oldest step first, in memory of one
+    block; changes nothing on disk. What could not be read is a fault too, and say so.
     """
     steps = tracked(sorted(saved_steps(directory)), "verifying checkpoints")
     return [_verify(directory.resolve() / str(step)) for step in steps]
@@ -150,8 +152,8 @@ def _verify(path: Path) -> Verified:
 def read_before(
     directory: Path, abstract_state: State, last: int, report: Callable[[str], None]
 ) -> Restored | None:
-    """The newest state of step `last` or earlier that verifies, None where there is none; changes nothing on
-    disk.
+    """Return the newest state of step `last` or earlier that verifies, None where there is none; changes
+    nothing on disk.
 
     Args:
         directory: as given to `Checkpoints`.

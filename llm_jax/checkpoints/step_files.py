@@ -31,7 +31,7 @@ class Damaged(Exception):
 
 
 def checkpoint_directory(run: Path) -> Path:
-    """Where a run keeps its checkpoints."""
+    """Return where a run keeps its checkpoints."""
     return run / "checkpoints"
 
 
@@ -44,8 +44,8 @@ def is_unfinished(directory: Path) -> bool:
 
 
 def saved_steps(directory: Path) -> list[int]:
-    """The committed steps in a directory, in no order, verified or not; CheckpointError when it cannot be
-    listed.
+    """Return the committed steps in a directory, in no order, verified or not; CheckpointError when it cannot
+    be listed.
     """
     try:
         with os.scandir(directory) as entries:
@@ -69,7 +69,7 @@ def no_checkpoint(directory: Path) -> str:
 
 
 def write_manifest(path: Path, about: Mapping[str, Any], leaves: Mapping[str, Any]) -> None:
-    """Seals a step: what it is, its leaves, and size and CRC-32 of every file that it has, read back.
+    """Seal a step: what it is, its leaves, and size and CRC-32 of every file that it has, read back.
 
     Raises:
         OSError: it cannot be written, or comes back otherwise.
@@ -84,7 +84,7 @@ def write_manifest(path: Path, about: Mapping[str, Any], leaves: Mapping[str, An
 
 
 def open_manifest(path: Path) -> dict[str, Any]:
-    """A step's "about", "leaves" and "files".
+    """Return a step's "about", "leaves" and "files".
 
     Args:
         path: a step's folder, named by its number.
@@ -110,7 +110,7 @@ def open_manifest(path: Path) -> dict[str, Any]:
 
 
 def sound_steps(directory: Path) -> Iterator[tuple[int, float | None]]:
-    """Each step whose manifest is sound, with its score."""
+    """Return each step whose manifest is sound, with its score."""
     for step in saved_steps(directory):
         try:
             score = open_manifest(directory / str(step))["about"].get("score")
@@ -124,13 +124,13 @@ def sound_steps(directory: Path) -> Iterator[tuple[int, float | None]]:
 
 
 def best_step(scores: Mapping[int, float | None]) -> int | None:
-    """The step with the lowest score, the earliest of equals; None where no step has one."""
+    """Return the step with the lowest score, the earliest of equals; None where no step has one."""
     scored = [(score, step) for step, score in scores.items() if score is not None]
     return min(scored)[1] if scored else None
 
 
 def refuse_lost_run(directory: Path) -> None:
-    """CheckpointError where a run has no checkpoint, but had some or was trained."""
+    """Raise CheckpointError where a run has no checkpoint, but had some or was trained."""
     run = directory.parent
     aside = sorted(path.name for path in directory.glob(f"{REJECTED}*"))
     trained = max((line["step"] for line in read_lines(run / "metrics.jsonl")), default=0)
@@ -146,7 +146,7 @@ def refuse_lost_run(directory: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged step; gives its new place."""
+    """Rename a damaged step; give its new place."""
     number = sum(1 for _ in path.parent.glob(f"{REJECTED}{path.name}-*"))
     aside = path.with_name(f"{REJECTED}{path.name}-{number}")
     try:
@@ -157,7 +157,7 @@ def set_aside(path: Path) -> Path:
 
 
 def remove_all(directory: Path, pattern: str) -> None:
-    """Deletes what has such a name, as far as it can be; of a link the link alone."""
+    """Delete what has such a name, as far as it can be; of a link the link alone."""
     for path in directory.glob(pattern):
         shutil.rmtree(path, ignore_errors=True)
         with suppress(OSError):
@@ -165,7 +165,7 @@ def remove_all(directory: Path, pattern: str) -> None:
 
 
 def require_files(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Reads every file that a step's manifest lists, in memory of one block.
+    """Read every file that a step's manifest lists, in memory of one block.
 
     Raises:
         Damaged: one is missing, or has not the bytes that were written.
@@ -185,7 +185,7 @@ def require_files(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
-    """The error for a step that is there and could not be read."""
+    """Return the error for a step that is there and could not be read."""
     return CheckpointError(
         f"{path} could not be read ({_reason(error)}): nothing was changed; the same command works once that "
         "is mended"
@@ -193,14 +193,14 @@ def unreadable(path: Path, error: BaseException) -> CheckpointError:
 
 
 def sync_tree(path: Path) -> None:
-    """Makes all below a folder outlive a power cut: orbax syncs its arrays, not its metadata."""
+    """Make all below a folder outlive a power cut: orbax syncs its arrays, not its metadata."""
     for folder, _, files in os.walk(path):
         for name in [folder, *(os.path.join(folder, file) for file in files)]:
             sync(name)
 
 
 def sync(name: str | Path) -> None:
-    """Brings a file, or the names in a folder, to the disk."""
+    """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(name, os.O_RDONLY)
     try:
         os.fsync(descriptor)

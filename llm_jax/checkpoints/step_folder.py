@@ -48,7 +48,7 @@ TEMPORARY = ".tmp"  # after a step's number: not all of it is there, or not any 
 
 
 def write_step(path: Path, state: State, about: Mapping[str, Any]) -> None:
-    """Writes a step so that it outlives a power cut, and reads it back before it gets its name.
+    """Write a step so that it outlives a power cut, and reads it back before it gets its name.
 
     Raises whatever orbax and the file system raise.
     """
@@ -76,7 +76,7 @@ def _require_leaves(path: Path, leaves: dict[str, dict[str, list]]) -> None:
 
 
 def load_step(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]:
-    """The parts of a step that are asked for, verified, and what the step says of itself.
+    """Return the parts of a step that are asked for, verified, and what the step says of itself.
 
     Args:
         path: a step's folder.
@@ -93,8 +93,8 @@ def load_step(path: Path, abstract_state: State) -> tuple[State, dict[str, Any]]
 
 
 def load_params(path: Path, part: str, abstract_params: Any) -> tuple[Any, dict[str, Any]]:
-    """One part of a step, verified and then converted to the types that are asked for, from whatever floats
-    were saved; and what the step says of itself.
+    """Return one part of a step, verified and then converted to the types that are asked for, from whatever
+    floats were saved; and what the step says of itself.
 
     Raises: as `load_step`, but for types; UserError where JAX would narrow the saved ones.
     """
@@ -133,7 +133,7 @@ def _describe_with_sums(tree: Any) -> dict[str, list]:
 
 
 def load_everything(path: Path) -> State:
-    """All parts of a step as the nested arrays that were saved.
+    """Return all parts of a step as the nested arrays that were saved.
 
     Raises:
         Damaged: they cannot be trusted.
@@ -147,7 +147,7 @@ def load_everything(path: Path) -> State:
 
 
 def leaves_digest(path: Path, part: str) -> str:
-    """SHA-256 over names, shapes, types and checksums of a part's leaves, as the manifest has them."""
+    """Return SHA-256 over names, shapes, types and checksums of a part's leaves, as the manifest has them."""
     leaves = open_manifest(path)["leaves"][part]
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
 

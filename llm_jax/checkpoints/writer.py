@@ -67,7 +67,7 @@ class Checkpoints:
         self.close(raise_failure=error_type is None)
 
     def latest_step(self) -> int | None:
-        """The newest committed step, verified or not; None before a run's first save.
+        """Return the newest committed step, verified or not; None before a run's first save.
 
         Raises:
             CheckpointError: steps were saved or trained, and none is left. Such a run never begins anew by
@@ -79,11 +79,11 @@ class Checkpoints:
         return max(steps, default=None)
 
     def best_step(self) -> int | None:
-        """The step with the lowest score; None before the first evaluation."""
+        """Return the step with the lowest score; None before the first evaluation."""
         return best_step(self._scores)
 
     def save(self, step: int, state: State, *, metrics: Mapping[str, float], score: float | None) -> None:
-        """Saves, and returns when the step outlives a power cut: so a kill never costs more than the steps
+        """Save, and return when the step outlives a power cut: so a kill never costs more than the steps
         since the last save.
 
         A save that fails is reported, and the next one is tried as usual: training goes on. `require_saved`
@@ -119,19 +119,19 @@ class Checkpoints:
             self._report(f"warning: older checkpoints in {self._directory} could not be removed: {error}")
 
     def require_saved(self) -> None:
-        """CheckpointError when the last save failed."""
+        """Raise CheckpointError when the last save failed."""
         if self._failure:
             raise CheckpointError(self._failure)
 
     def close(self, *, raise_failure: bool = True) -> None:
-        """Lets others write; CheckpointError when the last save failed."""
+        """Let others write; CheckpointError when the last save failed."""
         self._lock.release()
         if raise_failure:
             self.require_saved()
 
     def restore(self, abstract_state: State) -> Restored | None:
-        """The newest step that verifies, or None where there is none at all; damaged ones are renamed, never
-        deleted.
+        """Return the newest step that verifies, or None where there is none at all; damaged ones are renamed,
+        never deleted.
 
         Args:
             abstract_state: shape structs, with shardings where arrays shall not go to the default device.

@@ -49,16 +49,16 @@ class Conversation:
         return [*first, *self._turns]
 
     def reset(self) -> None:
-        """Forgets all but the system message."""
+        """Forget all but the system message."""
         self._turns = []
 
     def set_system(self, text: str) -> None:
-        """Changes the system message, with nothing else."""
+        """Change the system message, with nothing else."""
         self._system = text
 
     def answer(self, text: str, remark: Callable[[str], None]) -> Generator[str, None, None]:
-        """The answer to the user's next message, piece by piece. Where it is stopped, by Ctrl-C too, what was
-        said until then is kept; a message that got no answer is not.
+        """Return the answer to the user's next message, piece by piece. Where it is stopped, by Ctrl-C too,
+        what was said until then is kept; a message that got no answer is not.
 
         Raises:
             UserError: the message is too long, or the template refuses it.
@@ -89,7 +89,7 @@ class Conversation:
 
 
 def converse(conversation: Conversation, lines: Iterator[str], *, forgiving: bool) -> None:
-    """Answers each line on standard output until they end; remarks go to standard error.
+    """Answer each line on standard output until they end; remarks go to standard error.
 
     Args:
         conversation: what it goes on with.
@@ -112,7 +112,7 @@ def converse(conversation: Conversation, lines: Iterator[str], *, forgiving: boo
 
 
 def obey(conversation: Conversation, line: str) -> str:
-    """Does what a line with a slash says; gives a remark.
+    """Do what a line with a slash says; give a remark.
 
     Raises:
         UserError: there is no such command, or it cannot be done.
@@ -135,7 +135,7 @@ def obey(conversation: Conversation, line: str) -> str:
 
 
 def save(messages: Sequence[Message], path: Path) -> str:
-    """Writes messages as JSON, whole or not at all; gives a remark.
+    """Write messages as JSON, whole or not at all; give a remark.
 
     Raises:
         UserError: it cannot be written.
@@ -150,8 +150,8 @@ def save(messages: Sequence[Message], path: Path) -> str:
 
 
 def typed_lines(prompt: str) -> Iterator[str]:
-    """Lines of a person at a terminal, with editing and a history where there is readline; Ctrl-D ends them,
-    Ctrl-C empties the line.
+    """Return lines of a person at a terminal, with editing and a history where there is readline; Ctrl-D ends
+    them, Ctrl-C empties the line.
     """
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - it changes what `input` can do
@@ -166,7 +166,7 @@ def typed_lines(prompt: str) -> Iterator[str]:
 
 
 def piped_lines(stream: TextIO) -> Iterator[str]:
-    """Lines of a program or a file; UserError for bytes that are not UTF-8."""
+    """Return lines of a program or a file; UserError for bytes that are not UTF-8."""
     try:
         yield from stream
     except UnicodeDecodeError as error:

@@ -45,7 +45,7 @@ def run(
     takes_files: bool = False,
     without_files: Layer | None = None,
 ) -> None:
-    """Parses `words` (default: the process's own) into the arguments of `command`, runs it and exits.
+    """Parse `words` (default: the process's own) into the arguments of `command`, runs it and exits.
 
     Every command has `--help`, `--help-all`, `--version` and `--json`; of an option given twice the last
     value counts. Exit status: 0, or the error's own (see `errors`), or 2 for usage, or 74 where the system

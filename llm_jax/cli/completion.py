@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def completing_app(commands: Mapping[str, Callable[..., Any] | App]) -> App:
-    """All commands as one program, which only completion needs."""
+    """Return all commands as one program, which only completion needs."""
     app = App(name="llm-jax", version_flags=[], default_parameter=Parameter(name_transform=str))
     for name, command in commands.items():
         app.command(command, name=name)

@@ -84,7 +84,8 @@ class Formatter:
 
 
 def paragraphs(text: str) -> Iterator[list[str]]:
-    """The paragraphs of a docstring as lines: one for each whose lines are to be filled, or its own."""
+    """Return the paragraphs of a docstring as lines: one for each whose lines are to be filled, or its own.
+    """
     for block in re.split(r"\n\s*\n", textwrap.dedent(text).strip("\n")):
         lines = block.splitlines()
         if any(line.startswith("  ") for line in lines):
@@ -94,7 +95,7 @@ def paragraphs(text: str) -> Iterator[list[str]]:
 
 
 def closing(more: bool) -> str:
-    """The last line: options that every command has.
+    """Return the last line: options that every command has.
 
     Args:
         more: whether there are settings that only --help-all shows.

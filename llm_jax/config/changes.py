@@ -71,30 +71,30 @@ _SWITCHES = ("optim.ema_decay", "train.init_from")
 
 
 def kind_of(name: str, before: Any, after: Any) -> Kind:
-    """What the change of a setting from one value to another does to a run."""
+    """Return what the change of a setting from one value to another does to a run."""
     if name in FIXED or (name in _SWITCHES and bool(before) != bool(after)):
         return "fixed"
     return "free" if name in FREE else "future"
 
 
 def of_kind(changes: Changes, *kinds: Kind) -> dict[str, Sequence[Any]]:
-    """Those of some changes that are of these kinds."""
+    """Return those of some changes that are of these kinds."""
     return {name: values for name, values in changes.items() if kind_of(name, *values) in kinds}
 
 
 def said(changes: Changes) -> str:
-    """Changes as one line: 'section.field: before -> after; ...'."""
+    """Return changes as one line: 'section.field: before -> after; ...'."""
     return "; ".join(f"{name}: {before} -> {after}" for name, (before, after) in changes.items())
 
 
 def entry(step: int, batch: int, changes: Changes, **more: Any) -> dict[str, Any]:
-    """A line of a run's history: what changed after a step, when the next batch had this index."""
+    """Return a line of a run's history: what changed after a step, when the next batch had this index."""
     pairs = {name: list(pair) for name, pair in changes.items()}
     return {"step": step, "batch": batch, "changes": pairs, **more}
 
 
 def config_at(config: Mapping[str, Any], history: History, step: int, source: str) -> Config:
-    """The configuration under which a step was done, but for what is free, which stays as it is now.
+    """Return the configuration under which a step was done, but for what is free, which stays as it is now.
 
     Args:
         config: the newest one, as nested values.
@@ -114,8 +114,8 @@ def config_at(config: Mapping[str, Any], history: History, step: int, source: st
 
 
 def sequences_before(history: History) -> tuple[int, int]:
-    """A batch, and how many sequences the run drew in the batches before it: those after it have the newest
-    configuration's size.
+    """Return a batch, and how many sequences the run drew in the batches before it: those after it have the
+    newest configuration's size.
     """
     batch = sequences = 0
     for line in history:

@@ -156,7 +156,8 @@ ALWAYS = frozenset(
 def settle(
     config: Record, given: Mapping[str, int], options: Values, report: Callable[[str], None]
 ) -> tuple[Record, dict[str, int]]:
-    """A configuration, and what of it was given, without the settings that something given later made idle.
+    """Return a configuration, and what of it was given, without the settings that something given later made
+    idle.
 
     Args:
         config: with sections as in `Config`.
@@ -180,12 +181,12 @@ def settle(
 
 
 def values_of(config: Any) -> dict[str, Any]:
-    """All settings of a configuration or of one section, by their names with dots."""
+    """Return all settings of a configuration or of one section, by their names with dots."""
     return {path.replace("/", "."): value for path, value in flatten(dataclasses.asdict(config))}
 
 
 def find_idle(values: Values, given: Mapping[str, int], section: str = "") -> dict[str, Need]:
-    """Settings that something given later made idle, each with what it would need.
+    """Return settings that something given later made idle, each with what it would need.
 
     Args:
         values: of all settings.
@@ -210,7 +211,8 @@ def find_idle(values: Values, given: Mapping[str, int], section: str = "") -> di
 
 
 def unmet(name: str, values: Values) -> list[Need]:
-    """What keeps a setting with its value from having an effect; nothing where it has one, or is off."""
+    """Return what keeps a setting with its value from having an effect; nothing where it has one, or is off.
+    """
     effect = EFFECTS.get(name)
     if effect is None or (effect.off is not None and values[name] == effect.off):
         return []

@@ -31,7 +31,7 @@ _SECTIONS = tuple(f"[{name}]" for name in Config.__dataclass_fields__)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A section or the whole as nested plain values, ready for JSON and for `config_from_dict`."""
+    """Return a section or the whole as nested plain values, ready for JSON and for `config_from_dict`."""
 
     def plain(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         return {name: str(value) if isinstance(value, Path) else value for name, value in items}
@@ -40,12 +40,12 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
-    """The configuration that these nested values describe; `source` names them in messages."""
+    """Return the configuration that these nested values describe; `source` names them in messages."""
     return _parse([_layer(values, source)], [])
 
 
 def read_config(files: Sequence[Path], overrides: Sequence[str] = (), below: Layer | None = None) -> Config:
-    """The configuration in TOML layers (a later file wins) with dotted overrides on top.
+    """Return the configuration in TOML layers (a later file wins) with dotted overrides on top.
 
     Args:
         files: TOML files; none means the defaults.
@@ -61,7 +61,7 @@ def read_config(files: Sequence[Path], overrides: Sequence[str] = (), below: Lay
 
 
 def file_layers(files: Sequence[Path], given: dict[str, int]) -> list[Layer]:
-    """TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them.
+    """Return TOML files as cyclopts configuration layers, the last one first, as cyclopts ranks them.
 
     Args:
         files: later ones win; a name stands for one of `named_configs`.
@@ -70,7 +70,7 @@ def file_layers(files: Sequence[Path], given: dict[str, int]) -> list[Layer]:
     """
 
     def note(rank: int) -> Layer:
-        """A layer that adds nothing but sees what those before it gave."""
+        """Return a layer that adds nothing but sees what those before it gave."""
 
         def layer(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
             for argument in arguments:
@@ -86,7 +86,7 @@ def file_layers(files: Sequence[Path], given: dict[str, int]) -> list[Layer]:
 
 
 def named_configs() -> dict[str, Path]:
-    """The configurations that come along, by name: those of the checkout, or those of the wheel."""
+    """Return the configurations that come along, by name: those of the checkout, or those of the wheel."""
     package = Path(__file__).resolve().parents[1]
     in_checkout, in_wheel = package.parent / "configs", package / "configs"
     folder = in_checkout if (in_checkout / "tutorial.toml").exists() else in_wheel
@@ -94,13 +94,13 @@ def named_configs() -> dict[str, Path]:
 
 
 def find_config(path: Path) -> Path:
-    """A TOML file by its path, or by its name where it is one of `named_configs`."""
+    """Return a TOML file by its path, or by its name where it is one of `named_configs`."""
     return path if path.suffix or path.is_file() else named_configs().get(str(path), path)
 
 
 def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
-    """The lowest layer of all, for runs that start from a model (`train.init_from`): what differs from its
-    settings afterwards was given by the user.
+    """Return the lowest layer of all, for runs that start from a model (`train.init_from`): what differs from
+    its settings afterwards was given by the user.
 
     Args:
         read: gives the settings, by section, for a model's directory and that of the run.
@@ -116,8 +116,8 @@ def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
 
 
 def first_layer(unless: Sequence[str], read: Callable[[Config], Mapping[str, Any]]) -> Layer:
-    """The lowest layer of a command line without files: configs/first.toml. What it says counts as a default,
-    not as given.
+    """Return the lowest layer of a command line without files: configs/first.toml. What it says counts as a
+    default, not as given.
 
     Args:
         unless: options beside which the layer is empty, since they decide in its place.
@@ -143,7 +143,9 @@ def first_layer(unless: Sequence[str], read: Callable[[Config], Mapping[str, Any
 
 
 def changed(got: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
-    """'section.field' -> (got, wanted), as JSON values, for every field in which configurations differ."""
+    """Return 'section.field' -> (got, wanted), as JSON values, for every field in which configurations
+    differ.
+    """
     others = dict(flatten(to_dict(wanted)))
     return {
         path.replace("/", "."): (value, others[path])
@@ -153,7 +155,7 @@ def changed(got: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def differences(got: Config, wanted: Config) -> list[str]:
-    """'section.field: got -> wanted' for every field in which two configurations differ."""
+    """Return 'section.field: got -> wanted' for every field in which two configurations differ."""
     return [f"{name}: {value} -> {other}" for name, (value, other) in changed(got, wanted).items()]
 
 

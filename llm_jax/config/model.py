@@ -59,7 +59,7 @@ class RotaryConfig:
         )
 
     def in_windows(self) -> "RotaryConfig":
-        """What holds in layers with a sliding window."""
+        """Return what holds in layers with a sliding window."""
         return RotaryConfig(theta=self.local_theta, fraction=self.fraction) if self.local_theta else self
 
 
@@ -220,7 +220,7 @@ class ModelConfig:
         return self.num_kv_heads or self.num_heads
 
     def is_global(self, layer: int) -> bool:
-        """Whether this layer, counted from 0, has no sliding window."""
+        """Return whether this layer, counted from 0, has no sliding window."""
         every = self.global_every
         return not self.sliding_window or (every > 0 and (layer + 1) % every == 0)
 

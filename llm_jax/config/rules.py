@@ -30,19 +30,19 @@ Step = Annotated[
 
 
 def require(rules: Mapping[str, bool]) -> None:
-    """Raises one UserError with every broken rule (message -> whether it holds)."""
+    """Raise one UserError with every broken rule (message -> whether it holds)."""
     broken = [message for message, holds in rules.items() if not holds]
     if broken:
         raise UserError("; ".join(broken))
 
 
 def at_least(section: Any, least: float, *names: str) -> dict[str, bool]:
-    """The rules that these fields are finite numbers of at least `least`."""
+    """Return the rules that these fields are finite numbers of at least `least`."""
     values = {name: getattr(section, name) for name in names}
     return {f"{n} ({v}) must be at least {least}": least <= v < math.inf for n, v in values.items()}
 
 
 def fractions(section: Any, *names: str) -> dict[str, bool]:
-    """The rules that these fields are at least 0 and below 1."""
+    """Return the rules that these fields are at least 0 and below 1."""
     values = {name: getattr(section, name) for name in names}
     return {f"{name} ({v}) must be at least 0 and below 1": 0 <= v < 1 for name, v in values.items()}

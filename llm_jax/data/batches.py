@@ -33,7 +33,7 @@ def batch_at(
     start_ids: Sequence[int] = (),
     start: OrderStart = OrderStart(),
 ) -> Batch:
-    """The training batch of a step.
+    """Return the training batch of a step.
 
     Args:
         tokens: a split [N].
@@ -77,7 +77,7 @@ def whole_epochs(sequences: int, num_tokens: int, context_length: int, start_ids
 
 
 def row_length(context_length: int, start_ids: Sequence[int]) -> int:
-    """L; DataError where start ids fill the context."""
+    """Return L; DataError where start ids fill the context."""
     if context_length <= len(start_ids):
         raise DataError(
             f"context_length ({context_length}) must exceed the {len(start_ids)} tokens that the tokenizer "
@@ -87,7 +87,7 @@ def row_length(context_length: int, start_ids: Sequence[int]) -> int:
 
 
 def text_batch(text_BL: np.ndarray, scored_BL: np.ndarray, start_ids: Sequence[int]) -> Batch:
-    """Rows of the start ids and a text, whose tokens are targets where they are scored."""
+    """Return rows of the start ids and a text, whose tokens are targets where they are scored."""
     start_BS = np.broadcast_to(np.array(start_ids, np.int32), (len(text_BL), len(start_ids)))
     tokens = np.concatenate([start_BS, text_BL.astype(np.int32)], axis=1)
     weights = np.concatenate([np.zeros(start_BS.shape, np.float32), scored_BL], axis=1)

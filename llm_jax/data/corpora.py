@@ -60,7 +60,7 @@ class Corpus(NamedTuple):
 def read_corpus(
     corpus: str, *, downloads: Path, errors: str, report: Callable[[str], None], form: Form = Form()
 ) -> Corpus:
-    """Reads a corpus by name, a file of text or of records, or those of a folder in the order of their paths.
+    """Read a corpus by name, a file of text or of records, or those of a folder in the order of their paths.
 
     Args:
         corpus: one of NAMES, or a path, or "-" for standard input, which a process reads once.
@@ -209,12 +209,12 @@ def _siblings(path: Path) -> list[Path]:
 
 
 def text_digest(text: str) -> str:
-    """SHA-256 of a text's UTF-8 bytes."""
+    """Return SHA-256 of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def documents_digest(documents: Sequence[str]) -> str:
-    """SHA-256 of texts and of where one ends and the next begins."""
+    """Return SHA-256 of texts and of where one ends and the next begins."""
     digest = hashlib.sha256()
     for document in documents:
         raw = utf8(document)

@@ -30,7 +30,7 @@ def download(
     report: Callable[[str], None],
     open_url: Callable[..., Any] = urllib.request.urlopen,
 ) -> Path:
-    """Gives `target`, downloaded if it is not there yet.
+    """Give `target`, downloaded if it is not there yet.
 
     Args:
         source: address and digest.

@@ -25,7 +25,7 @@ _LABELS = {
 
 
 def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
-    """Counts and shares of a store; "tokens", "distinct_tokens", "largest_id" and
+    """Return counts and shares of a store; "tokens", "distinct_tokens", "largest_id" and
     "validation_tokens_never_seen" are of ids before compaction; "documents" is there where a token divides
     them.
 
@@ -53,5 +53,5 @@ def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
 
 
 def label_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, value) of each of `store_facts`, in words."""
+    """Return (label, value) of each of `store_facts`, in words."""
     return [(label, form.format(facts[name])) for name, (label, form) in _LABELS.items() if name in facts]

@@ -8,7 +8,7 @@ from llm_jax.data.store import Store, fingerprint_of, open_store
 
 
 def find_store(prepared: Path, tokenizer: str, fingerprint: str) -> Store | None:
-    """The undamaged store with this fingerprint of tokenizer and tokens; None where there is none.
+    """Return the undamaged store with this fingerprint of tokenizer and tokens; None where there is none.
 
     Args:
         prepared: folder of token stores.

@@ -16,7 +16,7 @@ _HIGH_BITS = np.uint64(40)  # what they leave out
 
 
 def verbatim_share(training: bytes, held_out: bytes) -> float:
-    """The share of a held-out text that stands in the training text byte for byte, at whatever place.
+    """Return the share of a held-out text that stands in the training text byte for byte, at whatever place.
 
     Blocks of 64 bytes side by side are looked for; of a long text 65,536, spread evenly over it.
     """
@@ -48,7 +48,7 @@ def _powers(base: int, count: int) -> np.ndarray:
 
 
 def shared_sequences(training: np.ndarray, held_out: np.ndarray, length: int) -> float:
-    """The share of the held-out ids' [M] sequences of this length that the training ids [N] have."""
+    """Return the share of the held-out ids' [M] sequences of this length that the training ids [N] have."""
     most = _largest_hash(max(len(training), len(held_out)))
     asked, known = _hashes(held_out, length, most), np.sort(_hashes(training, length, most))
     if not len(asked) or not len(known):
@@ -57,7 +57,7 @@ def shared_sequences(training: np.ndarray, held_out: np.ndarray, length: int) ->
 
 
 def repeated_sequences(ids: np.ndarray, length: int) -> float:
-    """The share of a text's sequences of this length [N ids] that stood in it before."""
+    """Return the share of a text's sequences of this length [N ids] that stood in it before."""
     hashes = np.sort(_hashes(ids, length, _largest_hash(len(ids))))  # np.unique takes a second for 300,000
     return float(np.count_nonzero(hashes[1:] == hashes[:-1]) / len(hashes)) if len(hashes) else 0.0
 

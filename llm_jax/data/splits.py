@@ -75,7 +75,7 @@ def tokenize(
 
 
 def are_apart(config: DataConfig, inherited: Tokenizer | None, *, of_records: bool) -> bool:
-    """Whether documents have an end-of-text token between them.
+    """Return whether documents have an end-of-text token between them.
 
     Args:
         config: whether that is asked for.

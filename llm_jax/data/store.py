@@ -40,11 +40,11 @@ class Store(NamedTuple):
     sizes: np.ndarray  # bytes of the text that each validation token stands for, [M] unsigned
 
     def tokens(self, split: str) -> np.ndarray:
-        """Token ids of "train" or "validation", [N] unsigned integers, read-only."""
+        """Return token ids of "train" or "validation", [N] unsigned integers, read-only."""
         return self.shards[split]
 
     def num_bytes(self, split: str) -> int:
-        """UTF-8 bytes of the text that a split's tokens stand for."""
+        """Return UTF-8 bytes of the text that a split's tokens stand for."""
         return self.manifest["splits"][split]["bytes"]
 
     @property
@@ -64,7 +64,7 @@ class Store(NamedTuple):
 
 
 def fingerprint_of(manifest: Mapping[str, Any]) -> str:
-    """`Store.fingerprint` of a manifest that is not verified yet."""
+    """Return `Store.fingerprint` of a manifest that is not verified yet."""
     parts = [manifest["tokenizer_sha256"], *(manifest["splits"][split]["sha256"] for split in SPLITS)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
@@ -72,7 +72,7 @@ def fingerprint_of(manifest: Mapping[str, Any]) -> str:
 def prepare_store(
     config: DataConfig, report: Callable[[str], None], inherited: Tokenizer | None = None
 ) -> Store:
-    """The store of a corpus under these settings: made when it is not there, else verified and opened.
+    """Return the store of a corpus under these settings: made when it is not there, else verified and opened.
 
     Args:
         config: corpus, tokenizer and split.
@@ -112,7 +112,7 @@ def prepare_store(
 
 
 def open_store(path: Path) -> Store:
-    """Opens a store after looking at every byte of it.
+    """Open a store after looking at every byte of it.
 
     Raises:
         DataError: something in it is missing, damaged, or not what the manifest says.

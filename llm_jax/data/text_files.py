@@ -67,8 +67,8 @@ def kind_of(path: Path) -> str:
 def read_folder(
     folder: Path, kind: str, read_records: ReadRecords, errors: str, report: Callable[[str], None]
 ) -> tuple[list[str], bool]:
-    """The texts of all text files of a folder in the order of their paths; where it has none, those of its
-    files of records. Also whether they are of records.
+    """Return the texts of all text files of a folder in the order of their paths; where it has none, those of
+    its files of records. Also whether they are of records.
 
     Hidden files and folders are left out. Links are followed; what several names lead to is taken once. One
     line reports what was taken and what was not.
@@ -131,7 +131,7 @@ def _chosen(found: _Found, folder: Path, kind: str) -> tuple[list[Path], bool]:
 
 
 def read_file(path: Path, errors: str, report: Callable[[str], None]) -> str:
-    """The text of a file, whatever its name.
+    """Return the text of a file, whatever its name.
 
     Raises:
         DataError: it cannot be read or decoded, or is binary.
@@ -144,7 +144,7 @@ def read_file(path: Path, errors: str, report: Callable[[str], None]) -> str:
 
 
 def decode_file(raw: bytes, path: Path, errors: str, report: Callable[[str], None]) -> str:
-    """The text of a whole file's bytes, as `decode_text` has it; DataError if it is binary."""
+    """Return the text of a whole file's bytes, as `decode_text` has it; DataError if it is binary."""
     if _is_binary(raw):
         raise DataError(
             f"{path} must be text, but has zero bytes, as binary files have, and UTF-16 without its mark; "
@@ -154,7 +154,7 @@ def decode_file(raw: bytes, path: Path, errors: str, report: Callable[[str], Non
 
 
 def decode_text(raw: bytes, path: Path, errors: str, report: Callable[[str], None]) -> str:
-    """Bytes as text: UTF-16 and UTF-32 where a byte-order mark says so, else UTF-8.
+    """Return bytes as text: UTF-16 and UTF-32 where a byte-order mark says so, else UTF-8.
 
     Args:
         raw: all of a file.
@@ -185,13 +185,15 @@ def decode_text(raw: bytes, path: Path, errors: str, report: Callable[[str], Non
 
 
 def encoding_of(raw: bytes) -> str:
-    """Python's name of the encoding that a byte-order mark says, without one UTF-8's."""
+    """Return Python's name of the encoding that a byte-order mark says, without one UTF-8's."""
     return next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
 
 
 @contextmanager
 def unpacked(source: BinaryIO) -> Iterator[Stream]:
-    """The bytes of a file, decompressed where they are gzip; its errors are OSError, EOFError, zlib.error."""
+    """Return the bytes of a file, decompressed where they are gzip; its errors are OSError, EOFError,
+    zlib.error.
+    """
     buffered = source if isinstance(source, io.BufferedReader) else io.BufferedReader(source)  # type: ignore
     if not buffered.peek(2).startswith(_GZIP):
         yield buffered
@@ -201,7 +203,7 @@ def unpacked(source: BinaryIO) -> Iterator[Stream]:
 
 
 def printable(name: str) -> str:
-    """A name of one line, with nothing in it that a terminal obeys."""
+    """Return a name of one line, with nothing in it that a terminal obeys."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 

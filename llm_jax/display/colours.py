@@ -13,12 +13,12 @@ SHADES = (
 
 
 def shade(nats: float | None) -> str:
-    """The rich style of a token with this loss; dim for one that is no target, NaN is the worst."""
+    """Return the rich style of a token with this loss; dim for one that is no target, NaN is the worst."""
     if nats is None:
         return "dim"
     return next((style for least, style in SHADES if nats >= least or math.isnan(nats)), SHADES[-1][1])
 
 
 def legend() -> list[tuple[str, str]]:
-    """The scale as (text, style), mildest first."""
+    """Return the scale as (text, style), mildest first."""
     return [(f" {least:g}+ ", style) for least, style in reversed(SHADES)]

@@ -22,12 +22,12 @@ _INK = "#123456"  # Stands for the page's text colour until `to_svg` puts that i
 
 
 def new_figure(width: float = 7.2, height: float = 3.2) -> Figure:
-    """An empty figure, in inches."""
+    """Return an empty figure, in inches."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def plain_axes(figure: Figure, *position: int, x: str = "", y: str = "") -> Axes:
-    """Axes with a quiet grid and no frame; `position` as in `Figure.add_subplot`, labels x and y."""
+    """Return axes with a quiet grid and no frame; `position` as in `Figure.add_subplot`, labels x and y."""
     axes = figure.add_subplot(*position)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color=_INK, alpha=0.15, linewidth=0.6)
@@ -38,7 +38,7 @@ def plain_axes(figure: Figure, *position: int, x: str = "", y: str = "") -> Axes
 
 
 def bare_axes(figure: Figure, *position: int, title: str = "") -> Axes:
-    """Axes for a heat map: no ticks, no frame, a title."""
+    """Return axes for a heat map: no ticks, no frame, a title."""
     axes = figure.add_subplot(*position)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -49,8 +49,8 @@ def bare_axes(figure: Figure, *position: int, title: str = "") -> Axes:
 
 
 def to_svg(figure: Figure, label: str) -> Markup:
-    """The figure as an <svg> element that scales with its column; `label` says what it shows to those who do
-    not see it.
+    """Return the figure as an <svg> element that scales with its column; `label` says what it shows to those
+    who do not see it.
     """
     text = io.StringIO()
     # Text stays text, in the page's font, so glyphs that matplotlib's font lacks do not matter; a fixed salt
@@ -68,7 +68,7 @@ def to_svg(figure: Figure, label: str) -> Markup:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """The figure on white, as a PNG file. UserError when it cannot be written."""
+    """Return the figure on white, as a PNG file. UserError when it cannot be written."""
     try:
         figure.savefig(path, dpi=160, facecolor="white")
     except OSError as error:
@@ -84,7 +84,7 @@ def _ink(axes: Axes) -> None:
 
 
 def add_legend(axes: Axes) -> None:
-    """The names of labelled lines, above the axes, each in its line's colour."""
+    """Return the names of labelled lines, above the axes, each in its line's colour."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
@@ -98,7 +98,7 @@ def add_legend(axes: Axes) -> None:
 
 
 def label_heights(axes: Axes, labels: Sequence[tuple[float, str, str | None]]) -> None:
-    """Texts to the right of the axes at heights in its data, moved apart where they would touch.
+    """Return texts to the right of the axes at heights in its data, moved apart where they would touch.
 
     Args:
         axes: with its limits set.
@@ -132,12 +132,12 @@ def label_heights(axes: Axes, labels: Sequence[tuple[float, str, str | None]]) -
 
 
 def draw_level(axes: Axes, height: float) -> None:
-    """A dashed line across the axes, in the text's colour."""
+    """Return a dashed line across the axes, in the text's colour."""
     axes.axhline(height, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
 
 
 def add_colour_bar(figure: Figure, image: AxesImage, axes: Axes, label: str) -> None:
-    """The scale of a heat map, below it."""
+    """Return the scale of a heat map, below it."""
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.04)
     bar.set_label(label)
     bar.outline.set_visible(False)

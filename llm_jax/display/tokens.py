@@ -2,7 +2,8 @@
 
 
 def token_text(piece: bytes) -> str:
-    """A token's bytes so that all can be seen: ↵ for a line's end, \\xNN for bytes without a picture."""
+    """Return a token's bytes so that all can be seen: ↵ for a line's end, \\xNN for bytes without a picture.
+    """
 
     def sign(character: str) -> str:
         if character.isprintable():
@@ -15,5 +16,5 @@ def token_text(piece: bytes) -> str:
 
 
 def visible(text: str) -> str:
-    """A token's text with a dot for each space."""
+    """Return a token's text with a dot for each space."""
     return text.replace(" ", "·")

@@ -62,7 +62,7 @@ def _listed(names: list[str]) -> str:
 
 
 def ngram_baselines(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> dict[str, float]:
-    """Mean nats per token on `validation[1:]` of models counted on `train`: uniform, unigram, bigram,
+    """Return mean nats per token on `validation[1:]` of models counted on `train`: uniform, unigram, bigram,
     trigram.
 
     Args:
@@ -125,8 +125,8 @@ def _number_grams(order: int, *texts: np.ndarray) -> tuple[list[np.ndarray], lis
 def cached_baselines(
     path: Path, train: np.ndarray, validation: np.ndarray, vocab_size: int
 ) -> dict[str, float]:
-    """`ngram_baselines`, kept in a JSON file under a digest of its arguments; one that cannot be written is
-    no error.
+    """Return `ngram_baselines`, kept in a JSON file under a digest of its arguments; one that cannot be
+    written is no error.
     """
     digest = hashlib.sha256(f"{vocab_size}".encode())
     for tokens in (train, validation):

@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
 
 
 def compare(first: Scored, second: Scored, block_bytes: int = BLOCK_BYTES) -> Comparison:
-    """The paired difference of two models on one text.
+    """Return the paired difference of two models on one text.
 
     The bytes that both held out are cut into blocks of about `block_bytes`, and each block gives the
     difference of the models' total loss in it. Blocks and not tokens are the sample, because the losses of

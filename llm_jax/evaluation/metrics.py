@@ -18,12 +18,14 @@ class Score(NamedTuple):
 
 
 def bits_per_byte(total_nats: float, num_bytes: int) -> float:
-    """Nats over a text as bits per byte of it, comparable across tokenizers; NaN where it has no bytes."""
+    """Return nats over a text as bits per byte of it, comparable across tokenizers; NaN where it has no
+    bytes.
+    """
     return total_nats / math.log(2) / num_bytes if num_bytes else math.nan
 
 
 def summarise(nats: np.ndarray, num_bytes: int) -> Score:
-    """The score of targets [N] that stand for `num_bytes` UTF-8 bytes of the text."""
+    """Return the score of targets [N] that stand for `num_bytes` UTF-8 bytes of the text."""
     mean = float(nats.mean())
     return Score(
         loss=mean,

@@ -46,7 +46,7 @@ def scores_of_texts(
     rows: Sequence[Rows],
     shown: Callable[[Sequence], Iterable] = iter,
 ) -> Iterator[tuple[int, TokenScores]]:
-    """Yields the number of each text with its scores, as soon as its last window is done.
+    """Yield the number of each text with its scores, as soon as its last window is done.
 
     Args:
         score_rows: gives nats, whether each target is the likeliest, and whether it is scored, [B, T] each.

@@ -38,8 +38,8 @@ class Passage(NamedTuple):
 
 
 def build_index(tokens: Ids) -> Index:
-    """The suffix array of token ids [N], by prefix doubling: O(N log N) for each doubling up to the longest
-    repeat.
+    """Return the suffix array of token ids [N], by prefix doubling: O(N log N) for each doubling up to the
+    longest repeat.
     """
     tokens = np.asarray(tokens).astype(">u4")
     num_tokens, width = len(tokens), 1
@@ -57,22 +57,22 @@ def build_index(tokens: Ids) -> Index:
 
 
 def occurrences(index: Index, tokens: Ids) -> int:
-    """How often a sequence stands in training; overlapping ones all count, and an empty one stands before
-    every token.
+    """Return how often a sequence stands in training; overlapping ones all count, and an empty one stands
+    before every token.
     """
     first, end = _places(index, np.asarray(tokens))
     return end - first
 
 
 def longest_overlap(index: Index, query: Ids) -> Span:
-    """The longest part of the query [M] that stands verbatim in training, the first of several; length 0
-    where nothing does.
+    """Return the longest part of the query [M] that stands verbatim in training, the first of several; length
+    0 where nothing does.
     """
     return max(_longest_from_each(index, query), key=lambda span: span.length, default=Span(0, 0, 0))
 
 
 def verbatim_spans(index: Index, query: Ids, least: int) -> list[Span]:
-    """All parts of the query [M] that stand verbatim in training and in no longer such part, by start.
+    """Return all parts of the query [M] that stand verbatim in training and in no longer such part, by start.
 
     Args:
         index: of the training tokens.
@@ -90,7 +90,7 @@ def verbatim_spans(index: Index, query: Ids, least: int) -> list[Span]:
 
 
 def nearest_passages(index: Index, query: Ids, count: int, context: int) -> list[Passage]:
-    """The training passages that say most of the query [M], the most telling first.
+    """Return the training passages that say most of the query [M], the most telling first.
 
     Spans are taken in order of rarity, the sum of -log of their tokens' shares of training. A span that
     stands in a passage already found is shown there, else at its first place in the text; passages that

@@ -33,11 +33,11 @@ class MaskSource(Protocol):
         ...
 
     def allowed(self) -> np.ndarray:
-        """Which tokens may come next, bool [V]."""
+        """Return which tokens may come next, bool [V]."""
         ...
 
     def take(self, token: int) -> None:
-        """Goes on by a token that was allowed."""
+        """Go on by a token that was allowed."""
         ...
 
 

@@ -18,5 +18,5 @@ def _look(params: Tree, config: ModelConfig, tokens_BT: jax.Array) -> tuple[jax.
 
 
 def look(params: Tree, config: ModelConfig, tokens_BT: np.ndarray) -> tuple[np.ndarray, Activations]:
-    """Logits [B, T, V] and everything on the way to them, as numpy arrays, without dropout."""
+    """Return logits [B, T, V] and everything on the way to them, as numpy arrays, without dropout."""
     return jax.device_get(_look(params, config, tokens_BT))

@@ -9,7 +9,7 @@ from llm_jax.config.decoding import SamplingConfig
 def sample(
     keys_B: jax.Array, logits_BV: jax.Array, seen_BV: jax.Array, sampling: SamplingConfig
 ) -> jax.Array:
-    """Draws one token a row, int32 [B].
+    """Draw one token a row, int32 [B].
 
     Args:
         keys_B: one key a row, so that a row's draw does not depend on its neighbours.
@@ -25,22 +25,23 @@ def sample(
 
 
 def log_probs(logits_BV: jax.Array, tokens_B: jax.Array) -> jax.Array:
-    """The log-probability in nats of one token a row, [B], under the model's own distribution: no penalty,
-    temperature or filter is in it.
+    """Return the log-probability in nats of one token a row, [B], under the model's own distribution: no
+    penalty, temperature or filter is in it.
     """
     chosen_B = jnp.take_along_axis(logits_BV, tokens_B[:, None], axis=-1)[:, 0]
     return chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
 
 
 def probabilities(logits_BV: jax.Array, sampling: SamplingConfig) -> jax.Array:
-    """What `sample` draws with where nothing is penalized, [B, V]; all on one token at temperature 0."""
+    """Return what `sample` draws with where nothing is penalized, [B, V]; all on one token at temperature 0.
+    """
     if sampling.temperature == 0:
         return jax.nn.one_hot(jnp.argmax(logits_BV, axis=-1), logits_BV.shape[-1], dtype=logits_BV.dtype)
     return jax.nn.softmax(keep_likely(logits_BV / sampling.temperature, sampling), axis=-1)
 
 
 def penalize(logits_BV: jax.Array, seen_BV: jax.Array, penalty: float) -> jax.Array:
-    """Logits with those of seen tokens made less likely."""
+    """Return logits with those of seen tokens made less likely."""
     if penalty == 1:
         return logits_BV
     lowered_BV = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
@@ -48,7 +49,8 @@ def penalize(logits_BV: jax.Array, seen_BV: jax.Array, penalty: float) -> jax.Ar
 
 
 def keep_likely(logits_BV: jax.Array, sampling: SamplingConfig) -> jax.Array:
-    """Logits with all that top-k, top-p and min-p leave out at -inf; the likeliest token always stays."""
+    """Return logits with all that top-k, top-p and min-p leave out at -inf; the likeliest token always stays.
+    """
     if 0 < sampling.top_k < logits_BV.shape[-1]:
         kth_B1 = jax.lax.top_k(logits_BV, sampling.top_k)[0][:, -1:]
         logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)

@@ -42,7 +42,7 @@ class Proposer(Protocol):
         ...
 
     def begin(self, model: Any, tokens_BT: Any, start_B: Any, num_slots: int) -> Any:
-        """What it remembers of a left-padded prompt [1, T].
+        """Return what it remembers of a left-padded prompt [1, T].
 
         Args:
             model: its own `Layout`, None where it has none.
@@ -55,8 +55,8 @@ class Proposer(Protocol):
     def propose(
         self, model: Any, memory: Any, text: Text, key: jax.Array
     ) -> tuple[jax.Array, jax.Array, Any]:
-        """Tokens that may follow, int32 [K]; the probabilities [K, V] that each was drawn with; and what to
-        remember.
+        """Return tokens that may follow, int32 [K]; the probabilities [K, V] that each was drawn with; and
+        what to remember.
 
         Where it knows nothing, -1 and probabilities that are all 0.
         """
@@ -64,7 +64,8 @@ class Proposer(Protocol):
 
 
 def chances(p_V: jax.Array, q_V: jax.Array, proposal: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How likely a proposal is taken, and with which probabilities [V] another token is drawn if it is not.
+    """Return how likely a proposal is taken, and with which probabilities [V] another token is drawn if it is
+    not.
 
     A proposal is taken with min(1, p / q), else the draw is from max(0, p - q), made to sum to 1: together
     that is p, whatever q is.
@@ -85,8 +86,8 @@ def chances(p_V: jax.Array, q_V: jax.Array, proposal: jax.Array) -> tuple[jax.Ar
 def decide(
     key: jax.Array, p_TV: jax.Array, q_KV: jax.Array, proposed_K: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The tokens that stay, int32 [T], and how many of the proposals are among them, A: the first A + 1 of
-    T count, the last of which was drawn in place of a proposal, or after them all.
+    """Return the tokens that stay, int32 [T], and how many of the proposals are among them, A: the first A +
+    1 of T count, the last of which was drawn in place of a proposal, or after them all.
 
     Args:
         key: for this call alone.

@@ -21,8 +21,8 @@ class StopStrings:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """The part of all text so far that is certain to come before any stop string, and was not passed on
-        yet.
+        """Return the part of all text so far that is certain to come before any stop string, and was not
+        passed on yet.
         """
         if self.stopped:
             return ""
@@ -38,7 +38,7 @@ class StopStrings:
         return passed
 
     def finish(self) -> str:
-        """What was held back and turned out to be no stop string."""
+        """Return what was held back and turned out to be no stop string."""
         passed, self._held = self._held, ""
         return passed
 
@@ -60,7 +60,7 @@ class Continuation:
         self.ended = False
 
     def push(self, token: int) -> str:
-        """The text that is certain with this token, and was not given yet."""
+        """Return the text that is certain with this token, and was not given yet."""
         if not self.ended and token in self._end_ids:
             self.ended = True
         if self.ended:
@@ -72,7 +72,7 @@ class Continuation:
         return piece
 
     def finish(self) -> str:
-        """The text that was held back, once no more tokens come."""
+        """Return the text that was held back, once no more tokens come."""
         piece = self._stops.push(self._decoder.finish()) + self._stops.finish()
         self.ended = self.ended or self._stops.stopped
         self.text += piece
@@ -82,7 +82,7 @@ class Continuation:
 def stream_text(
     tokens: Iterable[int], decoder: Decoder, stop: Sequence[str] = (), end_ids: Collection[int] = ()
 ) -> Iterator[str]:
-    """Yields text as its tokens arrive, up to the first stop string or end token."""
+    """Yield text as its tokens arrive, up to the first stop string or end token."""
     row = Continuation(decoder, stop, end_ids)
     for token in tokens:
         if text := row.push(token):

@@ -26,7 +26,7 @@ def read_directory_chat(
     vocab_size: int,
     tokens: Path | None = None,
 ) -> ChatFormat:
-    """The conversations of a Hugging Face directory, whose files may all be missing.
+    """Return the conversations of a Hugging Face directory, whose files may all be missing.
 
     A text ends at the tokens that generation_config.json names (config.json where there is none), and at the
     tokenizer's own end token. Of several templates the one named "default" is taken, as in transformers.
@@ -61,8 +61,8 @@ def read_directory_chat(
 
 
 def read_gguf_chat(metadata: Mapping[str, Any], vocab_size: int) -> ChatFormat:
-    """The conversations of a GGUF file: a text ends at the tokens that it names as the ends of a text, a turn
-    and a message.
+    """Return the conversations of a GGUF file: a text ends at the tokens that it names as the ends of a text,
+    a turn and a message.
 
     Args:
         metadata: the file's keys that begin with `tokenizer.`.
@@ -99,7 +99,7 @@ def _mark(name: str, first: Mapping[str, Any], second: Mapping[str, Any], vocab_
 
 
 def read_folder_template(folder: Path) -> str | None:
-    """The template of a Hugging Face directory, which lies in one of five places."""
+    """Return the template of a Hugging Face directory, which lies in one of five places."""
     for name in (f"{_TEMPLATE_FOLDER}/default.jinja", _TEMPLATE_FILE):
         if is_there(folder / name):
             return read_template(own_file(folder, name))

@@ -38,7 +38,7 @@ _PROMPT = 500  # tokens on which a written model's logits are compared
 
 
 def export_tutorial(directory: Path, out: Path, step: Step = "best") -> str:
-    """Writes the torch tutorial's state dict as a .safetensors file; gives a line for the user."""
+    """Write the torch tutorial's state dict as a .safetensors file; give a line for the user."""
     if out.suffix != ".safetensors":
         raise UserError(f"the file to write must end in .safetensors, got {out}")
     model = load(directory, step=step)
@@ -53,7 +53,7 @@ def export_tutorial(directory: Path, out: Path, step: Step = "best") -> str:
 
 
 def export_huggingface(directory: Path, out: Path, step: Step = "best") -> str:
-    """Writes the directory that transformers loads; gives a line for the user.
+    """Write the directory that transformers loads; give a line for the user.
 
     Raises:
         CheckpointError: no family of Hugging Face's computes what this model does.
@@ -79,7 +79,7 @@ def export_huggingface(directory: Path, out: Path, step: Step = "best") -> str:
 
 
 def export_gguf(directory: Path, out: Path, dtype: str | None, step: Step = "best") -> str:
-    """Writes the file that llama.cpp runs; gives a line for the user.
+    """Write the file that llama.cpp runs; give a line for the user.
 
     Args:
         directory: a run directory, or an imported one.

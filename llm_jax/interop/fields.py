@@ -61,24 +61,26 @@ class Fields:
         return field in self._left
 
     def within(self, field: str, values: Mapping[str, Any]) -> "Fields":
-        """The fields of an object that a field holds; those that nothing asks for are left in this file."""
+        """Return the fields of an object that a field holds; those that nothing asks for are left in this
+        file.
+        """
         self._within[field] = Fields(values, f"{self.name}, {field}")
         return self._within[field]
 
     def take(self, field: str, kind: type, null: Any = ...) -> Any:
-        """The value of a field, which must be of this type. A missing one is the default, and where there is
-        none, as good as null; null stands for the given value.
+        """Return the value of a field, which must be of this type. A missing one is the default, and where
+        there is none, as good as null; null stands for the given value.
         """
         return self._take(field, kind.__name__, lambda value: type(value) is kind, null)
 
     def whole(self, field: str, null: int | None = None) -> int:
-        """A whole number from 1 on, likewise."""
+        """Return a whole number from 1 on, likewise."""
         wanted = f"a whole number from 1 to {_MOST:,}"
         fits = lambda value: type(value) is int and 0 < value <= _MOST  # noqa: E731
         return self._take(field, wanted, fits, ... if null is None else null)
 
     def number(self, field: str, null: float | None = None) -> float:
-        """A number above 0, likewise."""
+        """Return a number above 0, likewise."""
         fits = lambda value: type(value) in (int, float) and _LEAST < value < 1 / _LEAST  # noqa: E731
         wanted = f"a number from {_LEAST} to {1 / _LEAST}"
         return float(self._take(field, wanted, fits, ... if null is None else null))
@@ -92,38 +94,38 @@ class Fields:
         return value
 
     def require(self, field: str, *allowed: Any) -> None:
-        """Refuses any value but these; a missing field is as good as the first of them."""
+        """Refuse any value but these; a missing field is as good as the first of them."""
         value = self._left.pop(field, allowed[0])
         if value not in allowed:
             raise CheckpointError(f"{self.name}: {field} must be {allowed[0]!r} here, got {quoted(value)}")
 
     def repeats(self, field: str, *values: Any) -> None:
-        """Passes over a field that says again what another said; with other values it is left as it is."""
+        """Pass over a field that says again what another said; with other values it is left as it is."""
         if field in self._left and self._left[field] in values:
             self._left[field] = None
 
     def unread(self, *fields: str) -> None:
-        """Passes over fields that the family's own program does not read, whatever they say."""
+        """Pass over fields that the family's own program does not read, whatever they say."""
         for field in fields:
             if field in self._left:
                 self._left[field] = None
 
     def spare(self, *fields: str) -> None:
-        """Leaves fields to other parts of the program."""
+        """Leave fields to other parts of the program."""
         for field in fields:
             self._left.pop(field, None)
 
     def uses(self, field: str) -> bool:
-        """Whether a field is in the file and something has asked for it."""
+        """Return whether a field is in the file and something has asked for it."""
         return field in self.names() and field not in self.left()
 
     def names(self) -> set[str]:
-        """All fields; those of objects are called "rope_scaling.factor"."""
+        """Return all fields; those of objects are called "rope_scaling.factor"."""
         inner = {f"{field}.{name}" for field, fields in self._within.items() for name in fields.names()}
         return self._names | inner
 
     def left(self) -> dict[str, Any]:
-        """What nothing has asked for, likewise."""
+        """Return what nothing has asked for, likewise."""
         inner = {
             f"{field}.{name}": value
             for field, fields in self._within.items()
@@ -132,7 +134,7 @@ class Fields:
         return self._left | inner
 
     def finish(self, ignored: Collection[str] = (), silent: Collection[str] = _NOT_THE_MODEL) -> None:
-        """Raises CheckpointError for fields that were not taken and may change what the model computes.
+        """Raise CheckpointError for fields that were not taken and may change what the model computes.
 
         Args:
             ignored: fields that the user wants to be passed over.
@@ -163,7 +165,7 @@ def _shown(name: str) -> str:
 
 
 def require_ignorable(ignored: Iterable[str], files: Collection[Fields]) -> None:
-    """Raises UserError for a field to be passed over that a file uses, or that none of them has."""
+    """Raise UserError for a field to be passed over that a file uses, or that none of them has."""
     for field in ignored:
         if using := next((file.name for file in files if file.uses(field)), None):
             raise UserError(f"--ignore_field {field} must be a field that is not used, but {using} needs it")
@@ -173,7 +175,7 @@ def require_ignorable(ignored: Iterable[str], files: Collection[Fields]) -> None
 
 
 def passed_over(files: Iterable[Fields]) -> str:
-    """One line with the fields of each file that nothing asked for; empty where there are none."""
+    """Return one line with the fields of each file that nothing asked for; empty where there are none."""
     found = [
         f"{file.name}: {', '.join(sorted(map(_shown, left)))}" for file in files if (left := file.left())
     ]

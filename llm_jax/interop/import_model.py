@@ -45,7 +45,7 @@ def import_model(
     add_bos: bool | None = None,
     record: Mapping[str, str] | None = None,
 ) -> str:
-    """Makes a directory for `load` of a Hugging Face directory or a GGUF file; gives lines for the user: what
+    """Make a directory for `load` of a Hugging Face directory or a GGUF file; give lines for the user: what
     stands before every text, and which fields of configurations were passed over, are two of them.
 
     Args:
@@ -134,7 +134,7 @@ def _read_language(
 
 
 def import_tutorial(source: Path, out: Path, tokenizer: str, context_length: int | None = None) -> str:
-    """Makes a directory for `load` of a state dict of the torch tutorial; gives a line for the user.
+    """Make a directory for `load` of a state dict of the torch tutorial; give a line for the user.
 
     Args:
         source: the file.

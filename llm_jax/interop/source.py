@@ -20,6 +20,8 @@ class Source(NamedTuple):
 
 
 def quoted(text: object) -> str:
-    """Text that a stranger wrote, for one line of a message: quoted, escaped, and cut where it is long."""
+    """Return text that a stranger wrote, for one line of a message: quoted, escaped, and cut where it is
+    long.
+    """
     whole = str(text)
     return repr(whole if len(whole) <= _SHOWN else whole[:_SHOWN] + "…")

@@ -14,12 +14,12 @@ _Item = TypeVar("_Item")
 
 
 def shown(parts: Iterator[_Item], count: int) -> Iterator[_Item]:
-    """The same, with a bar of how many of them are done."""
+    """Return the same, with a bar of how many of them are done."""
     return tracked(parts, "tensors", count)
 
 
 def require_equal(got: Tree, wanted: Tree, where: Path) -> None:
-    """CheckpointError for leaves of which a bit differs."""
+    """Raise CheckpointError for leaves of which a bit differs."""
     others = dict(flatten(wanted))
     if odd := [
         path for path, leaf in flatten(got) if not np.array_equal(np.asarray(leaf), np.asarray(others[path]))

@@ -83,7 +83,7 @@ class HarnessModel(LM):
         return found
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood in nats of each text; 0 for an empty one."""
+        """Return the log-likelihood in nats of each text; 0 for an empty one."""
         windows = [
             (number, window)
             for number, request in enumerate(requests)
@@ -97,7 +97,8 @@ class HarnessModel(LM):
         return found.tolist()
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The continuation of each context, up to the task's stop strings or the model's end tokens."""
+        """Return the continuation of each context, up to the task's stop strings or the model's end tokens.
+        """
         start_ids, encode = self.model.tokenizer.start_ids, self.model.tokenizer.encode
         contexts = [[*start_ids, *encode(request.args[0]).tolist()] for request in requests]
         groups: dict[str, list[int]] = {}
@@ -170,7 +171,8 @@ def _request(options: dict[str, Any]) -> GenerationSettings:
 def asking(
     model: LanguageModel, *, prefix: str | None, max_length: int | None, batch_tokens: int
 ) -> HarnessModel:
-    """A model as lm-eval asks it, with the tokens that begin and end a text as its checkpoint names them.
+    """Return a model as lm-eval asks it, with the tokens that begin and end a text as its checkpoint names
+    them.
 
     Args:
         model: the trained model.

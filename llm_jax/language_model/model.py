@@ -130,7 +130,7 @@ class LanguageModel:
         return summarise(-found.log_probs, found.bytes)
 
     def score_all(self, texts: Sequence[tuple[str, str]]) -> list[TextScore]:
-        """Scores many texts together, each a (prompt, text) with "" for no prompt.
+        """Score many texts together, each a (prompt, text) with "" for no prompt.
 
         What the tokenizer puts before every text stands before each window. Where it puts nothing, a text
         without a prompt is scored from its second token on. A text longer than the context is scored in
@@ -247,8 +247,8 @@ class LanguageModel:
         return generate_rows(self.layout, ids, request, self.tokenizer.start_ids)
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """The prompt's token ids, after those that stand before every text; UserError for an empty one. Ids
-        are taken as they are.
+        """Return the prompt's token ids, after those that stand before every text; UserError for an empty
+        one. Ids are taken as they are.
         """
         if not prompt:
             raise UserError("the prompt must not be empty")

@@ -19,7 +19,7 @@ from llm_jax.tokenization.text_bytes import encode_sized
 def score_texts(
     params: Tree, config: ModelConfig, tokenizer: Tokenizer, texts: Sequence[tuple[str, str]], *, stride: int
 ) -> list[TextScore]:
-    """The score of each text after its prompt, (prompt, text); without a prompt its first token is the
+    """Return the score of each text after its prompt, (prompt, text); without a prompt its first token is the
     prompt, unless the tokenizer puts others before every text.
 
     Raises:
@@ -38,7 +38,7 @@ def score_texts(
 
 
 def encode_pair(tokenizer: Tokenizer, prompt: str, text: str) -> Prompted:
-    """The ids of a prompt and the text after it, as evaluation harnesses cut them.
+    """Return the ids of a prompt and the text after it, as evaluation harnesses cut them.
 
     Both are encoded as one text, whose tokens after as many as the prompt alone has are the text's; they may
     begin with the prompt's last spaces, or with more of it where all of the text joins it in one token.

@@ -32,7 +32,7 @@ def attention_pattern(
     local: bool,
     padded: bool,
 ) -> AttentionPattern:
-    """What tokens see in layers that see all before them or, `local`, the last ones of a window.
+    """Return what tokens see in layers that see all before them or, `local`, the last ones of a window.
 
     Args:
         config: whose window and rotary positions hold.
@@ -59,7 +59,7 @@ def attention_pattern(
 
 
 def cap(x: jax.Array, bound: float) -> jax.Array:
-    """x, but bent so that it stays within +- `bound` (Gemma 2); 0 leaves it as it is."""
+    """Return x, but bent so that it stays within +- `bound` (Gemma 2); 0 leaves it as it is."""
     return bound * jnp.tanh(x / bound) if bound else x
 
 
@@ -67,8 +67,8 @@ def cap(x: jax.Array, bound: float) -> jax.Array:
 def attention_weights(
     config: ModelConfig, q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Softmax over slots of scaled q.k, exactly 0 where the mask is False; then the scores it was made of,
-    after and before the mask. Each [B, N, T, S] in at least float32.
+    """Return softmax over slots of scaled q.k, exactly 0 where the mask is False; then the scores it was made
+    of, after and before the mask. Each [B, N, T, S] in at least float32.
     """
     kind = accumulation_dtype(q_BTNH.dtype)
     q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], k_BSKH.shape[2], -1, q_BTNH.shape[3])
@@ -85,7 +85,7 @@ def attention_weights(
 
 @jax.named_scope("attention")
 def mix(weights_BNTS: jax.Array, v_BSKH: jax.Array) -> jax.Array:
-    """The values of the slots under these weights, [B, T, N, H]."""
+    """Return the values of the slots under these weights, [B, T, N, H]."""
     num_heads = weights_BNTS.shape[1]
     weights_BKGTS = weights_BNTS.reshape(len(weights_BNTS), v_BSKH.shape[2], -1, *weights_BNTS.shape[2:])
     mixed_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH)

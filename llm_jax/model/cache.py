@@ -15,7 +15,7 @@ class LayerCache(NamedTuple):
     values: jax.Array  # [B, K, S, H]
 
     def write(self, k_BTKH: jax.Array, v_BTKH: jax.Array, first: jax.Array) -> "LayerCache":
-        """The cache with T more slots filled, from `first` on."""
+        """Return the cache with T more slots filled, from `first` on."""
 
         def put(slots: jax.Array, new: jax.Array) -> jax.Array:
             new = jnp.swapaxes(new, 1, 2).astype(slots.dtype)
@@ -37,7 +37,7 @@ class KVCache(NamedTuple):
 
 
 def fill_cache(keys_LBTKH: jax.Array, values_LBTKH: jax.Array, num_slots: int) -> KVCache:
-    """The cache after tokens that were read without one, with room for later ones.
+    """Return the cache after tokens that were read without one, with room for later ones.
 
     Args:
         keys_LBTKH: of every layer, as `Activations.blocks` has them.

@@ -10,13 +10,13 @@ from llm_jax.config.model import ModelConfig
 
 
 def check_precision(config: ModelConfig) -> None:
-    """Raises UserError where JAX would compute in a narrower type than the configuration's."""
+    """Raise UserError where JAX would compute in a narrower type than the configuration's."""
     check_types([config.dtype], "model.dtype")
     check_types([config.param_dtype], "model.param_dtype")
 
 
 def check_tokens(tokens: np.ndarray, config: ModelConfig, name: str) -> None:
-    """Raises DataError unless every id is a row of the head, UserError if [..., T] exceeds the context.
+    """Raise DataError unless every id is a row of the head, UserError if [..., T] exceeds the context.
 
     Args:
         tokens: integer ids [..., T], not yet narrowed to int32, in which a large one becomes another.
@@ -35,7 +35,7 @@ def check_tokens(tokens: np.ndarray, config: ModelConfig, name: str) -> None:
 
 
 def check_room(prompt_length: int, more: int, config: ModelConfig, what: str) -> None:
-    """Raises UserError unless a prompt and `more` tokens after it fit the context.
+    """Raise UserError unless a prompt and `more` tokens after it fit the context.
 
     Args:
         prompt_length: in tokens.

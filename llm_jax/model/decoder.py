@@ -61,13 +61,13 @@ def init_params(key: jax.Array, config: ModelConfig) -> Tree:
 
 
 def abstract_params(config: ModelConfig) -> Tree:
-    """Shapes and types of `init_params`, without computing anything."""
+    """Return shapes and types of `init_params`, without computing anything."""
     return jax.eval_shape(lambda: init_params(jax.random.key(0, impl=KEY_KIND), config))
 
 
 def unstack_blocks(tree: Any) -> Any:
-    """The tree (of parameters, or a whole train state) with each "blocks" in it, stacked on a leading L, as a
-    tuple of L trees, which unrolled layers read without a copy.
+    """Return the tree (of parameters, or a whole train state) with each "blocks" in it, stacked on a leading
+    L, as a tuple of L trees, which unrolled layers read without a copy.
     """
 
     def apart(blocks: Tree) -> tuple[Tree, ...]:
@@ -79,7 +79,7 @@ def unstack_blocks(tree: Any) -> Any:
 
 
 def stack_blocks(tree: Any) -> Any:
-    """The inverse of `unstack_blocks`."""
+    """Return the inverse of `unstack_blocks`."""
     return _map_blocks(lambda layers: jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers), tree)
 
 
@@ -102,8 +102,8 @@ def hidden_states(
     start_B: jax.Array | None = None,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache | None, Activations]:
-    """The residual stream after the final norm, [B, T, D]; the cache with these tokens in it; and all that
-    was computed on the way.
+    """Return the residual stream after the final norm, [B, T, D]; the cache with these tokens in it; and all
+    that was computed on the way.
 
     Args:
         params: as `init_params` makes them, or with their blocks unstacked.
@@ -138,19 +138,19 @@ def hidden_states(
 
 
 def head_weights(params: Tree, config: ModelConfig) -> tuple[jax.Array, jax.Array | None]:
-    """The output head's kernel [D, R] in the compute type and its bias [R], if it has one."""
+    """Return the output head's kernel [D, R] in the compute type and its bias [R], if it has one."""
     if not config.tied_head:
         return apply(Head(config), params["head"])
     return params["token_embedding"]["embedding"].astype(config.dtype).T, None
 
 
 def row_logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
-    """Scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
+    """Return scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
     return cap(head_scores(hidden.astype(config.dtype), *head_weights(params, config)), config.logit_cap)
 
 
 def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
-    """Scores of the next token, [..., V] in at least float32; ids that share a row have the same."""
+    """Return scores of the next token, [..., V] in at least float32; ids that share a row have the same."""
     rows = row_logits(params, config, hidden)
     if not config.shared_ids:
         return rows
@@ -159,7 +159,8 @@ def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
 
 
 def read_out(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Array:
-    """Logits [..., V] off any residual stream [..., D], as if no block came after it (the logit lens)."""
+    """Return logits [..., V] off any residual stream [..., D], as if no block came after it (the logit lens).
+    """
     return logits(params, config, _final_norm(params, config, stream))
 
 
@@ -201,8 +202,8 @@ def _final_norm(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Arr
 
 @jax.custom_vjp
 def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Rows [..., D] of a table [R, D]; their gradients are added up in float32 at least, as one of a frequent
-    id has so many terms that a sum in bfloat16 stops growing.
+    """Return rows [..., D] of a table [R, D]; their gradients are added up in float32 at least, as one of a
+    frequent id has so many terms that a sum in bfloat16 stops growing.
     """
     return jnp.take(table, ids, axis=0)
 

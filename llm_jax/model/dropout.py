@@ -13,7 +13,7 @@ KEY_KIND = "threefry2x32"
 def dropout(
     key: jax.Array | None, rate: float, x: jax.Array, first_row: jax.typing.ArrayLike = 0
 ) -> jax.Array:
-    """Zeroes each entry with probability `rate` and scales the rest by 1 / (1 - rate); the identity without a
+    """Zero each entry with probability `rate` and scales the rest by 1 / (1 - rate); the identity without a
     key. Rows from `first_row` on of a larger array lose what they would lose in it.
     """
     if key is None or rate == 0:
@@ -23,8 +23,8 @@ def dropout(
 
 
 def hashed_bits(key: jax.Array, shape: tuple[int, ...], first_row: jax.typing.ArrayLike = 0) -> jax.Array:
-    """A uniform uint32 for each place of an array, or of its rows from `first_row` on: its index and the key,
-    hashed.
+    """Return a uniform uint32 for each place of an array, or of its rows from `first_row` on: its index and
+    the key, hashed.
 
     Unlike a generator's stream it is pure arithmetic on an index, so it is fused into what uses it and does
     not depend on how the array is cut up. Each round is PCG's output permutation (Jarzynski and Olano 2020).

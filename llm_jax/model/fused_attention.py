@@ -40,7 +40,7 @@ def fused_attention(
     windowed: jax.Array,
     start_B: jax.Array | None,
 ) -> jax.Array:
-    """The values of the tokens that each token sees under its weights, [B, T, N, H]: what
+    """Return the values of the tokens that each token sees under its weights, [B, T, N, H]: what
     `attention_weights` and `mix` give, except at padding, which nobody reads.
 
     Args:

@@ -28,7 +28,7 @@ Initializer = jax.nn.initializers.Initializer
 
 
 def apply(module: nn.Module, params: Tree, *arguments: Any) -> Any:
-    """A leaf's output under these parameters."""
+    """Return a leaf's output under these parameters."""
     return module.apply({"params": params}, *arguments)
 
 
@@ -43,9 +43,9 @@ def _symmetric_uniform(limit: float) -> Initializer:
 def kernel_init(
     config: ModelConfig, fan_in: int, *, residual: bool = False, head: bool = False
 ) -> Initializer:
-    """How a projection starts: torch's uniform(1/sqrt(fan_in)), or GPT-2's normal (smaller into the residual
-    stream). With a base width its variance falls with 1 / width from there on, the head's with 1 / width^2
-    (Yang et al. 2022, table 3).
+    """Return how a projection starts: torch's uniform(1/sqrt(fan_in)), or GPT-2's normal (smaller into the
+    residual stream). With a base width its variance falls with 1 / width from there on, the head's with 1 /
+    width^2 (Yang et al. 2022, table 3).
     """
     ratio = config.width_ratio
     if config.initializer == "torch":  # whose variance falls with 1 / width anyway
@@ -55,14 +55,16 @@ def kernel_init(
 
 
 def bias_init(config: ModelConfig, fan_in: int) -> Initializer:
-    """How a bias starts: torch's uniform(1/sqrt(fan_in)), at the base width where there is one, or zero."""
+    """Return how a bias starts: torch's uniform(1/sqrt(fan_in)), at the base width where there is one, or
+    zero.
+    """
     if config.initializer == "torch":
         return _symmetric_uniform(1 / math.sqrt(fan_in / config.width_ratio))
     return nn.initializers.zeros
 
 
 def embedding_init(config: ModelConfig) -> Initializer:
-    """How an embedding starts: torch's normal(1), or GPT-2's normal(0.02)."""
+    """Return how an embedding starts: torch's normal(1), or GPT-2's normal(0.02)."""
     return jax.nn.initializers.normal(1.0 if config.initializer == "torch" else 0.02)
 
 
@@ -248,7 +250,7 @@ class Head(nn.Module):
 
 
 def head_scores(hidden: jax.Array, kernel_DR: jax.Array, bias_R: jax.Array | None) -> jax.Array:
-    """Scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
+    """Return scores of the head's rows, [..., R] in at least float32, from hidden states [..., D]."""
     logits = jnp.einsum(
         "...D,DR->...R", hidden, kernel_DR, preferred_element_type=accumulation_dtype(hidden.dtype)
     )

@@ -26,7 +26,7 @@ class Routing(NamedTuple):
 
 @jax.named_scope("router")
 def route(config: ModelConfig, x_BTD: jax.Array, router_DE: jax.Array) -> Routing:
-    """The likeliest experts of each token under a softmax over all of them, in float32 at least; their
+    """Return the likeliest experts of each token under a softmax over all of them, in float32 at least; their
     probabilities weigh them, divided by their sum where the model does.
     """
     scores_BTE = jnp.einsum(
@@ -48,8 +48,8 @@ def mix_experts(
     up_EDF: jax.Array,
     down_EFD: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What the chosen experts say under their weights, [B, T, D]; then what is inside each of them, before
-    the activation and after it (and times what the gate lets pass), [B, T, C, F].
+    """Return what the chosen experts say under their weights, [B, T, D]; then what is inside each of them,
+    before the activation and after it (and times what the gate lets pass), [B, T, C, F].
     """
     num_choices, num_experts = routing.chosen.shape[-1], up_EDF.shape[0]
     expert_M = routing.chosen.reshape(-1)
@@ -79,8 +79,8 @@ class Use(NamedTuple):
 def expert_use(
     chosen_LBTC: jax.Array, num_experts: int, weights_BT: jax.Array, whole_weight: jax.Array
 ) -> Use:
-    """What these tokens, in a batch whose tokens weigh `whole_weight`, make of the experts; one with weight 0
-    does not count.
+    """Return what these tokens, in a batch whose tokens weigh `whole_weight`, make of the experts; one with
+    weight 0 does not count.
     """
     share_BT = weights_BT / jnp.maximum(whole_weight, 1)
     taken_LBTE = jnp.mean(jax.nn.one_hot(chosen_LBTC, num_experts, dtype=share_BT.dtype), axis=-2)
@@ -88,9 +88,9 @@ def expert_use(
 
 
 def imbalance(probabilities_LBTE: jax.Array, weights_BT: jax.Array, use: Use) -> jax.Array:
-    """How unevenly experts are used, as the mean over layers: 1 where all have as much to do, up to E where
-    one does all (Fedus et al. 2021, equation 4). Its gradient goes through the probabilities, of which it is
-    linear: that of a whole batch is the sum over its parts, each with the use that the whole makes.
+    """Return how unevenly experts are used, as the mean over layers: 1 where all have as much to do, up to E
+    where one does all (Fedus et al. 2021, equation 4). Its gradient goes through the probabilities, of which
+    it is linear: that of a whole batch is the sum over its parts, each with the use that the whole makes.
 
     Args:
         probabilities_LBTE: of every layer's router.

@@ -8,13 +8,13 @@ from llm_jax.config.model import ModelConfig
 
 
 def accumulation_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The type of norms, softmax, logits and loss: `dtype`, but float32 at least."""
+    """Return the type of norms, softmax, logits and loss: `dtype`, but float32 at least."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def norm(config: ModelConfig, name: str) -> nn.Module:
-    """The model's norm over the last axis: layer norm, with the variance as torch computes it, or one by the
-    root mean square (Zhang and Sennrich 2019).
+    """Return the model's norm over the last axis: layer norm, with the variance as torch computes it, or one
+    by the root mean square (Zhang and Sennrich 2019).
     """
     if config.norm == "layer":
         return nn.LayerNorm(

@@ -16,7 +16,7 @@ _LONGEST = 10000.0  # 2 pi times this is the longest wavelength, in tokens
 
 
 def sinusoidal_table(num_positions: int, d_model: int) -> np.ndarray:
-    """Positions as sines (even columns) and cosines (odd), float64 [T, D] (Vaswani et al. 2017)."""
+    """Return positions as sines (even columns) and cosines (odd), float64 [T, D] (Vaswani et al. 2017)."""
     frequency = np.exp(np.arange(0, d_model, 2) * (-np.log(_LONGEST) / d_model))
     angle = np.arange(num_positions)[:, None] * frequency
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(num_positions, d_model)
@@ -30,7 +30,7 @@ class Rotation(NamedTuple):
 
 
 def frequencies(rotary: RotaryConfig, turned: int) -> np.ndarray:
-    """Angle in radians by which one token more turns each pair, float64 [P], from fast to slow.
+    """Return angle in radians by which one token more turns each pair, float64 [P], from fast to slow.
 
     Su et al. 2021.
 
@@ -61,15 +61,15 @@ def frequencies(rotary: RotaryConfig, turned: int) -> np.ndarray:
 
 
 def rotation(position_BT: jax.Array, frequency_P: np.ndarray, magnitude: float, dtype: jnp.dtype) -> Rotation:
-    """Turns by angles that grow with the position; `magnitude` multiplies what is turned."""
+    """Turn by angles that grow with the position; `magnitude` multiplies what is turned."""
     angle_BTP = position_BT[:, :, None] * jnp.asarray(frequency_P, dtype)[None, None]
     return Rotation(jnp.cos(angle_BTP) * magnitude, jnp.sin(angle_BTP) * magnitude)
 
 
 @jax.named_scope("positions")
 def rotate(x_BTNH: jax.Array, turn: Rotation) -> jax.Array:
-    """Queries or keys with their first 2 P entries turned in the planes of entries i and i + P, so that their
-    products depend on distances alone.
+    """Return queries or keys with their first 2 P entries turned in the planes of entries i and i + P, so
+    that their products depend on distances alone.
     """
     pairs = turn.cosine.shape[-1]
     cosine, sine = (part[:, :, None].astype(jnp.promote_types(x_BTNH.dtype, jnp.float32)) for part in turn)

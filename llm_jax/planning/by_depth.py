@@ -16,7 +16,7 @@ from llm_jax.training.throughput import flops_per_token
 def sized_config(
     config: Config, depth: int, given: Collection[str], *, timed: bool, report: Callable[[str], None]
 ) -> Config:
-    """The configuration of a run of this depth, in which all that the user gave is as given.
+    """Return the configuration of a run of this depth, in which all that the user gave is as given.
 
     Args:
         config: the user's.

@@ -31,7 +31,8 @@ _REPORT_SECONDS = 4.0  # the report's pictures and checks, and the sample's prog
 def planned_config(
     config: Config, seconds: float, report: Callable[[str], None], given: Collection[str] = ()
 ) -> Config:
-    """The configuration that takes this long from the process's start; a run that exists keeps its plan.
+    """Return the configuration that takes this long from the process's start; a run that exists keeps its
+    plan.
 
     Args:
         config: the user's.
@@ -73,7 +74,7 @@ def _rung(material: Materials, seconds: float) -> int:
 
 
 def measure(material: Materials) -> Costs:
-    """Runs, and forgets, a few calls of the train step, an evaluation and a save."""
+    """Run, and forget, a few calls of the train step, an evaluation and a save."""
     config = material.config
     count = config.train.steps_per_dispatch
     batches = [material.batch_at(index) for index in range(count)]

@@ -41,12 +41,12 @@ class _Rules:
         self.rows: list[Derived] = []
 
     def own(self, setting: str) -> Any:
-        """The user's value, or None where there is none."""
+        """Return the user's value, or None where there is none."""
         section, name = setting.split(".")
         return getattr(getattr(self.config, section), name) if setting in self.given else None
 
     def add(self, setting: str, value: Any, rule: str, source: str) -> Any:
-        """Adds a row and gives the value that holds."""
+        """Add a row and give the value that holds."""
         own = self.own(setting)
         row = Derived(setting, value, rule, source) if own is None else Derived(setting, own, "yours", "")
         self.rows.append(row)
@@ -54,7 +54,7 @@ class _Rules:
 
 
 def derive_model(depth: int, config: Config, given: Collection[str]) -> list[Derived]:
-    """The decoder's settings, those of the optimizer and the order of the text.
+    """Return the decoder's settings, those of the optimizer and the order of the text.
 
     Args:
         depth: number of layers.
@@ -134,7 +134,8 @@ def _context(width: int) -> int:
 def derive_run(
     config: Config, given: Collection[str], parameters: int, training_tokens: int, *, timed: bool
 ) -> list[Derived]:
-    """Batch, steps and what depends on them, for a model of so many parameters and a text of so many tokens.
+    """Return batch, steps and what depends on them, for a model of so many parameters and a text of so many
+    tokens.
 
     Args:
         config: with the model's settings in it.
@@ -173,7 +174,7 @@ def derive_run(
 
 
 def with_derived(config: Config, rows: Iterable[Derived]) -> Config:
-    """The configuration with these settings.
+    """Return the configuration with these settings.
 
     Raises:
         UserError: they do not go together with the rest.

@@ -70,7 +70,7 @@ class Plan(NamedTuple):
 
 
 def parse_time(text: str) -> int:
-    """Seconds of a time such as 90s, 3m, 1h or 1h30m.
+    """Return seconds of a time such as 90s, 3m, 1h or 1h30m.
 
     Raises:
         UserError: it is not such a time, or nothing.
@@ -84,7 +84,7 @@ def parse_time(text: str) -> int:
 
 
 def with_size(config: Config, size: Size) -> Config:
-    """The configuration with a rung's model and batch."""
+    """Return the configuration with a rung's model and batch."""
     fields = size._asdict()
     batch_size = fields.pop("batch_size")
     return dataclasses.replace(
@@ -95,8 +95,8 @@ def with_size(config: Config, size: Size) -> Config:
 
 
 def is_sized(config: Config, given: Collection[str] = ()) -> bool:
-    """Whether d_ff or a field of the ladder is given or not the default, or the model is one to start from:
-    then the size is the user's own.
+    """Return whether d_ff or a field of the ladder is given or not the default, or the model is one to start
+    from: then the size is the user's own.
     """
     own = {"model.d_ff", "train.batch_size", *(f"model.{name}" for name in Size._fields)}
     return (
@@ -108,8 +108,8 @@ def is_sized(config: Config, given: Collection[str] = ()) -> bool:
 
 
 def with_fall(config: Config, given: Collection[str] = ()) -> Config:
-    """The configuration with a learning rate that falls at the end of the time: a constant one that nobody
-    gave becomes warm-up-stable-decay.
+    """Return the configuration with a learning rate that falls at the end of the time: a constant one that
+    nobody gave becomes warm-up-stable-decay.
     """
     if config.optim.schedule != "constant" or "optim.schedule" in given:
         return config
@@ -117,8 +117,8 @@ def with_fall(config: Config, given: Collection[str] = ()) -> Config:
 
 
 def choose_rung(parameters: Sequence[int], tokens_seen: Sequence[float], training_tokens: int) -> int:
-    """The number of the largest rung that sees half a token for each of its parameters and has at most 64
-    parameters for each token of the text; the first where none does.
+    """Return the number of the largest rung that sees half a token for each of its parameters and has at most
+    64 parameters for each token of the text; the first where none does.
 
     Args:
         parameters: of each rung.
@@ -135,7 +135,7 @@ def choose_rung(parameters: Sequence[int], tokens_seen: Sequence[float], trainin
 
 
 def plan_run(config: Config, seconds: float, costs: Costs, given: Collection[str] = ()) -> Plan:
-    """The steps, evaluations, saves and schedule with which a run ends after so many seconds.
+    """Return the steps, evaluations, saves and schedule with which a run ends after so many seconds.
 
     A warm-up of 0 that nobody gave becomes a twentieth of the steps, at most 100; the schedule is stretched
     over the steps.
@@ -166,8 +166,8 @@ def plan_run(config: Config, seconds: float, costs: Costs, given: Collection[str
 
 
 def adopt_plan(config: Config, planned: Config, given: Collection[str] = ()) -> Config:
-    """The configuration with everything that a plan decides, and nobody gave, taken from a run that was
-    planned before.
+    """Return the configuration with everything that a plan decides, and nobody gave, taken from a run that
+    was planned before.
     """
     sections = {}
     for section, names in _PLANNED.items():

@@ -72,7 +72,7 @@ class Profile(NamedTuple):
 
 
 def profile(config: Config, steps: int, folder: Path, report: Callable[[str], None]) -> Profile:
-    """Measures the train step of this configuration on its own data; trains nothing that is kept.
+    """Measure the train step of this configuration on its own data; trains nothing that is kept.
 
     Args:
         config: the run.
@@ -97,7 +97,7 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
     def timed(program: Any, state: Any, first: int, count: int) -> tuple[Any, list[float]]:
-        """Seconds a step of each of so many dispatches of a compiled step."""
+        """Return seconds a step of each of so many dispatches of a compiled step."""
         seconds = []
         for start in range(first * each, (first + count) * each, each):
             batches = [material.batch_at(index) for index in range(start, start + each)]
@@ -145,7 +145,7 @@ def profile(config: Config, steps: int, folder: Path, report: Callable[[str], No
 
 
 def figures(measured: Profile) -> dict[str, Any]:
-    """A profile as plain values, ready for JSON."""
+    """Return a profile as plain values, ready for JSON."""
     parts = [
         {"part": part, "phase": phase, "kind": kind, "seconds": seconds}
         for (part, phase, kind), seconds in sums(measured.rows, "part", "phase", "kind").items()

@@ -50,7 +50,9 @@ class _Instruction(NamedTuple):
 
 
 def read_program(text: str) -> dict[str, Operation]:
-    """The operations of a compiled program, by name, from `compiled.as_text()`; containers are left out."""
+    """Return the operations of a compiled program, by name, from `compiled.as_text()`; containers are left
+    out.
+    """
     computations = _computations(text)
     sources = _sources(text)
     found = {}
@@ -73,7 +75,7 @@ def read_program(text: str) -> dict[str, Operation]:
 
 
 def module_name(text: str) -> str:
-    """The name by which a trace knows the program."""
+    """Return the name by which a trace knows the program."""
     return text.partition("HloModule ")[2].partition(",")[0]
 
 

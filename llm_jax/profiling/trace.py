@@ -28,7 +28,8 @@ class Row(NamedTuple):
 
 
 def read_events(file: Path, program: Mapping[str, Operation], module: str) -> list[Event]:
-    """All time that an .xplane.pb file has in operations of the program that the trace calls `module`."""
+    """Return all time that an .xplane.pb file has in operations of the program that the trace calls `module`.
+    """
     planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     on_device = [event for plane in devices for event in _device_events(plane, module)]
@@ -70,7 +71,7 @@ def _marks(plane: Any, module: str) -> Iterator[Mark]:
 
 
 def host_events(marks: Iterable[Mark], program: Mapping[str, Operation]) -> Iterator[Event]:
-    """Time of a CPU's threads in operations, from what XLA's executor and its thread pool note.
+    """Return time of a CPU's threads in operations, from what XLA's executor and its thread pool note.
 
     An operation that is cut up runs one piece itself and hands others to the pool ("Record"); another thread
     takes one up ("StartRegion"), then often goes straight on with the next operation. So a piece ends where
@@ -97,7 +98,7 @@ def host_events(marks: Iterable[Mark], program: Mapping[str, Operation]) -> Iter
 
 
 def rows(events: Iterable[Event], program: Mapping[str, Operation], steps: int) -> list[Row]:
-    """What each operation took a step, the longest first."""
+    """Return what each operation took a step, the longest first."""
     seconds: dict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     for name, taken, runs in events:
@@ -108,7 +109,7 @@ def rows(events: Iterable[Event], program: Mapping[str, Operation], steps: int) 
 
 
 def sums(found: Iterable[Row], *fields: str) -> dict[tuple[str, ...], float]:
-    """Seconds a step by these fields of `Operation`, the longest first."""
+    """Return seconds a step by these fields of `Operation`, the longest first."""
     total: dict[tuple[str, ...], float] = defaultdict(float)
     for row in found:
         total[tuple(getattr(row.operation, field) for field in fields)] += row.seconds

@@ -26,7 +26,7 @@ FOR_INFORMATION = Bounds(math.inf, math.inf, math.inf)
 
 
 def on_a_branch(golden: Arrays) -> Bounds:
-    """What float64 must keep where float32 had to be put on the branch that rounding chose.
+    """Return what float64 must keep where float32 had to be put on the branch that rounding chose.
 
     Its own rounding is none, which leaves torch's: 1 to 2 units in the last place of the losses, as measured.
     A fault that is small enough to hide behind a branch in float32 shows here.
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 def compare(
     golden: Arrays, program: Program, bounds: Bounds, report: Callable[[str], None], *, search: bool = True
 ) -> tuple[list[Row], Followed]:
-    """Every number of the golden file beside ours, and how our run followed its losses.
+    """Return every number of the golden file beside ours, and how our run followed its losses.
 
     Args:
         golden: as `read_golden` gives it.

@@ -20,7 +20,7 @@ _WHOLE = ("hyper", "tokens", "greedy_prompt", "greedy")
 
 
 def read_golden(path: Path) -> Arrays:
-    """The golden file's arrays, whose sizes agree and whose numbers are finite.
+    """Return the golden file's arrays, whose sizes agree and whose numbers are finite.
 
     Raises:
         DataError: it is not a golden file, or not a sound one.
@@ -36,7 +36,7 @@ def read_golden(path: Path) -> Arrays:
 
 
 def group(golden: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    """The arrays under "PREFIX/", by torch's names."""
+    """Return the arrays under "PREFIX/", by torch's names."""
     return {
         name.removeprefix(f"{prefix}/"): array
         for name, array in golden.items()

@@ -74,7 +74,7 @@ class Followed(NamedTuple):
 
 
 def follow(program: Program, wanted: Wanted, report: Callable[[str], None]) -> Followed:
-    """Our run, on the branch that stays within the bound if kinks lead there.
+    """Return our run, on the branch that stays within the bound if kinks lead there.
 
     Args:
         program: ours.
@@ -139,7 +139,7 @@ def _passed(program: Program, wanted: Wanted, kinks: Sequence[Kink], until: int)
 
 
 def near(program: Program, weights: Arrays, tokens: np.ndarray, step: int) -> Iterator[Kink]:
-    """Kinks under these weights and tokens [B, T + 1]."""
+    """Return kinks under these weights and tokens [B, T + 1]."""
     inputs, sizes = program.relu_inputs(weights, tokens[:, :-1])
     for place in np.argwhere(np.abs(inputs) <= NEAR * ULP * sizes):
         layer, row, token, unit = map(int, place)

@@ -19,7 +19,7 @@ from llm_jax.config.run import Config
 
 
 def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any]:
-    """Trains twice in subprocesses, once with a SIGKILL after step `kill_after`, and counts what differs.
+    """Train twice in subprocesses, once with a SIGKILL after step `kill_after`, and counts what differs.
 
     Args:
         config: the run; its `train.run` is replaced.
@@ -48,12 +48,12 @@ def compare_runs(config: Config, folder: Path, kill_after: int) -> dict[str, Any
 
 
 def last_logged_step(run: Path) -> int:
-    """The last step in a run's metrics.jsonl; -1 without one."""
+    """Return the last step in a run's metrics.jsonl; -1 without one."""
     return next((entry["step"] for entry in reversed(read_lines(run / "metrics.jsonl"))), -1)
 
 
 def short_run(config: Config, steps: int, accumulation_steps: int | None) -> Config:
-    """The configuration cut to `steps`, with every step logged and four saves."""
+    """Return the configuration cut to `steps`, with every step logged and four saves."""
     train = dataclasses.replace(
         config.train,
         steps=steps,
@@ -68,12 +68,12 @@ def short_run(config: Config, steps: int, accumulation_steps: int | None) -> Con
 
 
 def place(config: Config, run: Path) -> Config:
-    """The configuration with another run directory."""
+    """Return the configuration with another run directory."""
     return dataclasses.replace(config, train=dataclasses.replace(config.train, run=run))
 
 
 def start(config: Config) -> subprocess.Popen[str]:
-    """A process that trains with this configuration: all of it that has an effect."""
+    """Return a process that trains with this configuration: all of it that has an effect."""
     values = values_of(config)
     words = [
         f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
@@ -90,7 +90,7 @@ def start(config: Config) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    """Waits for a process that trains; CheckpointError, with what it wrote, when it fails."""
+    """Wait for a process that trains; CheckpointError, with what it wrote, when it fails."""
     _, errors = process.communicate()
     if process.returncode:
         raise CheckpointError(
@@ -99,7 +99,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 def differences(straight: Config, killed: Config) -> dict[str, Any]:
-    """What differs, in any bit, between the newest states and the losses of two runs."""
+    """Return what differs, in any bit, between the newest states and the losses of two runs."""
     import jax
     import numpy as np
 

@@ -38,7 +38,8 @@ class Judged(NamedTuple):
 
 
 def prove(path: Path) -> bool:
-    """What `verify parity` does: a table for each precision, a line of JSON, and whether all bounds hold.
+    """Return what `verify parity` does: a table for each precision, a line of JSON, and whether all bounds
+    hold.
 
     Raises:
         DataError: the file is not a golden file of the tutorial.
@@ -63,7 +64,7 @@ def prove(path: Path) -> bool:
 
 
 def judge(golden: Arrays, report: Callable[[str], None]) -> dict[str, Judged]:
-    """A sound golden file by precision; `report` gets a line before long work.
+    """Return a sound golden file by precision; `report` gets a line before long work.
 
     Float32 is held to bounds. Float64 is for information, unless rounding chose the branch on which float32
     holds.
@@ -80,7 +81,7 @@ def judge(golden: Arrays, report: Callable[[str], None]) -> dict[str, Judged]:
 
 
 def holds(judged: dict[str, Judged]) -> bool:
-    """Whether every bound is kept."""
+    """Return whether every bound is kept."""
     return all(row.holds for rows, _ in judged.values() for row in rows)
 
 
@@ -128,7 +129,7 @@ def _sentences(run: Followed) -> Iterator[str]:
 
 
 def tutorial_program(weights: Arrays, context_length: int, dtype: str) -> Program:
-    """The program for models shaped like these weights; "float64" needs `jax.enable_x64`."""
+    """Return the program for models shaped like these weights; "float64" needs `jax.enable_x64`."""
     model = dataclasses.replace(
         infer_config(weights, context_length), dropout=0.0, dtype=dtype, param_dtype=dtype
     )
@@ -200,7 +201,7 @@ def _relu_inputs(params: Tree, model: ModelConfig, tokens_BT: jax.Array) -> tupl
 
 
 def as_batch(tokens: np.ndarray) -> Batch:
-    """Windows [B, T + 1] as inputs, targets and weights of one."""
+    """Return windows [B, T + 1] as inputs, targets and weights of one."""
     tokens = tokens.astype(np.int32)
     return Batch(tokens[:, :-1], tokens[:, 1:], np.ones(tokens[:, 1:].shape, np.float32))
 

@@ -46,7 +46,8 @@ class Checked(NamedTuple):
 
 
 def widened(model: ModelConfig, width: int) -> ModelConfig:
-    """The decoder with another d_model: more heads of the same width, and an MLP in the same proportion.
+    """Return the decoder with another d_model: more heads of the same width, and an MLP in the same
+    proportion.
 
     Raises:
         UserError: heads would not come out even.
@@ -70,7 +71,8 @@ def widened(model: ModelConfig, width: int) -> ModelConfig:
 
 
 def small(config: Config, steps: int) -> Config:
-    """The configuration of the check: 2 layers, 64 ids, 8 rows of 32 tokens, no dropout, no warm-up."""
+    """Return the configuration of the check: 2 layers, 64 ids, 8 rows of 32 tokens, no dropout, no warm-up.
+    """
     return dataclasses.replace(
         config,
         model=dataclasses.replace(
@@ -95,8 +97,8 @@ def small(config: Config, steps: int) -> Config:
 
 
 def a_batch() -> Batch:
-    """Rows that each repeat a phrase of 8 ids, frequent ones more often (Zipf), so that there is something to
-    learn at every place.
+    """Return rows that each repeat a phrase of 8 ids, frequent ones more often (Zipf), so that there is
+    something to learn at every place.
     """
     generator = np.random.default_rng(0)
     share = 1 / np.arange(1, _IDS + 1)
@@ -108,7 +110,7 @@ def a_batch() -> Batch:
 def measure(
     config: Config, widths: Sequence[int], *, base_width: int, report: Callable[[str], None]
 ) -> Sizes:
-    """Trains at each width on one batch, again and again, and looks inside before and after each step.
+    """Train at each width on one batch, again and again, and looks inside before and after each step.
 
     Args:
         config: as `small` makes it; its d_model is of no account.
@@ -137,13 +139,14 @@ def measure(
 
 
 def power(widths: Sequence[int], size_W: np.ndarray) -> float:
-    """The power of the width with which a size grows: the slope of its logarithm against the width's."""
+    """Return the power of the width with which a size grows: the slope of its logarithm against the width's.
+    """
     slope, _ = np.polyfit(np.log(widths), np.log(size_W), 1)
     return float(slope)
 
 
 def powers(widths: Sequence[int], sizes: Sizes) -> dict[str, tuple[float, float]]:
-    """(power of the size, power of the change) after the last step, by place."""
+    """Return (power of the size, power of the change) after the last step, by place."""
     return {
         place: (power(widths, sizes.size[place][:, -1]), power(widths, sizes.change[place][:, -1]))
         for place in PLACES
@@ -151,7 +154,7 @@ def powers(widths: Sequence[int], sizes: Sizes) -> dict[str, tuple[float, float]
 
 
 def keeps_its_size(found: dict[str, tuple[float, float]]) -> bool:
-    """Whether nothing grows with the width, and every place changes as much at each.
+    """Return whether nothing grows with the width, and every place changes as much at each.
 
     A size may shrink: what the head's random start adds to the logits falls with the width, as it should.
     """

@@ -29,7 +29,7 @@ def write_comparison(
     step: Step = "best",
     language: Language = "en",
 ) -> list[Pair | Refused]:
-    """Writes the page that sets runs beside the first one; gives what each pair has shown.
+    """Write the page that sets runs beside the first one; give what each pair has shown.
 
     Raises:
         CheckpointError: a path is nothing, or fewer than two of them are runs.
@@ -87,7 +87,7 @@ def _one(
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """Names of runs on a page: as many last parts of their paths as tell them apart."""
+    """Return names of runs on a page: as many last parts of their paths as tell them apart."""
     parts = [run.resolve().parts for run in runs]
     for count in range(1, max(map(len, parts))):
         names = ["/".join(part[-count:]) for part in parts]

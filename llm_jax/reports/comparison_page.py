@@ -55,7 +55,7 @@ class Cell(NamedTuple):
 def comparison_pictures(
     sides: Sequence[Side], pairs: Sequence[Pair | Refused], language: Language = "en"
 ) -> list[Picture]:
-    """All pictures of the page that there are numbers for."""
+    """Return all pictures of the page that there are numbers for."""
     runs, words = {side.name: side.entries for side in sides}, read_words("reports", language)
     measures = (
         curves.VALIDATION_BITS,
@@ -81,7 +81,7 @@ def comparison_page(
     language: Language = "en",
     left_out: Sequence[str] = (),
 ) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
         sides: the runs; the first is what the others are compared with.
@@ -141,7 +141,7 @@ def _number(value: float | None, form: str) -> Cell:
 
 
 def verdict(pair: Pair, against: str, words: Words) -> str:
-    """The outcome of a pair in a sentence."""
+    """Return the outcome of a pair in a sentence."""
     said = words["comparison"]
     size = said["size"].format(difference=f"{abs(pair.difference):.4f}", error=f"{pair.standard_error:.4f}")
     if pair.better is None:

@@ -67,13 +67,13 @@ def having(entries: Entries, key: str) -> list[Mapping[str, Any]]:
 
 
 def series(entries: Entries, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values [N] of the entries that have a finite number under this key."""
+    """Return steps and values [N] of the entries that have a finite number under this key."""
     pairs = [(entry["step"], entry[key]) for entry in having(entries, key)]
     return np.array([step for step, _ in pairs]), np.array([value for _, value in pairs], float)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of each value and the ones before it, `window` of them or as many as there are."""
+    """Return mean of each value and the ones before it, `window` of them or as many as there are."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     last = np.arange(1, len(values) + 1)
     first = np.maximum(last - window, 0)
@@ -81,8 +81,8 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def loss_picture(entries: Entries, baselines: Mapping[str, float], words: Words) -> Picture | None:
-    """Training and validation loss over steps, with the baselines that are near enough as level lines; the
-    caption has the others.
+    """Return training and validation loss over steps, with the baselines that are near enough as level lines;
+    the caption has the others.
     """
     said = words["curve"]
     trained, evaluated = having(entries, "train_loss"), having(entries, "validation_loss")
@@ -154,7 +154,7 @@ def _loss_caption(
 
 
 def curve(measure: Measure, runs: Mapping[str, Entries], words: Words) -> Picture | None:
-    """One number over steps, a line for each run; names of runs where there are several."""
+    """Return one number over steps, a line for each run; names of runs where there are several."""
     said = words["picture"][measure.key]
     legend_rows = -(-len(runs) // 2)
     figure, lines = new_figure(_SMALL[0], _SMALL[1] + 0.17 * legend_rows), []
@@ -192,7 +192,7 @@ def curve(measure: Measure, runs: Mapping[str, Entries], words: Words) -> Pictur
 
 
 def norms_by_layer(entries: Entries, key: str, words: Words) -> Picture | None:
-    """Norms of each part of the parameters over steps, as a heat map on a log scale.
+    """Return norms of each part of the parameters over steps, as a heat map on a log scale.
 
     Args:
         entries: whose `key` holds a number for each part, and a list of one for each layer under "blocks".
@@ -252,7 +252,7 @@ def _rows(lines: Entries, key: str, words: Words) -> dict[str, list[float | None
 def differences_picture(
     pairs: Mapping[str, tuple[float, float]], against: str, words: Words
 ) -> Picture | None:
-    """Difference of each run from the first, with two standard errors to both sides.
+    """Return difference of each run from the first, with two standard errors to both sides.
 
     Args:
         pairs: (difference, standard error) in bits per byte, by the name of the run.

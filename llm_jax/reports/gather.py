@@ -83,7 +83,7 @@ def _recorded_config(run: Path, error: CheckpointError) -> Config:
 
 
 def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: None) -> RunFacts:
-    """The facts of a run's report; every checkpoint is read back and verified. For `go_on` see
+    """Return the facts of a run's report; every checkpoint is read back and verified. For `go_on` see
     `write_report`.
     """
     config, saved, material = opened[:3]
@@ -128,7 +128,7 @@ def write_report(
     language: Language = "en",
     go_on: Callable[[], None] = lambda: None,
 ) -> RunFacts:
-    """Writes a run's page, and its pictures into the folder `png`; gives what they say.
+    """Write a run's page, and its pictures into the folder `png`; give what they say.
 
     Args:
         run: its directory.
@@ -162,8 +162,8 @@ def all_settings(config: Config, tokenizer: Tokenizer | None) -> list[Setting]:
 
 
 def leave_report(material: Materials, params: Tree, stop_requested: Callable[[], str]) -> str | None:
-    """The report of a run that has just ended, with what is loaded already; gives the page's path, None where
-    a signal came before it was made.
+    """Return the report of a run that has just ended, with what is loaded already; give the page's path, None
+    where a signal came before it was made.
 
     Raises whatever keeps it from being made: the run itself is well.
     """
@@ -182,13 +182,13 @@ def leave_report(material: Materials, params: Tree, stop_requested: Callable[[],
 
 
 def samples(run: Path, report: Callable[[str], None]) -> list[tuple[int, str]]:
-    """(step, text) of each of a run's samples; `report` gets a line where there are damaged ones."""
+    """Return (step, text) of each of a run's samples; `report` gets a line where there are damaged ones."""
     lines = read_lines(run / "samples.jsonl", needs="text", report=report)
     return [(line["step"], line["text"]) for line in lines]
 
 
 def write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
-    """Each picture as NAME.png in a folder, which is made.
+    """Return each picture as NAME.png in a folder, which is made.
 
     Raises:
         UserError: a file cannot be written.

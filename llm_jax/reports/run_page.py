@@ -65,7 +65,7 @@ class Card(NamedTuple):
 
 
 def run_pictures(facts: RunFacts, language: Language = "en") -> list[Picture]:
-    """All pictures of a run's report that it has the numbers for."""
+    """Return all pictures of a run's report that it has the numbers for."""
     entries, run, words = facts.entries, {facts.name: facts.entries}, read_words("reports", language)
     measures = (curves.LEARNING_RATE, curves.GRADIENT, curves.UPDATE, curves.SPEED, curves.MFU)
     made = [
@@ -80,7 +80,7 @@ def run_pictures(facts: RunFacts, language: Language = "en") -> list[Picture]:
 def run_page(
     facts: RunFacts, pictures: Sequence[Picture], language: Language = "en", live: Live | None = None
 ) -> str:
-    """The report as HTML.
+    """Return the report as HTML.
 
     Args:
         facts: of the run.
@@ -125,7 +125,7 @@ def differs(setting: Setting) -> bool:
 
 
 def draw(picture: Picture, *, still: bool = True) -> dict[str, Any]:
-    """A picture as values for the macro `picture`; unless it is to be `still`, without its SVG."""
+    """Return a picture as values for the macro `picture`; unless it is to be `still`, without its SVG."""
     label = f"{picture.title}. {picture.caption}".strip()
     return {
         "title": picture.title,
@@ -137,7 +137,7 @@ def draw(picture: Picture, *, still: bool = True) -> dict[str, Any]:
 
 
 def diagnosis(entries: Entries, baselines: Mapping[str, float], words: Words) -> str:
-    """What a run's evaluations say of it, in a sentence or two; empty without one."""
+    """Return what a run's evaluations say of it, in a sentence or two; empty without one."""
     evaluations = [(entry["step"], entry["validation_loss"]) for entry in _scores(entries)]
     found = diagnose(evaluations, baselines)
     if found is None:
@@ -162,7 +162,7 @@ def diagnosis(entries: Entries, baselines: Mapping[str, float], words: Words) ->
 
 
 def run_cards(facts: RunFacts, words: Words) -> list[Card]:
-    """The headline numbers of a run."""
+    """Return the headline numbers of a run."""
     cards, said = [], words["card"]
     done = max((entry["step"] for entry in facts.entries), default=0)
     if last := last_score(facts.entries):
@@ -225,13 +225,13 @@ def _shown(facts: RunFacts, entry: Mapping[str, Any], words: Words) -> list[tupl
 
 
 def last_score(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The entry of the last evaluation; empty without one."""
+    """Return the entry of the last evaluation; empty without one."""
     scores = _scores(entries)
     return dict(scores[-1]) if scores else {}
 
 
 def best_score(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The entry of the evaluation with the lowest loss; empty without one."""
+    """Return the entry of the evaluation with the lowest loss; empty without one."""
     scores = _scores(entries)
     return dict(min(scores, key=lambda entry: entry["validation_loss"])) if scores else {}
 
@@ -241,7 +241,7 @@ def _scores(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def duration(seconds: float, words: Words) -> str:
-    """A time in words: '16.6 s', '3 min 20 s', '2 h 5 min'."""
+    """Return a time in words: '16.6 s', '3 min 20 s', '2 h 5 min'."""
     said = words["time"]
     if seconds < 60:
         return said["seconds"].format(seconds=f"{seconds:.1f}")

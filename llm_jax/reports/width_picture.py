@@ -12,7 +12,8 @@ _MOST_LINES = 6
 
 
 def sizes_picture(widths: Sequence[int], runs: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Mean absolute entries against the width, both logarithmic: a row for each run, a column for each place.
+    """Return mean absolute entries against the width, both logarithmic: a row for each run, a column for each
+    place.
 
     Args:
         widths: W of them.

@@ -28,7 +28,7 @@ CHANGES = "changes.jsonl"
 def require_same_run(
     about: Mapping[str, Any], config: Config, data_fingerprint: str, *, agreed: bool, longer: bool = False
 ) -> None:
-    """Refuses to go on with a run that its newest checkpoint says is another one.
+    """Refuse to go on with a run that its newest checkpoint says is another one.
 
     Args:
         about: what that says of itself.
@@ -73,7 +73,8 @@ def require_same_run(
 
 
 def went_on(material: Materials, about: Mapping[str, Any], batch: int) -> tuple[Materials, list[str]]:
-    """The materials with the run's changes, this start's among them, and lines that say what these are.
+    """Return the materials with the run's changes, this start's among them, and lines that say what these
+    are.
 
     Args:
         material: under the configuration as it shall be now.
@@ -99,7 +100,9 @@ def went_on(material: Materials, about: Mapping[str, Any], batch: int) -> tuple[
 
 
 def write_history(run: Path, history: History) -> None:
-    """RUN/changes.jsonl, a line for each start that changed something; OSError as the file system has it."""
+    """Return RUN/changes.jsonl, a line for each start that changed something; OSError as the file system has
+    it.
+    """
     path = run / CHANGES
     if history:
         with made_whole(path) as part:
@@ -109,7 +112,7 @@ def write_history(run: Path, history: History) -> None:
 
 
 def told(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
-    """(the last step before it, what changed) of each line of a run's changes.jsonl."""
+    """Return (the last step before it, what changed) of each line of a run's changes.jsonl."""
     return [(line["step"], said(line["changes"])) for line in history]
 
 

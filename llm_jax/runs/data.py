@@ -54,7 +54,7 @@ class Materials(NamedTuple):
         return OrderStart(batch, sequences + ((self.origin and self.origin.sequences) or 0))
 
     def at(self, step: int) -> "Materials":
-        """The materials under the configuration that held in a step, numbered from 1."""
+        """Return the materials under the configuration that held in a step, numbered from 1."""
         if all(line["step"] < step for line in self.history):
             return self
         config = config_at(to_dict(self.config), self.history, step, "the checkpoint")
@@ -108,7 +108,7 @@ def gather(
     origin: Origin | None = None,
     store: Store | None = None,
 ) -> Materials:
-    """Prepares or opens the token store and fills in what follows from it.
+    """Prepare or opens the token store and fills in what follows from it.
 
     Args:
         config: the run.
@@ -167,7 +167,8 @@ def _leaving_out(origin: Origin, config: Config, store: Store) -> Origin:
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
-    """The configuration with `vocab_size` = 0 replaced by the tokenizer's, and `shared_ids` with it."""
+    """Return the configuration with `vocab_size` = 0 replaced by the tokenizer's, and `shared_ids` with it.
+    """
     if config.model.vocab_size:
         return config
     shared_ids = tokenizer.shared_ids if isinstance(tokenizer, CompactTokenizer) else 0
@@ -181,8 +182,8 @@ def gather_again(
     report: Callable[[str], None],
     moved: MovedConfig = MovedConfig(),
 ) -> Materials:
-    """The materials that a checkpoint was trained on. They are known by their hash: a store that has it is
-    enough, and so is the same text in another place.
+    """Return the materials that a checkpoint was trained on. They are known by their hash: a store that has
+    it is enough, and so is the same text in another place.
 
     Args:
         about: what the checkpoint says of itself.
@@ -213,7 +214,7 @@ def gather_again(
 
 
 def moved_to(config: Config, moved: MovedConfig) -> Config:
-    """The configuration with its text and its token stores in other places."""
+    """Return the configuration with its text and its token stores in other places."""
     places = {
         "corpus": moved.corpus or config.data.corpus,
         "prepared": moved.prepared or config.data.prepared,
@@ -222,7 +223,7 @@ def moved_to(config: Config, moved: MovedConfig) -> Config:
 
 
 def score_text(model: LanguageModel, path: Path) -> Score:
-    """The score over a text file or folder, as `LanguageModel.score` gives it.
+    """Return the score over a text file or folder, as `LanguageModel.score` gives it.
 
     Raises:
         DataError: it cannot be read, or has an id that the model has not.

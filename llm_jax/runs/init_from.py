@@ -39,14 +39,14 @@ class Origin(NamedTuple):
     sequences: int | None = None  # of its order of batches, that are left out; None until that is settled
 
     def about(self) -> dict[str, Any]:
-        """What checkpoints of the new run say of it."""
+        """Return what checkpoints of the new run say of it."""
         kept = {name: getattr(self, name) for name in ("name", "step", "part", "digest", "sequences")}
         chat = {} if self.chat is None else {"chat": self.chat}
         return {"initialised_from": kept | {"model": to_dict(self.model)}, **chat}
 
 
 def find_origin(init_from: str, run: Path) -> Origin:
-    """What a run starts from, or started from where there is such a run already.
+    """Return what a run starts from, or started from where there is such a run already.
 
     Args:
         init_from: directory of the model, of a run or made by `convert import`.
@@ -73,7 +73,7 @@ def find_origin(init_from: str, run: Path) -> Origin:
 
 
 def recorded_origin(about: Mapping[str, Any]) -> Origin | None:
-    """What a checkpoint says that its run started from; None for fresh weights."""
+    """Return what a checkpoint says that its run started from; None for fresh weights."""
     record = about.get("initialised_from")
     if record is None:
         return None
@@ -84,8 +84,8 @@ def recorded_origin(about: Mapping[str, Any]) -> Origin | None:
 
 
 def sequences_drawn(init_from: str, step: int) -> tuple[int, str | None]:
-    """How many sequences a model and what that started from were trained on, and the fingerprint of its data;
-    0 and None for one that was imported.
+    """Return how many sequences a model and what that started from were trained on, and the fingerprint of
+    its data; 0 and None for one that was imported.
 
     Raises:
         CheckpointError: there is no such step, or it is damaged.
@@ -103,7 +103,7 @@ def sequences_drawn(init_from: str, step: int) -> tuple[int, str | None]:
 
 
 def inherited_settings(init_from: str, run: Path) -> dict[str, Any]:
-    """The settings, by section, that a run has from there; what a user gives stands above them.
+    """Return the settings, by section, that a run has from there; what a user gives stands above them.
 
     Raises:
         CheckpointError: there is no model, or it is damaged.
@@ -113,7 +113,7 @@ def inherited_settings(init_from: str, run: Path) -> dict[str, Any]:
 
 
 def require_same_model(model: ModelConfig, origin: Origin) -> None:
-    """Refuses settings under which the weights would mean something else: all but those of how a model runs,
+    """Refuse settings under which the weights would mean something else: all but those of how a model runs,
     and a shorter context, unless each position has weights of its own.
     """
     theirs, longest = dict(flatten(to_dict(origin.model))), origin.model.context_length
@@ -133,7 +133,7 @@ def require_same_model(model: ModelConfig, origin: Origin) -> None:
 
 
 def require_same_weights(init_from: str, origin: Origin) -> None:
-    """CheckpointError where a directory does not hold the weights that a run began with."""
+    """Raise CheckpointError where a directory does not hold the weights that a run began with."""
     if read_digest(checkpoint_directory(Path(init_from)), origin.part, origin.step) != origin.digest:
         raise CheckpointError(
             f"{init_from} must hold the weights that the run began with, but step {origin.step} of it has "

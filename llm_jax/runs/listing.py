@@ -24,7 +24,7 @@ class RunSummary(NamedTuple):
 
 
 def list_runs(folder: Path) -> list[RunSummary]:
-    """The runs directly in a folder, or the folder itself where it is one, by name.
+    """Return the runs directly in a folder, or the folder itself where it is one, by name.
 
     Raises:
         UserError: the folder cannot be read.

@@ -64,7 +64,7 @@ class OwnParts(NamedTuple):
     batches: Batches | None = None
 
     def names(self) -> list[str]:
-        """Which there are, as checkpoints record it."""
+        """Return which there are, as checkpoints record it."""
         return [name for name, part in self._asdict().items() if part is not None]
 
     def task(self, task: Task) -> Task:
@@ -120,7 +120,8 @@ class Program(NamedTuple):
 
 
 def require_same_parts(about: Mapping[str, Any], own: OwnParts) -> None:
-    """UserError where a run goes on with other own parts than its newest checkpoint (`about`) records."""
+    """Raise UserError where a run goes on with other own parts than its newest checkpoint (`about`) records.
+    """
     recorded, given = about.get("own_parts", []), own.names()
     if recorded != given:
         raise UserError(

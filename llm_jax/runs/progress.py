@@ -62,8 +62,8 @@ class LiveLine:
             self._progress.start()
 
     def reach(self, step: int, loss: float) -> dict[str, float]:
-        """Notes the last step of a compiled call that has just ended; gives the "tokens_per_second" and
-        "mfu", NaN after the first call and the first one after a roll-back.
+        """Note the last step of a compiled call that has just ended; give the "tokens_per_second" and "mfu",
+        NaN after the first call and the first one after a roll-back.
         """
         if self._times and step <= self._times[-1][0]:
             self._times.clear()
@@ -76,7 +76,7 @@ class LiveLine:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Leaves out what is done within the block (an evaluation, a sample, a save) from the speed."""
+        """Leave out what is done within the block (an evaluation, a sample, a save) from the speed."""
         began = time.perf_counter()
         try:
             yield
@@ -84,7 +84,7 @@ class LiveLine:
             self._seconds_aside += time.perf_counter() - began
 
     def say(self, text: str) -> None:
-        """Prints a line above the live one."""
+        """Print a line above the live one."""
         with self._guard("the live line"):
             self.console.print(text, soft_wrap=True)
 

@@ -57,9 +57,9 @@ class RunRecord:
             self._tracker = tracker, open_tracker(tracker, run, step, config, warn)
 
     def write(self, step: int, **values: Any) -> None:
-        """One line of metrics.jsonl: numbers, and under names that end in "_norms" dicts of numbers and of
-        lists of them; one that is not finite is written as null, and left out of trackers. Each has the
-        "elapsed_seconds" of all starts up to then, unless an earlier one has left no time.
+        """Return one line of metrics.jsonl: numbers, and under names that end in "_norms" dicts of numbers
+        and of lists of them; one that is not finite is written as null, and left out of trackers. Each has
+        the "elapsed_seconds" of all starts up to then, unless an earlier one has left no time.
         """
         if self._before is not None:
             values["elapsed_seconds"] = round(self._before + time.monotonic() - self._began, 2)
@@ -82,8 +82,8 @@ class RunRecord:
             beside.close()
 
     def add_step(self, step: int, metrics: dict[str, Any], speed: dict[str, float] | None) -> None:
-        """Takes in a step's metrics; with a speed, writes a line with the mean loss since the last one
-        and of how many steps it is.
+        """Take in a step's metrics; with a speed, writes a line with the mean loss since the last one and of
+        how many steps it is.
         """
         self._since_line.append((metrics["loss_sum"], metrics["weight"]))
         if speed is None:
@@ -94,7 +94,7 @@ class RunRecord:
         self.write(step, **mean, **others, **speed)
 
     def write_sample(self, step: int, text: str) -> None:
-        """One line of samples.jsonl: the step and the text, its prompt included."""
+        """Return one line of samples.jsonl: the step and the text, its prompt included."""
         self._append(self._samples, {"step": step, "text": text})
 
     def _append(self, path: Path, entry: dict[str, Any]) -> None:
@@ -115,13 +115,15 @@ def _name(call: Any) -> str:
 
 
 def mean_loss(steps: Sequence[tuple[float, float]]) -> float:
-    """Nats per target over steps given as (sum, weight); NaN where there is no target."""
+    """Return nats per target over steps given as (sum, weight); NaN where there is no target."""
     loss_sum, weight = (sum(column) for column in zip(*steps, strict=True))
     return loss_sum / weight if weight else math.nan
 
 
 def score_before(run: Path, names: Collection[str]) -> dict[str, float] | None:
-    """These numbers of the evaluation before a run's first step, where there was one and they were finite."""
+    """Return these numbers of the evaluation before a run's first step, where there was one and they were
+    finite.
+    """
     first: dict[str, Any] = next(iter(read_lines(run / "metrics.jsonl")), {"step": None})
     found = {name: first[name] for name in names if first.get(name) is not None}
     return found if first["step"] == 0 and found.keys() == set(names) else None
@@ -136,7 +138,7 @@ def elapsed_before(metrics: Path) -> float | None:
 
 
 def forget_after(path: Path, step: int, report: Callable[[str], None]) -> None:
-    """Takes the lines of later steps, and damaged ones, out of a file of JSON lines; at step 0 all of them.
+    """Take the lines of later steps, and damaged ones, out of a file of JSON lines; at step 0 all of them.
 
     Args:
         path: the file, which need not be there.

@@ -49,7 +49,7 @@ class Replayed(NamedTuple):
         return _mean([self.metrics])
 
     def row_losses(self) -> list[float]:
-        """Mean nats per target of each row, [B]."""
+        """Return mean nats per target of each row, [B]."""
         rows = zip(self.nats, np.asarray(self.batch.weights), strict=True)
         return [mean_loss([(float(row @ weights), float(weights.sum()))]) for row, weights in rows]
 
@@ -78,7 +78,7 @@ class Comparison(NamedTuple):
 def open_run(
     directory: Path, step: int, report: Callable[[str], None], moved: MovedConfig = MovedConfig()
 ) -> Materials:
-    """A run's configuration and data, after looking whether it has such a step.
+    """Return a run's configuration and data, after looking whether it has such a step.
 
     Args:
         directory: the run.
@@ -113,8 +113,8 @@ def replay(
     report: Callable[[str], None],
     track: Callable[[range], Iterable[int]],
 ) -> Replayed:
-    """Does a step again, from the newest checkpoint with `before` steps in between, or from the beginning;
-    each step under the configuration that held then.
+    """Do a step again, from the newest checkpoint with `before` steps in between, or from the beginning; each
+    step under the configuration that held then.
 
     Args:
         directory: the run.
@@ -163,7 +163,7 @@ def _beginning(material: Materials, setup: Setup) -> State:
 
 
 def compare(replayed: Replayed, run: Path) -> Comparison:
-    """The replayed step beside what training logged of it, if it did."""
+    """Return the replayed step beside what training logged of it, if it did."""
     line = _logged(run, replayed.step, replayed.rollbacks)
     if line is None:
         return Comparison(None, None, None, None, None)
@@ -180,7 +180,7 @@ def compare(replayed: Replayed, run: Path) -> Comparison:
 
 
 def hardest_targets(replayed: Replayed, tokenizer: Tokenizer, count: int) -> list[Target]:
-    """The targets with the most nats, hardest first."""
+    """Return the targets with the most nats, hardest first."""
     tokens, targets, weights = map(np.asarray, replayed.batch)
     nats = np.where(weights > 0, np.nan_to_num(replayed.nats, nan=math.inf), -math.inf)
     found = []
@@ -193,8 +193,8 @@ def hardest_targets(replayed: Replayed, tokenizer: Tokenizer, count: int) -> lis
 
 
 def row_pieces(replayed: Replayed, tokenizer: Tokenizer, row: int) -> list[tuple[str, float | None]]:
-    """A row's text, token by token, each with its nats; the first is no target and has None. A character that
-    several tokens make comes with the last of them.
+    """Return a row's text, token by token, each with its nats; the first is no target and has None. A
+    character that several tokens make comes with the last of them.
     """
     decoder = StreamDecoder(tokenizer)
     ids = [int(replayed.batch.tokens[row, 0]), *map(int, replayed.batch.targets[row])]
@@ -205,7 +205,7 @@ def row_pieces(replayed: Replayed, tokenizer: Tokenizer, row: int) -> list[tuple
 
 
 def beside_median(replayed: Replayed, name: str) -> dict[str, tuple[float, float | None]]:
-    """A norm of each part and layer, and its median over the steps recomputed just before.
+    """Return a norm of each part and layer, and its median over the steps recomputed just before.
 
     Args:
         replayed: the step.
@@ -220,7 +220,7 @@ def beside_median(replayed: Replayed, name: str) -> dict[str, tuple[float, float
 
 
 def summary(replayed: Replayed, compared: Comparison, targets: Sequence[Target]) -> dict[str, Any]:
-    """All that was found, as JSON values; a number that is not finite is None."""
+    """Return all that was found, as JSON values; a number that is not finite is None."""
     names = ("learning_rate", "grad_norm", "update_norm", "grad_norms", "update_norms")
     values = {
         "step": replayed.step,

@@ -38,7 +38,7 @@ def opening(material: Materials, state: State, baselines: Mapping[str, float]) -
 
 
 def read_start(run: Path) -> dict[str, Any]:
-    """The entry of a run's last start; empty where there is none that can be read."""
+    """Return the entry of a run's last start; empty where there is none that can be read."""
     return read_object(run / FILE)
 
 
@@ -54,7 +54,7 @@ def note_start(run: Path, step: int) -> None:
 
 
 def add_start(run: Path, step: int, environment: Mapping[str, Any]) -> None:
-    """Puts this start, at a step, before those that were; OSError as the file system has it."""
+    """Put this start, at a step, before those that were; OSError as the file system has it."""
     last = read_start(run)
     earlier = last.pop("earlier", [])
     earlier = [*(earlier if isinstance(earlier, list) else []), *([last] if last else [])]
@@ -65,8 +65,8 @@ def add_start(run: Path, step: int, environment: Mapping[str, Any]) -> None:
 
 
 def deviations(last: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """'name before -> now' for all on which equal bits depend and in which two starts differ; what one of
-    them did not record is passed over.
+    """Return 'name before -> now' for all on which equal bits depend and in which two starts differ; what one
+    of them did not record is passed over.
     """
     before, after = _deciding(last), _deciding(now)
     return [

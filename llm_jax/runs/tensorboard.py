@@ -31,14 +31,14 @@ class Events:
         self._append(format.event(file_version="brain.Event:2"))
 
     def write(self, step: int, numbers: Iterable[tuple[str, float | None]]) -> None:
-        """Adds the numbers of a step; one that is None was not measured and is left out."""
+        """Add the numbers of a step; one that is None was not measured and is left out."""
         summary = self._format.summary(
             value=[{"tag": tag, "simple_value": number} for tag, number in numbers if number is not None]
         )
         self._append(self._format.event(step=step, summary=summary))
 
     def close(self) -> None:
-        """Nothing is left to do: each record is whole."""
+        """Return nothing is left to do: each record is whole."""
 
     def _append(self, event: Any) -> None:
         event.wall_time = time.time()
@@ -63,8 +63,8 @@ class _Format:
 
 
 def open_tensorboard(directory: Path, step: int) -> Events:
-    """Opens a new file of events beside those of earlier processes, which lose what came after `step`, and
-    all at step 0.
+    """Open a new file of events beside those of earlier processes, which lose what came after `step`, and all
+    at step 0.
     """
     format = _Format()
     directory.mkdir(exist_ok=True)
@@ -88,13 +88,13 @@ def _forget_after(path: Path, step: int, format: _Format) -> None:
 
 
 def frame(content: bytes, checksum: Any) -> bytes:
-    """A record of a TFRecord file."""
+    """Return a record of a TFRecord file."""
     length = struct.pack("<Q", len(content))
     return length + _TAIL.pack(checksum(length)) + content + _TAIL.pack(checksum(content))
 
 
 def records_of(content: bytes, checksum: Any) -> Iterator[bytes]:
-    """The sound records at the beginning of a TFRecord file."""
+    """Return the sound records at the beginning of a TFRecord file."""
     at = 0
     while at + _HEAD.size + _TAIL.size <= len(content):
         length, of_length = _HEAD.unpack_from(content, at)

@@ -32,7 +32,7 @@ class Tracker(Protocol):
 
 
 def require_tracker(name: str) -> None:
-    """UserError where the tracker's package is not installed."""
+    """Raise UserError where the tracker's package is not installed."""
     if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
         raise UserError(
             f"train.tracker = {name} needs the package {PACKAGES[name]}: pip install 'llm-jax[{name}]', or "

@@ -42,7 +42,7 @@ def held_out(store: Store) -> Prompted:
 
 
 def whole_text(tokenizer: Tokenizer, tokens: np.ndarray) -> Prompted:
-    """A text's ids [N], of which all are to be scored that have something before them."""
+    """Return a text's ids [N], of which all are to be scored that have something before them."""
     return Prompted(tokens, 0 if tokenizer.start_ids else 1)
 
 

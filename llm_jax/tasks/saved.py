@@ -47,8 +47,8 @@ def read_saved(directory: Path, step: Step, report: Callable[[str], None]) -> Sa
 def as_chosen(
     directory: Path, step: Step, about: Mapping[str, Any], report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """What a checkpoint says of itself, with the text where the run's newest one has it; says which it is,
-    unless it is an import's only one.
+    """Return what a checkpoint says of itself, with the text where the run's newest one has it; say which it
+    is, unless it is an import's only one.
 
     Args:
         directory: holds `checkpoints/`.

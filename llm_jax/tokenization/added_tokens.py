@@ -10,7 +10,7 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def token_names(tokenizer: FileTokenizer) -> dict[int, str]:
-    """What each id is called in the file; some ids have none."""
+    """Return what each id is called in the file; some ids have none."""
     content = tokenizer.to_dict()["content"]
     pieces = content["model"]["vocab"]
     numbered = (
@@ -22,7 +22,7 @@ def token_names(tokenizer: FileTokenizer) -> dict[int, str]:
 
 
 def with_added_tokens(tokenizer: FileTokenizer, tokens: Sequence[Mapping[str, Any]]) -> FileTokenizer:
-    """The tokenizer with these tokens among its `added_tokens`.
+    """Return the tokenizer with these tokens among its `added_tokens`.
 
     A token that has an id keeps it, and gets these flags; any other gets the next id that is free. So it is
     in the library, which has no other way to store them.

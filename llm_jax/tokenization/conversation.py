@@ -19,7 +19,7 @@ Message = Mapping[str, str]  # "role" (system, user or assistant) and "content"
 
 
 def conversation_tokens(messages: Sequence[Message], chat: ChatFormat, tokenizer: Tokenizer) -> list[int]:
-    """Ids of a conversation up to where the assistant begins to speak.
+    """Return ids of a conversation up to where the assistant begins to speak.
 
     The text is the one that transformers renders. Markers that an answer may contain, since they are no
     special tokens (`<think>`), stay whole in the assistant's messages.
@@ -40,7 +40,7 @@ def conversation_tokens(messages: Sequence[Message], chat: ChatFormat, tokenizer
 
 
 def split_at_markers(text: str, markers: Sequence[Mapping[str, Any]]) -> list[str | int]:
-    """A text as its plain pieces, and the ids of the markers between them.
+    """Return a text as its plain pieces, and the ids of the markers between them.
 
     Args:
         text: `Traced`; a marker is in it where the template wrote all of it, or an answer all of one that is
@@ -81,7 +81,7 @@ def _any_of(contents: Iterable[str]) -> re.Pattern[str]:
 def fit(
     messages: Sequence[Message], count: Callable[[Sequence[Message]], int], room: int
 ) -> tuple[list[Message], int]:
-    """The messages that fit into so many tokens, and how many exchanges are left out: the oldest.
+    """Return the messages that fit into so many tokens, and how many exchanges are left out: the oldest.
 
     Args:
         messages: the last is the user's; the first may be the system's, which stays.

@@ -14,7 +14,7 @@ from llm_jax.tokenization.protocol import Tokenizer
 
 
 def tokenizer_from_dict(description: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer whose `to_dict` gave this description.
+    """Return the tokenizer whose `to_dict` gave this description.
 
     Raises:
         DataError: it is not such a description.

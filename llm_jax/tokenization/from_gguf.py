@@ -89,7 +89,7 @@ _FIRST_AND_LAST = {"llama": (1, 2), "gpt2": (11, 11)}
 
 
 def gguf_tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of the `tokenizer.json` that gives the ids which llama.cpp gives for a GGUF file.
+    """Return the content of the `tokenizer.json` that gives the ids which llama.cpp gives for a GGUF file.
 
     Args:
         metadata: the file's keys and values; those that begin with `tokenizer.ggml.` are read.
@@ -120,7 +120,7 @@ def gguf_tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_pre(metadata: Mapping[str, Any]) -> str | None:
-    """What is to be said of a file that does not say how text is cut."""
+    """Return what is to be said of a file that does not say how text is cut."""
     if metadata.get("tokenizer.ggml.model") != "gpt2" or metadata.get("tokenizer.ggml.pre"):
         return None
     return (
@@ -132,7 +132,8 @@ def without_pre(metadata: Mapping[str, Any]) -> str | None:
 def sentencepiece_json(
     pieces: list[str], kinds: list[int], scores: list[float], *, prefix: bool, unigram: bool = False
 ) -> dict[str, Any]:
-    """The content of a `tokenizer.json` that does as SentencePiece's BPE or Unigram, with byte fallback.
+    """Return the content of a `tokenizer.json` that does as SentencePiece's BPE or Unigram, with byte
+    fallback.
 
     Args:
         pieces: by their ids.

@@ -84,17 +84,19 @@ class FileTokenizer:
         return np.array(_ids(self._runner, text), np.int32)
 
     def places(self, text: str) -> np.ndarray:
-        """The characters that each token of a text stands for, [N, 2]: from and up to; they may overlap."""
+        """Return the characters that each token of a text stands for, [N, 2]: from and up to; they may
+        overlap.
+        """
         found = _encoding(self._runner, text)
         return np.fromiter(map(found.token_to_chars, range(len(found))), np.dtype((np.int64, 2)))
 
     def markers(self) -> list[dict[str, Any]]:
-        """The added tokens that no text makes, as the file describes them."""
+        """Return the added tokens that no text makes, as the file describes them."""
         return [token for token in self._added if _is_marker(token)]
 
     def encode_parts(self, parts: Sequence[str | int]) -> list[int]:
-        """Ids of texts between tokens that are given by their ids; each text is encoded as by `encode`, but
-        for a space that the file puts before the very first one alone.
+        """Return ids of texts between tokens that are given by their ids; each text is encoded as by
+        `encode`, but for a space that the file puts before the very first one alone.
         """
         return [
             token
@@ -108,7 +110,7 @@ class FileTokenizer:
         return self._bytes.get(token, b"")
 
     def token_id(self, content: str) -> int | None:
-        """The id of a token by its content as the file writes it, special ones included."""
+        """Return the id of a token by its content as the file writes it, special ones included."""
         added = next((token["id"] for token in self._added if token["content"] == content), None)
         return self._vocabulary.get(content) if added is None else added
 
@@ -134,7 +136,7 @@ class FileTokenizer:
 
 
 def read_tokenizer_file(path: Path) -> FileTokenizer:
-    """The tokenizer of a `tokenizer.json`.
+    """Return the tokenizer of a `tokenizer.json`.
 
     Raises:
         DataError: there is no such file, or it is damaged, or of a kind that cannot spell bytes.

@@ -22,7 +22,7 @@ _UNIGRAM, _BPE = 1, 2
 
 
 def read_sentencepiece(path: Path) -> FileTokenizer:
-    """The tokenizer of a `tokenizer.model`: BPE or Unigram that spells bytes and changes no letters.
+    """Return the tokenizer of a `tokenizer.model`: BPE or Unigram that spells bytes and changes no letters.
 
     Raises:
         DataError: it cannot be read, is damaged, or of a kind whose ids are not known here.
@@ -38,7 +38,7 @@ def read_sentencepiece(path: Path) -> FileTokenizer:
 
 
 def sentencepiece_content(raw: bytes) -> dict[str, Any]:
-    """The content of the `tokenizer.json` that gives the ids which SentencePiece gives.
+    """Return the content of the `tokenizer.json` that gives the ids which SentencePiece gives.
 
     Raises:
         DataError: these bytes are no such model, or one of a kind whose ids are not known here.

@@ -16,7 +16,7 @@ _LIKELY = re.compile(r"<[|｜][^\s<>|｜]+[|｜]>")  # nobody writes so but for 
 
 
 def check_tokens(tokenizer: FileTokenizer, chat: ChatFormat, vocab_size: int, where: str) -> str | None:
-    """What is to be said of a template whose markers the tokenizer has not.
+    """Return what is to be said of a template whose markers the tokenizer has not.
 
     Args:
         tokenizer: the model's.
@@ -70,7 +70,7 @@ def check_tokens(tokenizer: FileTokenizer, chat: ChatFormat, vocab_size: int, wh
 
 
 def require_same_pieces(tokenizer: FileTokenizer, metadata: Mapping[str, Any]) -> None:
-    """DataError for a tokenizer that calls one of a GGUF file's ids by another name."""
+    """Raise DataError for a tokenizer that calls one of a GGUF file's ids by another name."""
     tokens = metadata.get("tokenizer.ggml.tokens", [])
     markers = {marker["id"] for marker in tokenizer.markers()}
     for token, piece in token_names(tokenizer).items():

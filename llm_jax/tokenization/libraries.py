@@ -15,7 +15,7 @@ LONG = 1 << 17  # characters from which a call may take a noticeable part of a s
 
 
 def call_library(doing: str, function: Callable[..., Given], *arguments: Any, **options: Any) -> Given:
-    """What a function of a library gives.
+    """Return what a function of a library gives.
 
     Args:
         doing: completes "the tokenizer's library could not".
@@ -35,7 +35,7 @@ def call_library(doing: str, function: Callable[..., Given], *arguments: Any, **
 def call_on_text(
     doing: str, function: Callable[..., Given], text: str, *arguments: Any, **options: Any
 ) -> Given:
-    """What a function of a library gives for a text, which may be long.
+    """Return what a function of a library gives for a text, which may be long.
 
     Args:
         doing: completes "the tokenizer's library could not", before "a text of N characters".
@@ -52,7 +52,7 @@ def call_on_text(
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, cut to 200 characters."""
+    """Return what an error says, cut to 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -23,37 +23,37 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids [N] int32 of the text alone; never a special token, whatever the text says."""
+        """Return ids [N] int32 of the text alone; never a special token, whatever the text says."""
         ...
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 bytes of one id, possibly a part of a character; empty for special and unused ids, those
-        beyond the vocabulary included, which a padded model draws.
+        """Return the UTF-8 bytes of one id, possibly a part of a character; empty for special and unused ids,
+        those beyond the vocabulary included, which a padded model draws.
         """
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """All that `tokenizer_from_dict` needs, as JSON values."""
+        """Return all that `tokenizer_from_dict` needs, as JSON values."""
         ...
 
 
 def decode_bytes(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> bytes:
-    """The bytes of all ids, joined."""
+    """Return the bytes of all ids, joined."""
     return b"".join(tokenizer.token_bytes(int(token)) for token in ids)
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> str:
-    """The text of all ids; bytes that are not UTF-8 become U+FFFD."""
+    """Return the text of all ids; bytes that are not UTF-8 become U+FFFD."""
     return decode_bytes(tokenizer, ids).decode("utf-8", errors="replace")
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """SHA-256 over what defines the tokenizer."""
+    """Return SHA-256 over what defines the tokenizer."""
     return hashlib.sha256(json.dumps(tokenizer.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
 def utf8(text: str) -> bytes:
-    """The text in UTF-8; a lone surrogate (half of a character, as some JSON has) becomes U+FFFD, as in
-    tiktoken.
+    """Return the text in UTF-8; a lone surrogate (half of a character, as some JSON has) becomes U+FFFD, as
+    in tiktoken.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -27,7 +27,7 @@ class Around(NamedTuple):
 
 
 def tokens_around(content: Mapping[str, Any]) -> Around:
-    """What the post-processor of a `tokenizer.json` puts around a text, as its own library does it."""
+    """Return what the post-processor of a `tokenizer.json` puts around a text, as its own library does it."""
     word = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}  # any text is one token
     others = ("truncation", "padding", "normalizer", "pre_tokenizer", "decoder")
     parts = {"version": "1.0", "added_tokens": [], "model": word, **dict.fromkeys(others)}
@@ -42,7 +42,7 @@ def tokens_around(content: Mapping[str, Any]) -> Around:
 def with_tokens_around(
     content: Mapping[str, Any], start: Sequence[Named], end: Sequence[Named] = ()
 ) -> dict[str, Any]:
-    """The content, made to put these tokens around every text, and no others."""
+    """Return the content, made to put these tokens around every text, and no others."""
 
     def piece(kind: str, name: str, text: int) -> dict[str, Any]:
         return {kind: {"id": name, "type_id": text}}

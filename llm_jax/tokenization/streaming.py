@@ -13,9 +13,9 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The characters that this token completes."""
+        """Return the characters that this token completes."""
         return self._decoder.decode(self._tokenizer.token_bytes(token))
 
     def finish(self) -> str:
-        """U+FFFD for bytes that never became a character, else nothing."""
+        """Return U+FFFD for bytes that never became a character, else nothing."""
         return self._decoder.decode(b"", final=True)

@@ -35,7 +35,7 @@ _LOOK_SECONDS = 0.02  # of processor time between two looks at the memory
 
 
 def serve() -> None:
-    """Answers each line of standard input, a question in JSON, with a line of JSON, until they end."""
+    """Answer each line of standard input, a question in JSON, with a line of JSON, until they end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is not meant for this process.
     _limit_memory()
     for line in sys.stdin.buffer:

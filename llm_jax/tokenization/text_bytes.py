@@ -22,7 +22,7 @@ class Encoded(NamedTuple):
 
 
 def encode_sized(tokenizer: Tokenizer, text: str) -> Encoded:
-    """A text's ids with what each stands for, in UTF-8 bytes.
+    """Return a text's ids with what each stands for, in UTF-8 bytes.
 
     A token that stands for no part of the text, as a space that is put before it, has size 0. Where several
     tokens together stand for characters that their bytes do not give back, the first of them has all the
@@ -39,7 +39,7 @@ def encode_sized(tokenizer: Tokenizer, text: str) -> Encoded:
 
 
 def own_sizes(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The number of bytes of each id, [N] int64."""
+    """Return the number of bytes of each id, [N] int64."""
     counts = np.bincount(np.asarray(ids, np.int32))
     size_of = np.zeros(len(counts), np.int64)
     for token in np.flatnonzero(counts):

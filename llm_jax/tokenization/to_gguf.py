@@ -40,7 +40,8 @@ _NEVER = next(letter for letter, byte in BYTE_OF_LETTER.items() if byte == 0xFF)
 
 
 def gguf_tokenizer(content: Mapping[str, Any], rows: int, chat: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that begin with `tokenizer.`, with which llama.cpp gives any text the ids that it has here.
+    """Return settings that begin with `tokenizer.`, with which llama.cpp gives any text the ids that it has
+    here.
 
     One thing is not said in them: Qwen's files compose accents (NFC) before all else, llama.cpp does not.
 
@@ -68,14 +69,14 @@ def gguf_tokenizer(content: Mapping[str, Any], rows: int, chat: Mapping[str, Any
 
 
 def ends_otherwise(content: Mapping[str, Any]) -> bool:
-    """Whether the tokenizer takes line ends and spaces after them, at a text's end, for one piece, where
-    llama.cpp makes two of them.
+    """Return whether the tokenizer takes line ends and spaces after them, at a text's end, for one piece,
+    where llama.cpp makes two of them.
     """
     return CL100K_CUT in _cuts(content.get("pre_tokenizer"))
 
 
 def composes_accents(content: Mapping[str, Any]) -> bool:
-    """Whether the tokenizer composes accents before all else (NFC), as llama.cpp does not."""
+    """Return whether the tokenizer composes accents before all else (NFC), as llama.cpp does not."""
     return (content.get("normalizer") or {}).get("type") == "NFC"
 
 

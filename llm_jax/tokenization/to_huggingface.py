@@ -36,7 +36,7 @@ _CUTS = {
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> Mapping[str, Any]:
-    """The content of a `tokenizer.json` with which any text has the ids that it has here.
+    """Return the content of a `tokenizer.json` with which any text has the ids that it has here.
 
     Other programs find special tokens in a text, where ours never does.
 

@@ -129,18 +129,18 @@ def origins(text: str) -> bytes:
 
 
 def traced(text: str, origin: int) -> Traced:
-    """A text that all comes from one."""
+    """Return a text that all comes from one."""
     return Traced(text, bytes([origin]) * len(text))
 
 
 def concat(values: Iterable[Any]) -> Traced:
-    """What is written for each value, joined."""
+    """Return what is written for each value, joined."""
     parts = [str(value) for value in values]
     return Traced("".join(parts), b"".join(map(origins, parts)))
 
 
 def runs(text: str) -> Iterator[tuple[int, int, int]]:
-    """Begin, end and origin of each longest stretch that comes from one."""
+    """Return begin, end and origin of each longest stretch that comes from one."""
     origin, begin = origins(text), 0
     for end in range(1, len(text) + 1):
         if end == len(text) or origin[end] != origin[begin]:

@@ -17,7 +17,7 @@ _LONGEST_PIECE = 1000  # characters; training, quadratic in them, cuts what is l
 
 
 def train_reference(text: str, vocab_size: int) -> Tokenizer:
-    """The vocabulary as the `tokenizers` library trains and runs it."""
+    """Return the vocabulary as the `tokenizers` library trains and runs it."""
     split = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
     bound = pre_tokenizers.Split(Regex(f"(?m:.{{1,{_LONGEST_PIECE}}})"), behavior="isolated")
     letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -38,8 +38,8 @@ def train_reference(text: str, vocab_size: int) -> Tokenizer:
 
 
 def train_bpe(text: str, vocab_size: int) -> RankTokenizer:
-    """A tokenizer with at most `vocab_size` ids (the first 256 are bytes), trained on the text and run by
-    tiktoken.
+    """Return a tokenizer with at most `vocab_size` ids (the first 256 are bytes), trained on the text and run
+    by tiktoken.
 
     Raises:
         DataError: the text has too few different words for that many ids.
@@ -56,8 +56,8 @@ def train_bpe(text: str, vocab_size: int) -> RankTokenizer:
 
 
 def bytes_of_letters(piece: str) -> bytes:
-    """The byte-level alphabet of GPT-2 (every byte a visible character) back to bytes; a piece with another
-    character, as some added words are, in UTF-8.
+    """Return the byte-level alphabet of GPT-2 (every byte a visible character) back to bytes; a piece with
+    another character, as some added words are, in UTF-8.
     """
     if all(letter in BYTE_OF_LETTER for letter in piece):
         return bytes(BYTE_OF_LETTER[letter] for letter in piece)

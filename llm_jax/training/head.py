@@ -19,8 +19,8 @@ class _Softmax(NamedTuple):
 
 
 def cross_entropy(row_logits: jax.Array, targets: jax.Array, shared_ids: int = 0) -> jax.Array:
-    """Nats of each target [...] under scores [..., R]; the last `shared_ids` ids have the last row's score
-    each.
+    """Return nats of each target [...] under scores [..., R]; the last `shared_ids` ids have the last row's
+    score each.
     """
     return _softmax(row_logits, targets, shared_ids).nats
 

@@ -32,7 +32,7 @@ class Stopped(SystemExit):
 
 
 def stopped(name: str, then: str) -> str:
-    """The line that ends a process which a signal asked to stop.
+    """Return the line that ends a process which a signal asked to stop.
 
     Args:
         name: the signal's, of which Ctrl-C need not be told.
@@ -149,7 +149,7 @@ def _acknowledge(number: int, finishing: str) -> None:
 
 
 def leave_unsaved(message: str, name: str) -> NoReturn:
-    """Ends the process now, in spite of threads that compile, where a signal came and nothing is to be saved:
+    """End the process now, in spite of threads that compile, where a signal came and nothing is to be saved:
     with status 130 for Ctrl-C, else with that which asks to be started again.
     """
     tell_at_once(f"{message}\n")

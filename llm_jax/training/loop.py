@@ -102,7 +102,7 @@ def train(
 
 
 def claim_device(report: Callable[[str], None]) -> None:
-    """Says which device trains, where there are several.
+    """Say which device trains, where there are several.
 
     Raises:
         UserError: this is one of several processes, of which each would train the whole model; or JAX shall
@@ -143,12 +143,12 @@ def start_state(
 
 
 def is_over(settings: TrainConfig, step: int, checkpoints: Checkpoints) -> bool:
-    """Whether a run ends here: its steps are done, or `patience` is used up."""
+    """Return whether a run ends here: its steps are done, or `patience` is used up."""
     return step >= settings.steps or 0 < settings.patience <= checkpoints.since_best
 
 
 def is_logged(settings: TrainConfig, step: int) -> bool:
-    """Whether metrics.jsonl gets a line of this step."""
+    """Return whether metrics.jsonl gets a line of this step."""
     return not step % settings.log_interval or step == settings.steps
 
 

@@ -26,7 +26,7 @@ head_nats.defvjp(_head_nats_forward, _head_nats_backward)
 
 @jax.named_scope("loss")
 def weighted_sum(nats_BT: jax.Array, weights_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(sum of weighted nats, sum of weights); all weights zero give (0, 0)."""
+    """Return (sum of weighted nats, sum of weights); all weights zero give (0, 0)."""
     return jnp.sum(jnp.where(weights_BT > 0, nats_BT * weights_BT, 0)), jnp.sum(weights_BT)
 
 
@@ -37,8 +37,8 @@ def next_token_nats(
     dropout_key: jax.Array | None,
     first_row: jax.typing.ArrayLike = 0,
 ) -> jax.Array:
-    """Cross-entropy of each next token, [B, T], without weights; dropout with a key, in a part of a batch
-    that of its rows from `first_row` on.
+    """Return cross-entropy of each next token, [B, T], without weights; dropout with a key, in a part of a
+    batch that of its rows from `first_row` on.
     """
     return _nats_and_seen(params, config, batch, dropout_key, first_row)[0]
 
@@ -70,9 +70,9 @@ def next_token_loss(
     first_row: jax.typing.ArrayLike = 0,
     use: Use | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(sum, weight) of the cross-entropy of each next token; dropout with a key. A mixture of experts adds
-    its imbalance to the gradient, not to the sum, which stays comparable. Gradients of the parts of a batch
-    add up to that of the whole, if each is given its place and what the whole makes of its experts.
+    """Return (sum, weight) of the cross-entropy of each next token; dropout with a key. A mixture of experts
+    adds its imbalance to the gradient, not to the sum, which stays comparable. Gradients of the parts of a
+    batch add up to that of the whole, if each is given its place and what the whole makes of its experts.
 
     Args:
         params: of the model.
@@ -96,12 +96,15 @@ NEXT_TOKEN = Objective(init_params, next_token_loss, next_token_nats)
 
 
 def balances_router(config: ModelConfig) -> bool:
-    """Whether the loss has a gradient towards an even use of experts, which a part of a batch cannot know."""
+    """Return whether the loss has a gradient towards an even use of experts, which a part of a batch cannot
+    know.
+    """
     return bool(config.num_experts and config.router_balance)
 
 
 def parts_use(params: Tree, config: ModelConfig, parts: Batch, key: jax.Array, first_rows: jax.Array) -> Use:
-    """What a batch that is cut along B, [parts, B / parts, T], makes of its experts: a forward pass."""
+    """Return what a batch that is cut along B, [parts, B / parts, T], makes of its experts: a forward pass.
+    """
     weight = jnp.sum(parts.weights)
 
     def part_shares(part: tuple[Batch, jax.Array]) -> jax.Array:
@@ -114,7 +117,7 @@ def parts_use(params: Tree, config: ModelConfig, parts: Batch, key: jax.Array, f
 
 @partial(jax.jit, static_argnums=1)
 def token_nats(params: Tree, config: ModelConfig, batch: Batch) -> jax.Array:
-    """Nats of each target, [B, T], without dropout and without weights: what evaluation adds up."""
+    """Return nats of each target, [B, T], without dropout and without weights: what evaluation adds up."""
     return next_token_nats(params, config, batch, None)
 
 
@@ -127,7 +130,7 @@ class TargetScores(NamedTuple):
 
 @partial(jax.jit, static_argnums=1)
 def score_targets(params: Tree, config: ModelConfig, batch: Batch) -> TargetScores:
-    """The nats that `token_nats` gives, and whether each target is the likeliest token.
+    """Return the nats that `token_nats` gives, and whether each target is the likeliest token.
 
     Scores of the head's rows are made for some tokens at a time, so that a window of any length fits.
     """

@@ -27,7 +27,8 @@ _AXES = {
 
 
 def muon_for_kernels(others: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Muon's rescaling for the kernels of the blocks, `others` for embeddings, head, routers, biases, norms.
+    """Return Muon's rescaling for the kernels of the blocks, `others` for embeddings, head, routers, biases,
+    norms.
 
     An orthogonal update is given the root mean square of AdamW's, so that both share a learning rate and a
     weight decay.
@@ -40,7 +41,7 @@ def muon_for_kernels(others: optax.GradientTransformation) -> optax.GradientTran
 
 
 def is_muons(path: tuple) -> bool:
-    """Whether Muon moves the parameter at this path of the tree."""
+    """Return whether Muon moves the parameter at this path of the tree."""
     return path[0].key == "blocks" and path[-1].key == "kernel" and path[-2].key in _AXES
 
 

@@ -94,5 +94,5 @@ class Beside:
 
 
 def warn(text: str) -> None:
-    """A line on standard error."""
+    """Return a line on standard error."""
     terminal.remark(f"warning: {text}", style="yellow")

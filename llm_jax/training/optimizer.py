@@ -16,12 +16,12 @@ Optimizer = optax.GradientTransformation
 
 
 def horizon_at(horizon: Horizon, step: jax.Array, opt_state: Any) -> Horizon:
-    """The horizon after so many steps: those that the optimizer's state did not count were skipped."""
+    """Return the horizon after so many steps: those that the optimizer's state did not count were skipped."""
     return horizon._replace(skipped=step - _count(opt_state))
 
 
 def learning_rate(optim: OptimConfig, horizon: Horizon, opt_state: Any) -> jax.Array:
-    """The rate that the next update from this optimizer state is scaled by."""
+    """Return the rate that the next update from this optimizer state is scaled by."""
     return jnp.asarray(make_schedule(optim, horizon)(_count(opt_state)))
 
 
@@ -31,7 +31,7 @@ def _count(opt_state: Any) -> jax.Array:
 
 
 def decay_mask(params: Tree) -> Tree:
-    """True for kernels and embeddings, False for biases and norm scales."""
+    """Return True for kernels and embeddings, False for biases and norm scales."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
 
 
@@ -55,7 +55,7 @@ def rate_factors(params: Tree, optimizer: str, width_ratio: float) -> Tree:
 def make_optimizer(
     optim: OptimConfig, horizon: Horizon, width_ratio: float = 1.0
 ) -> optax.GradientTransformation:
-    """AdamW, or Muon and AdamW, under the schedule, for gradients that are already clipped.
+    """Return AdamW, or Muon and AdamW, under the schedule, for gradients that are already clipped.
 
     The decay of weights stays learning rate x weight_decay at every width, as in the muP authors' own AdamW,
     which multiplies the decay by what it divides the rate by.
@@ -76,7 +76,7 @@ def make_optimizer(
 
 
 def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's rescaling (Kingma and Ba 2015) on optax's state, with exact bias corrections.
+    """Return Adam's rescaling (Kingma and Ba 2015) on optax's state, with exact bias corrections.
 
     optax 0.2.8 computes 1 - beta**t in float32, which leaves five digits of 1 - 0.999 and, after 30 steps of
     the tutorial, a loss 6e-5 nats from torch's; by expm1 it is 1e-6.

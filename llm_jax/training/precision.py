@@ -15,12 +15,12 @@ from llm_jax.config.model import ModelConfig
 
 
 def with_masters(model: ModelConfig) -> ModelConfig:
-    """The model whose parameters are as training keeps them: float32, or float64."""
+    """Return the model whose parameters are as training keeps them: float32, or float64."""
     return dataclasses.replace(model, param_dtype="float64" if model.param_dtype == "float64" else "float32")
 
 
 def rounded(masters: Any, model: ModelConfig) -> Any:
-    """What the model reads, in its `param_dtype`: the masters themselves where that is their type."""
+    """Return what the model reads, in its `param_dtype`: the masters themselves where that is their type."""
     kind = jnp.finfo(model.param_dtype)
 
     def narrow(array: jax.Array) -> jax.Array:

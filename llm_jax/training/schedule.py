@@ -18,12 +18,12 @@ class Horizon(NamedTuple):
 
 
 def make_horizon(optim: OptimConfig, steps: int) -> Horizon:
-    """The horizon of a run of so many steps, of which none was skipped."""
+    """Return the horizon of a run of so many steps, of which none was skipped."""
     return Horizon(jnp.int32(steps), jnp.int32(optim.warmup_steps), jnp.int32(0))
 
 
 def make_schedule(optim: OptimConfig, horizon: Horizon) -> optax.Schedule:
-    """Learning rate by the optimizer's count: a straight warm-up, then constant, cosine or
+    """Return learning rate by the optimizer's count: a straight warm-up, then constant, cosine or
     warm-up-stable-decay.
 
     Cosine and wsd give the last step exactly `final_fraction` of the peak. The warm-up comes first: the fall

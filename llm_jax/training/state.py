@@ -58,7 +58,7 @@ def placed_state(config: Config, setup: Setup) -> State:
 
 
 def state_from(config: Config, params: Tree, optimizer: Optimizer | None = None) -> State:
-    """The state before the first step with these parameters, in the type that training keeps."""
+    """Return the state before the first step with these parameters, in the type that training keeps."""
     optimizer = optimizer or make_optimizer(config.optim, horizon_of(config), config.model.width_ratio)
     kind = with_masters(config.model).param_dtype
     params = jax.tree.map(lambda array: array.astype(kind), params)

@@ -18,7 +18,7 @@ from llm_jax.model.decoder import abstract_params
 
 
 def flops_per_token(config: ModelConfig) -> int:
-    """Multiply-adds times two of forward and backward, for one token at the full context length."""
+    """Return multiply-adds times two of forward and backward, for one token at the full context length."""
     shapes = {path: leaf.shape for path, leaf in flatten(abstract_params(config)) if path.endswith("kernel")}
     taken = lambda path: path.startswith("blocks/mlp_") and config.num_experts  # noqa: E731
     kernels = sum(
@@ -33,8 +33,8 @@ def flops_per_token(config: ModelConfig) -> int:
 
 
 def measure_peak_flops(dtype: str, size: int = 1024, repeats: int = 5) -> float:
-    """FLOP/s of the fastest of a few [size, size] matrix products on the default device (about 0.1 s on two
-    CPU cores).
+    """Return FLOP/s of the fastest of a few [size, size] matrix products on the default device (about 0.1 s
+    on two CPU cores).
     """
     x = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
@@ -42,7 +42,7 @@ def measure_peak_flops(dtype: str, size: int = 1024, repeats: int = 5) -> float:
 
 
 def measure_bandwidth(repeats: int = 7) -> float:
-    """Bytes per second read from an array of 256 MB on the default device, the best of a few sums."""
+    """Return bytes per second read from an array of 256 MB on the default device, the best of a few sums."""
     array = jnp.ones(2**26)
     add = jax.jit(jnp.sum)
     return array.nbytes / _shortest(lambda: add(array), repeats)
@@ -73,7 +73,8 @@ _DATASHEETS = {
 
 
 def datasheet_flops(device_kind: str) -> float | None:
-    """Dense bfloat16 FLOP/s of one accelerator as its maker states them, or None for one not in the table.
+    """Return dense bfloat16 FLOP/s of one accelerator as its maker states them, or None for one not in the
+    table.
 
     Sources: docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e ("peak compute per chip (bf16)"); NVIDIA's
     datasheets of A100, H100 (SXM and PCIe) and H200, halved where they count with sparsity.
@@ -82,5 +83,6 @@ def datasheet_flops(device_kind: str) -> float | None:
 
 
 def share_of_peak(flops: float, seconds: float, peak: float | None) -> float | None:
-    """The share of a ceiling in FLOP/s that so much work in this time reaches; None without a ceiling."""
+    """Return the share of a ceiling in FLOP/s that so much work in this time reaches; None without a ceiling.
+    """
     return None if peak is None else flops / seconds / peak

@@ -56,7 +56,7 @@ def find_subject(
     moved: MovedConfig = MovedConfig(),
     step: Step = "best",
 ) -> Subject:
-    """The model in a directory, or a fresh one of a TOML file or of the default configuration.
+    """Return the model in a directory, or a fresh one of a TOML file or of the default configuration.
 
     Args:
         source: the directory or the file.
@@ -86,7 +86,7 @@ def find_subject(
 
 
 def make_lesson(subject: Subject, batch: Batch) -> Lesson:
-    """A batch through a subject's model, and one optimizer step on it, seen from inside."""
+    """Return a batch through a subject's model, and one optimizer step on it, seen from inside."""
     config, state = subject.config, subject.state
     params = evaluated_params(config.model, state)
     logits, seen = look(params, config.model, batch.tokens)
@@ -109,13 +109,13 @@ def make_lesson(subject: Subject, batch: Batch) -> Lesson:
 
 
 def label(tokenizer: Tokenizer, token: int) -> str:
-    """A token id as text that can be seen."""
+    """Return a token id as text that can be seen."""
     return visible(token_text(tokenizer.token_bytes(token)))
 
 
 def text_xray(subject: Subject, text: str | None) -> XRay:
-    """The x-ray of a text, cut to the context; without one, of the beginning of the held-out text. What the
-    tokenizer puts before every text is read before it.
+    """Return the x-ray of a text, cut to the context; without one, of the beginning of the held-out text.
+    What the tokenizer puts before every text is read before it.
 
     Raises:
         DataError: the text has fewer than two tokens.
@@ -184,7 +184,7 @@ def _passage(subject: Subject, index: verbatim.Index, passage: verbatim.Passage)
 
 
 def next_batch(subject: Subject) -> Batch:
-    """The batch that training would take next."""
+    """Return the batch that training would take next."""
     settings = subject.config.train
     return batch_at(
         subject.train_tokens,

@@ -49,7 +49,7 @@ _TOLD = NOT_COMPUTED | {
 
 
 def require_told(config: ModelConfig) -> None:
-    """Raises UserError for a model with a part that the stages do not tell of."""
+    """Raise UserError for a model with a part that the stages do not tell of."""
     usual = ModelConfig()
     odd = [
         name for name, value in vars(config).items() if value != getattr(usual, name) and name not in _TOLD
@@ -61,7 +61,9 @@ def require_told(config: ModelConfig) -> None:
 
 
 def movements(before: Tree, after: Tree) -> list[Movement]:
-    """How far each array of a parameter tree went in one step, the blocks' by layer, in the tree's order."""
+    """Return how far each array of a parameter tree went in one step, the blocks' by layer, in the tree's
+    order.
+    """
     found, later = [], dict(flatten(after))
     for path, old in flatten(before):
         new = later[path]

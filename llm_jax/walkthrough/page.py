@@ -43,7 +43,7 @@ class ShownStage(NamedTuple):
 
 
 def show_view(view: View, words: Mapping[str, Any], count: int = 8) -> ShownView:
-    """The first `count` rows and columns of a view as text, with named axes."""
+    """Return the first `count` rows and columns of a view as text, with named axes."""
     corner, rows, columns = view.corner(count)
     cells = [[_number(value) for value in row] for row in corner]
     if rows:
@@ -56,7 +56,7 @@ def show_view(view: View, words: Mapping[str, Any], count: int = 8) -> ShownView
 
 
 def show_stage(stage: Stage, lesson: Lesson, words: Mapping[str, Any]) -> ShownStage:
-    """A stage with its sentences, formula, tables and picture."""
+    """Return a stage with its sentences, formula, tables and picture."""
     return ShownStage(
         stage.name,
         words["stage"][stage.name],
@@ -68,7 +68,7 @@ def show_stage(stage: Stage, lesson: Lesson, words: Mapping[str, Any]) -> ShownS
 
 
 def next_tokens(lesson: Lesson, count: int = 10) -> list[tuple[int, float]]:
-    """The likeliest ids after the first sequence, and their probabilities."""
+    """Return the likeliest ids after the first sequence, and their probabilities."""
     scores_V = lesson.logits[0, -1].astype(np.float64)
     weights_V = np.exp(scores_V - scores_V.max())
     best = np.argsort(-scores_V, kind="stable")[:count]
@@ -85,7 +85,7 @@ def explain_page(
     about: str,
     xray: XRay | None,
 ) -> str:
-    """The whole page's HTML.
+    """Return the whole page's HTML.
 
     Args:
         lesson: the batch seen through.

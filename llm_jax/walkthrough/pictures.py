@@ -16,7 +16,7 @@ Names = Mapping[str, str]  # the words of [figure]
 
 
 def picture(name: str, lesson: Lesson, names: Names) -> Figure | None:
-    """The picture of a stage or of a section beyond the tutorial; None where a table says more."""
+    """Return the picture of a stage or of a section beyond the tutorial; None where a table says more."""
     blocks = lesson.seen.blocks
     masked = np.where(lesson.seen.attention_pattern.mask[0], 0.0, np.nan)
     pictures: dict[str, Callable[[], Figure]] = {

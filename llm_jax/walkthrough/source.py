@@ -18,7 +18,8 @@ class Code(NamedTuple):
 
 
 def statement(function: Callable[..., Any], name: str, occurrence: int = 0) -> Code:
-    """The first statement of a function, or a later one, that assigns the variable `name` or is a "return".
+    """Return the first statement of a function, or a later one, that assigns the variable `name` or is a
+    "return".
 
     Raises:
         LookupError: the function has no such statement (a page would show nothing: our defect).

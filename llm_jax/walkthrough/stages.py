@@ -27,7 +27,7 @@ class View(NamedTuple):
     columns: list[str] | None = None
 
     def corner(self, count: int) -> tuple[np.ndarray, list[str] | None, list[str] | None]:
-        """The first rows and columns of the first matrix in it, and their texts."""
+        """Return the first rows and columns of the first matrix in it, and their texts."""
         array = np.atleast_2d(self.array)
         matrix = array.reshape(-1, *array.shape[-2:])[0]
         rows, columns = (labels and labels[:count] for labels in (self.rows, self.columns))
@@ -57,7 +57,9 @@ _SQUARE = ("batch", "head", "query", "key")
 
 
 def stages(lesson: Lesson, cross_entropy: Callable[..., Any]) -> list[Stage]:
-    """All stages, from the whole text to the loss, whose function belongs to training and is passed in."""
+    """Return all stages, from the whole text to the loss, whose function belongs to training and is passed
+    in.
+    """
     loss = statement(cross_entropy, "return")
     return [*_text_to_input(lesson), *_heads(lesson), *_attention(lesson), *_rest(lesson, loss)]
 

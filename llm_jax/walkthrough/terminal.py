@@ -17,7 +17,7 @@ from llm_jax.walkthrough.xray import XRay
 def tell(
     console: Console, lesson: Lesson, all_stages: list[Stage], xray: XRay | None, words: Mapping[str, Any]
 ) -> None:
-    """Prints every stage (its name, why it is there, our code, its first numbers), then the losses of the
+    """Print every stage (its name, why it is there, our code, its first numbers), then the losses of the
     batch and of the text under the x-ray, token by token.
     """
     for number, stage in enumerate(all_stages, start=1):

@@ -108,17 +108,17 @@ class XRay(NamedTuple):
 
 
 def token_surprisal(logits_TV: np.ndarray, targets_T: np.ndarray) -> np.ndarray:
-    """Nats of each target, float64 [T]: minus the logarithm of its softmax."""
+    """Return nats of each target, float64 [T]: minus the logarithm of its softmax."""
     return _log_normalizer(logits_TV) - _pick(logits_TV, targets_T)
 
 
 def token_rank(logits_TV: np.ndarray, targets_T: np.ndarray) -> np.ndarray:
-    """Where each target stands among all ids, int [T]: 1 is the first choice, equals share a rank."""
+    """Return where each target stands among all ids, int [T]: 1 is the first choice, equals share a rank."""
     return 1 + np.sum(logits_TV > _pick(logits_TV, targets_T)[:, None], axis=-1)
 
 
 def top_tokens(logits_TV: np.ndarray, count: int, shared_ids: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The likeliest ids and the probability of each, [T, K]; among equals the lowest id comes first.
+    """Return the likeliest ids and the probability of each, [T, K]; among equals the lowest id comes first.
 
     The last `shared_ids` ids score the same, so the first of them stands for all.
     """
@@ -145,7 +145,7 @@ def logit_lens(
     targets_T: np.ndarray,
     shared_ids: int = 0,
 ) -> Lens:
-    """Reads every residual stream with the model's own end (nostalgebraist 2020).
+    """Read every residual stream with the model's own end (nostalgebraist 2020).
 
     Args:
         streams_MTD: the input of the first block, then the output of each.
@@ -162,7 +162,7 @@ def logit_lens(
 
 
 def pack_weights(weights_LNTT: np.ndarray) -> Attention:
-    """Attention weights as base64 of one byte each, 255 for 1.
+    """Return attention weights as base64 of one byte each, 255 for 1.
 
     Each is off by less than 1/255 and each row still sums to 255: the bytes left over from rounding down go
     to the largest remainders.
@@ -177,7 +177,9 @@ def pack_weights(weights_LNTT: np.ndarray) -> Attention:
 
 
 def mark_spans(texts: Sequence[str], spans: Iterable[tuple[int, int]]) -> list[MarkedToken]:
-    """The tokens of a generated text, each with the longest of the (start, length) passages that it is in."""
+    """Return the tokens of a generated text, each with the longest of the (start, length) passages that it is
+    in.
+    """
     covering = [(0, -1)] * len(texts)
     for start, length in spans:
         for at in range(start, start + length):
@@ -200,7 +202,7 @@ def make_xray(
     shared_ids: int = 0,
     origin: Origin | None = None,
 ) -> XRay:
-    """The X-ray of a text.
+    """Return the X-ray of a text.
 
     Args:
         tokens: the text's ids [T + 1]; the model read all but the last.

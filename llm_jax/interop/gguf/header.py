@@ -76,7 +76,7 @@ class _Bytes(NamedTuple):
         return int.from_bytes(self.take(width, what), "little")
 
     def many(self, least: int, what: str) -> int:
-        """A number of things that take at least so many bytes each."""
+        """Return a number of things that take at least so many bytes each."""
         number = self.whole(8, what)
         if number * least > self.left():
             raise CheckpointError(
@@ -88,7 +88,7 @@ class _Bytes(NamedTuple):
         return self.strings(1, what)[0]
 
     def strings(self, count: int, what: str) -> list[str]:
-        """A tokenizer has hundreds of thousands, so that each is read with few calls."""
+        """Return a tokenizer has hundreds of thousands, so that each is read with few calls."""
         found, left, read = [], self.left(), self.file.read
         for _ in range(count):
             length = int.from_bytes(read(8), "little")
@@ -106,7 +106,7 @@ class _Bytes(NamedTuple):
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
-    """The header of a file of so many bytes, read from its beginning on.
+    """Return the header of a file of so many bytes, read from its beginning on.
 
     Raises:
         CheckpointError: it is cut, lies about a length, or is not of GGUF's version 2 or 3.
@@ -201,7 +201,7 @@ def _alignment(settings: dict[str, Any]) -> int:
 
 
 def header_bytes(settings: Mapping[str, Any], places: Mapping[str, Place]) -> bytes:
-    """What `read_header` reads, up to where the data begins.
+    """Return what `read_header` reads, up to where the data begins.
 
     gguf's own writer has no empty arrays, which a tokenizer without merges needs.
 

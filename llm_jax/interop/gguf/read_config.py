@@ -48,7 +48,8 @@ _SLOW, _FAST, _ORIGINAL = 1.0, 4.0, 8192
 
 
 def read_config(settings: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """config.json's fields. Every setting of the architecture is used, or known to say nothing, or refused.
+    """Return config.json's fields. Every setting of the architecture is used, or known to say nothing, or
+    refused.
 
     Args:
         settings: the file's, by llama.cpp's names.
@@ -118,7 +119,7 @@ def _rotary_decoder(left: dict[str, Any], arch: str, layers: int) -> dict[str, A
 
 
 def architecture(settings: Mapping[str, Any]) -> str:
-    """The architecture, one that can be read, of a whole model in today's encoding."""
+    """Return the architecture, one that can be read, of a whole model in today's encoding."""
     name = settings.get("general.architecture")
     if not _is_one_of(name, *_FIXED):
         raise CheckpointError(f"general.architecture must be one of {', '.join(_FIXED)}, got {quoted(name)}")
@@ -132,7 +133,8 @@ def architecture(settings: Mapping[str, Any]) -> str:
 
 
 def llama3_scaling(factors: np.ndarray, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Llama 3's stretch of rotary positions, as rope_scaling has it, proved by computing the factors anew.
+    """Return Llama 3's stretch of rotary positions, as rope_scaling has it, proved by computing the factors
+    anew.
 
     A file has only what each pair of entries is slowed by, not the four numbers that it was computed from;
     all of Meta's models share three of them.
@@ -163,7 +165,8 @@ def llama3_scaling(factors: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
 
 
 def llama3_factors(theta: float, head_dim: int, factor: float) -> np.ndarray:
-    """How many times slower each pair of a head's entries turns after Meta's stretch: [head_dim / 2]."""
+    """Return how many times slower each pair of a head's entries turns after Meta's stretch: [head_dim / 2].
+    """
     pairs = np.arange(0, head_dim, 2) / head_dim
     turns = _ORIGINAL * theta**-pairs / (2 * np.pi)
     share = np.clip((turns - _SLOW) / (_FAST - _SLOW), 0, 1)  # of the frequency that is kept as it is
@@ -171,7 +174,8 @@ def llama3_factors(theta: float, head_dim: int, factor: float) -> np.ndarray:
 
 
 def whole(left: dict[str, Any], key: str, default: int | None = None) -> int:
-    """A positive whole number, taken out of the settings; one of each layer's must be equal for all."""
+    """Return a positive whole number, taken out of the settings; one of each layer's must be equal for all.
+    """
     value = left.pop(key, default)
     if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
         value = value[0].item()
@@ -181,7 +185,7 @@ def whole(left: dict[str, Any], key: str, default: int | None = None) -> int:
 
 
 def number(left: dict[str, Any], key: str, default: float | None = None) -> float:
-    """A positive number, taken out of the settings."""
+    """Return a positive number, taken out of the settings."""
     value = left.pop(key, default)
     if type(value) not in (int, float) or not 1e-30 < value < 1e30:
         raise CheckpointError(f"{key} must be a number from 1e-30 to 1e30, got {quoted(value)}")

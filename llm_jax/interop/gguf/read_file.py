@@ -33,7 +33,7 @@ class _Stored(NamedTuple):
 
 
 def open_gguf(path: Path) -> Source:
-    """The model in a GGUF file; each tensor is read, as float32, when it is asked for.
+    """Return the model in a GGUF file; each tensor is read, as float32, when it is asked for.
 
     Raises:
         CheckpointError: the file is damaged, or of an architecture that is not read here.

@@ -55,7 +55,7 @@ class Origin(NamedTuple):
 
 
 def undo(tensor: np.ndarray, origin: Origin) -> np.ndarray:
-    """Hugging Face's tensor of llama.cpp's."""
+    """Return Hugging Face's tensor of llama.cpp's."""
     if origin.plus_one:
         return tensor - np.float32(1)
     if origin.transposed:
@@ -69,7 +69,9 @@ def undo(tensor: np.ndarray, origin: Origin) -> np.ndarray:
 
 
 def redo(tensor: np.ndarray, origin: Origin) -> np.ndarray:
-    """llama.cpp's tensor of Hugging Face's, as its converter makes it; 1 is added in float32, and rounded."""
+    """Return llama.cpp's tensor of Hugging Face's, as its converter makes it; 1 is added in float32, and
+    rounded.
+    """
     if origin.plus_one:
         return tensor.astype(np.float32) + np.float32(1)
     if origin.transposed:
@@ -96,7 +98,7 @@ _FAMILIES = {
 
 
 def origins(arch: str, config: Mapping[str, Any]) -> dict[str, Origin]:
-    """Hugging Face's name -> where its tensor comes from, for every tensor that such a model has."""
+    """Return Hugging Face's name -> where its tensor comes from, for every tensor that such a model has."""
     if arch == "gpt2":
         return _gpt2(config)
     family = _FAMILIES[arch]

@@ -23,7 +23,7 @@ class Encoding(NamedTuple):
 
 
 def encodings(kinds: set[int]) -> dict[int, Encoding]:
-    """Those types that gguf decodes, of the given ones.
+    """Return those types that gguf decodes, of the given ones.
 
     Raises:
         UserError: the package gguf is missing.
@@ -46,7 +46,8 @@ def encodings(kinds: set[int]) -> dict[int, Encoding]:
 
 
 def encode(tensor: np.ndarray, kind: int) -> np.ndarray:
-    """A tensor's numbers in this type: rows of bytes, uint8. Numbers that are too large become infinite.
+    """Return a tensor's numbers in this type: rows of bytes, uint8. Numbers that are too large become
+    infinite.
 
     Raises:
         UserError: the package gguf is missing.

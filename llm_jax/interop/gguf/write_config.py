@@ -25,7 +25,8 @@ _FACTORS = "rope_freqs.weight"
 
 
 def write_settings(config_json: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
-    """Architecture, settings, and tensors that are settings, of a model that llama.cpp computes as we do.
+    """Return architecture, settings, and tensors that are settings, of a model that llama.cpp computes as we
+    do.
 
     Args:
         config_json: of `config_json.write_model_config`.

@@ -40,14 +40,16 @@ class Plan(NamedTuple):
     stored: dict[str, Stored]  # by Hugging Face's names, in the order of `export_tensors`
 
     def without_blocks(self) -> list[str]:
-        """llama.cpp's names of matrices that are float16, as their rows are no multiple of Q8_0's blocks."""
+        """Return llama.cpp's names of matrices that are float16, as their rows are no multiple of Q8_0's
+        blocks.
+        """
         if self.settings["general.file_type"] != _KINDS["q8_0"][1]:
             return []
         return [each.origin.name for each in self.stored.values() if each.kind == F16]
 
 
 def plan(config_json: dict[str, Any], config: ModelConfig, dtype: str) -> Plan:
-    """How the model is stored.
+    """Return how the model is stored.
 
     Args:
         config_json: of `config_json.write_model_config`.
@@ -75,7 +77,7 @@ def write_gguf(
     tensors: _Tensors,
     progress: Callable[[_Tensors, int], _Tensors] = lambda tensors, _: tensors,
 ) -> None:
-    """Writes the file, with one tensor at a time in memory.
+    """Write the file, with one tensor at a time in memory.
 
     Args:
         path: the file.
@@ -105,7 +107,7 @@ def write_gguf(
 
 
 def rounded(tensor: np.ndarray, stored: Stored) -> np.ndarray:
-    """Hugging Face's tensor as it comes back: float32 numbers that the type has."""
+    """Return Hugging Face's tensor as it comes back: float32 numbers that the type has."""
     decode = encodings({stored.kind})[stored.kind].decode
     return undo(decode(_encoded(tensor, stored)).reshape(stored.origin.stored_shape), stored.origin)
 

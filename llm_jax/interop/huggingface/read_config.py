@@ -31,7 +31,7 @@ _MOST_EXPERTS = 100_000  # in all layers
 
 
 def read_model_config(config: Mapping[str, Any], ignored: Collection[str] = ()) -> ModelConfig:
-    """The decoder that a config.json describes.
+    """Return the decoder that a config.json describes.
 
     Args:
         config: its fields. One that is missing is what it is to transformers in that family.
@@ -51,7 +51,7 @@ def read_model_config(config: Mapping[str, Any], ignored: Collection[str] = ()) 
 
 
 def config_fields(config: Mapping[str, Any]) -> Fields:
-    """The fields of a config.json after `read_model_config` has taken those that it uses.
+    """Return the fields of a config.json after `read_model_config` has taken those that it uses.
 
     Raises:
         CheckpointError: likewise.

@@ -29,7 +29,8 @@ _MAX_DIMENSIONS = 8
 
 
 def open_directory(path: Path) -> Source:
-    """The model in a directory; its files are only looked into, each tensor is read when it is asked for.
+    """Return the model in a directory; its files are only looked into, each tensor is read when it is asked
+    for.
 
     Raises:
         CheckpointError: a file is missing, damaged, or holds what no model of ours has.
@@ -73,7 +74,7 @@ def _open(path: Path) -> Source:
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """The file of this name in the folder; where it links to is the user's business."""
+    """Return the file of this name in the folder; where it links to is the user's business."""
     path = folder / name
     if path.is_symlink() and not path.exists():
         target = quoted(path.readlink())
@@ -84,7 +85,7 @@ def own_file(folder: Path, name: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file, or a link, which may lead nowhere."""
+    """Return whether there is such a file, or a link, which may lead nowhere."""
     return path.is_symlink() or path.exists()
 
 
@@ -105,7 +106,8 @@ def _weight_map(folder: Path) -> dict[str, str]:
 
 
 def open_shard(path: Path) -> tuple[safe_open, dict[str, tuple[int, ...]]]:
-    """An open .safetensors file, and the shapes of all its tensors; those of buffers may be of any type.
+    """Return an open .safetensors file, and the shapes of all its tensors; those of buffers may be of any
+    type.
 
     Raises:
         CheckpointError: it is damaged, or holds no tensors, or such as no model of ours has.
@@ -137,7 +139,9 @@ def open_shard(path: Path) -> tuple[safe_open, dict[str, tuple[int, ...]]]:
 
 
 def read_tensor(shard: safe_open, name: str, path: Path) -> np.ndarray:
-    """One tensor of an open file; the path is for the message of the CheckpointError for a damaged one."""
+    """Return one tensor of an open file; the path is for the message of the CheckpointError for a damaged
+    one.
+    """
     try:
         return shard.get_tensor(name)
     except (SafetensorError, OSError) as error:
@@ -168,7 +172,7 @@ def _require_agreement(folder: Path, index: dict[str, str], homes: dict[str, str
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a small JSON file in which no name stands twice.
+    """Return the object in a small JSON file in which no name stands twice.
 
     Raises:
         CheckpointError: it is something else.

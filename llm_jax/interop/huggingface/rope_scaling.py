@@ -12,7 +12,8 @@ from llm_jax.interop.source import quoted
 
 
 def read_rotary(fields: Fields, context: int) -> RotaryConfig:
-    """The rotary positions of a model with this context length, in which all layers and all of a head turn.
+    """Return the rotary positions of a model with this context length, in which all layers and all of a head
+    turn.
 
     Raises:
         CheckpointError: they are stretched in a way, or by fields, that this program does not know.

@@ -13,7 +13,7 @@ _KINDS = ("rope_type", "type")
 
 
 def require_one_meaning(config: Mapping[str, Any]) -> None:
-    """Refuses a config.json that contradicts itself; values of other types are left to whoever reads them.
+    """Refuse a config.json that contradicts itself; values of other types are left to whoever reads them.
 
     Raises:
         CheckpointError: it does.

@@ -140,7 +140,7 @@ class Part(NamedTuple):
 
 
 def parts(family: str, config: ModelConfig) -> Iterator[Part]:
-    """Every tensor of a model of this family, in the order of the layers."""
+    """Return every tensor of a model of this family, in the order of the layers."""
     shapes = {path: leaf.shape for path, leaf in flatten(abstract_params(config))}
     for tensor in _TABLES[family]:
         if tensor.leaves[0] not in shapes:
@@ -165,7 +165,7 @@ def import_params(
     read: Callable[[str], np.ndarray],
     progress: Callable[[Iterator[Part], int], Iterator[Part]] = lambda all_parts, _: all_parts,
 ) -> Tree:
-    """Our parameters; every tensor is read once, when its turn comes, and used.
+    """Return our parameters; every tensor is read once, when its turn comes, and used.
 
     Args:
         family: config.json's model_type.
@@ -200,7 +200,7 @@ def require_tensors(
     read: Callable[[str], np.ndarray],
     progress: Callable[[Iterator[Part], int], Iterator[Part]] = lambda all_parts, _: all_parts,
 ) -> None:
-    """Raises CheckpointError unless `params` hold the numbers of every tensor, each read once more.
+    """Raise CheckpointError unless `params` hold the numbers of every tensor, each read once more.
 
     Args: as for `import_params`, which made the parameters.
     """
@@ -239,7 +239,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def export_tensors(family: str, config: ModelConfig, params: Tree) -> Iterator[tuple[str, np.ndarray]]:
-    """Their tensors by name, one after the other; `import_params` makes the same bits of them."""
+    """Return their tensors by name, one after the other; `import_params` makes the same bits of them."""
     leaves = dict(flatten(params))
     for part in parts(family, config):
         columns = []
@@ -261,7 +261,7 @@ def _flat(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def require_fit(
     wanted: Sequence[Part], shapes: Mapping[str, tuple[int, ...]], config: ModelConfig
 ) -> dict[str, str]:
-    """The file's name for each of the table's; files of a bare model lack the first part of them.
+    """Return the file's name for each of the table's; files of a bare model lack the first part of them.
 
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape.

@@ -34,7 +34,7 @@ class _Small(NamedTuple):
 
 
 def read_directory_tokenizer(folder: Path, file: Path | None = None) -> tuple[FileTokenizer, str | None]:
-    """The tokenizer with all tokens that the directory declares, and a remark on contradictions in it.
+    """Return the tokenizer with all tokens that the directory declares, and a remark on contradictions in it.
 
     Args:
         folder: with the small files.
@@ -87,12 +87,12 @@ def _begun(tokenizer: FileTokenizer, small: _Small) -> FileTokenizer:
 
 
 def named_tokens(folder: Path) -> dict[str, str]:
-    """What the directory calls bos_token, eos_token and so on."""
+    """Return what the directory calls bos_token, eos_token and so on."""
     return {name: token["content"] for name, token in _named(_small(folder)).items()}
 
 
 def optional_json(folder: Path, name: str) -> dict[str, Any]:
-    """The object in a small file that may be missing."""
+    """Return the object in a small file that may be missing."""
     try:
         return read_json(own_file(folder, name)) if is_there(folder / name) else {}
     except OSError as error:
@@ -100,12 +100,12 @@ def optional_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or a link, broken ones too."""
+    """Return whether there is a file or a link, broken ones too."""
     return path.is_symlink() or path.exists()
 
 
 def read_vocabulary_file(path: Path) -> FileTokenizer:
-    """The tokenizer in a tokenizer.json or a tokenizer.model, alone."""
+    """Return the tokenizer in a tokenizer.json or a tokenizer.model, alone."""
     return read_sentencepiece(path) if path.suffix == ".model" else read_tokenizer_file(path)
 
 

@@ -26,7 +26,7 @@ _NO_MARKS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
 
 
 def write_model_config(config: ModelConfig) -> dict[str, Any]:
-    """The config.json of a family that computes what this decoder computes.
+    """Return the config.json of a family that computes what this decoder computes.
 
     Raises:
         CheckpointError: no family does.

@@ -18,7 +18,7 @@ _SHARD = 2 * 10**9  # bytes, so that one at a time fits beside the model
 def write_directory(
     folder: Path, config_json: dict[str, Any], config: ModelConfig, params: Tree, shard_bytes: int = _SHARD
 ) -> None:
-    """Writes config.json and the tensors, in shards with an index where one file would be too large.
+    """Write config.json and the tensors, in shards with an index where one file would be too large.
 
     Args:
         folder: an empty directory.

@@ -44,7 +44,7 @@ class _Merge(NamedTuple):
 def merge_adapter(
     source: Source, folder: Path, model: ModelConfig, ignored: Collection[str] = ()
 ) -> tuple[Source, ModelConfig]:
-    """The same model, each of its tensors merged with the adapter's, in float32, when it is read.
+    """Return the same model, each of its tensors merged with the adapter's, in float32, when it is read.
 
     A head that was the embedding is a matrix of its own where the adapter changes one of them.
 
@@ -71,7 +71,7 @@ def adapter_facts(folder: Path) -> dict[str, str]:
 
 
 def read_adapter_fields(folder: Path) -> Fields:
-    """The fields of an adapter's configuration, without those that are used."""
+    """Return the fields of an adapter's configuration, without those that are used."""
     return adapter_fields(_config(folder))
 
 

@@ -53,17 +53,18 @@ class AdapterConfig(NamedTuple):
     saved: list[str]  # ends of names of modules that the file holds whole
 
     def rank(self, module: str) -> int:
-        """The rank of a module's factors."""
+        """Return the rank of a module's factors."""
         return _first(self.ranks, module, self.r)
 
     def scale(self, module: str) -> float:
-        """alpha / r, or alpha / sqrt(r) where it is stabilized (Kalajdzievski 2023, arXiv:2312.03732)."""
+        """Return alpha / r, or alpha / sqrt(r) where it is stabilized (Kalajdzievski 2023, arXiv:2312.03732).
+        """
         rank = self.rank(module)
         return _first(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.rank_stabilized else rank)
 
 
 def read_adapter_config(config: Mapping[str, Any], ignored: Collection[str] = ()) -> AdapterConfig:
-    """What an adapter_config.json says.
+    """Return what an adapter_config.json says.
 
     Args:
         config: its fields.
@@ -79,7 +80,7 @@ def read_adapter_config(config: Mapping[str, Any], ignored: Collection[str] = ()
 
 
 def adapter_fields(config: Mapping[str, Any]) -> Fields:
-    """The fields of an adapter_config.json after `read_adapter_config` has taken those that it uses.
+    """Return the fields of an adapter_config.json after `read_adapter_config` has taken those that it uses.
 
     Raises:
         CheckpointError: likewise.

@@ -51,7 +51,7 @@ class _TensorPlan(NamedTuple):
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a torch state dict, by name.
+    """Return the tensors of a torch state dict, by name.
 
     Raises:
         CheckpointError: the file is not such a state dict, is damaged, or asks for anything but tensors.

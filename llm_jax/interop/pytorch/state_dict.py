@@ -20,7 +20,8 @@ _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+|_orig_mod\.")
 
 
 def read_state_dict_file(path: Path) -> StateDict:
-    """Every tensor of the file, by the name that it has in the module itself; nothing in it is executed.
+    """Return every tensor of the file, by the name that it has in the module itself; nothing in it is
+    executed.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is of another kind of model.
@@ -53,7 +54,7 @@ def _require_ours(path: Path, names: Iterable[str]) -> None:
 
 
 def write_state_dict_file(state_dict: StateDict, out: Path, check: Callable[[Path], None]) -> None:
-    """Writes a .safetensors file that gets its name once `check` has let it pass.
+    """Write a .safetensors file that gets its name once `check` has let it pass.
 
     Raises:
         UserError: it cannot be written.
@@ -64,7 +65,7 @@ def write_state_dict_file(state_dict: StateDict, out: Path, check: Callable[[Pat
 
 
 def write_tensors(tensors: StateDict, path: Path) -> None:
-    """Writes a .safetensors file; OSError where the system does not let it, as from any other write."""
+    """Write a .safetensors file; OSError where the system does not let it, as from any other write."""
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:

@@ -36,17 +36,17 @@ _LAYER_NAMES = {
 
 
 def name_of_relu_bias(layer: int) -> str:
-    """The bias [F] that is the last term of what goes into a layer's ReLU."""
+    """Return the bias [F] that is the last term of what goes into a layer's ReLU."""
     return f"transformer_blocks.{layer}.{_LAYER_NAMES['mlp_up/bias']}"
 
 
 def is_mask(name: str) -> bool:
-    """Whether a tensor holds no parameter, but which positions see which."""
+    """Return whether a tensor holds no parameter, but which positions see which."""
     return name.endswith(".tril")
 
 
 def infer_config(state_dict: Mapping[str, np.ndarray], context_length: int | None = None) -> ModelConfig:
-    """The decoder's shape, read off the tensors.
+    """Return the decoder's shape, read off the tensors.
 
     Args:
         state_dict: tensors by torch's names.
@@ -83,7 +83,7 @@ def infer_config(state_dict: Mapping[str, np.ndarray], context_length: int | Non
 
 
 def import_params(state_dict: Mapping[str, np.ndarray], config: ModelConfig) -> Tree:
-    """Our parameters; every tensor is used exactly once (`tril` buffers may be left out: they hold no
+    """Return our parameters; every tensor is used exactly once (`tril` buffers may be left out: they hold no
     parameter).
 
     Raises:
@@ -129,7 +129,7 @@ def import_params(state_dict: Mapping[str, np.ndarray], config: ModelConfig) -> 
 
 
 def export_state_dict(params: Tree, config: ModelConfig) -> StateDict:
-    """The tutorial's state dict, `tril` buffers included; `import_params` gives the same bits back.
+    """Return the tutorial's state dict, `tril` buffers included; `import_params` gives the same bits back.
 
     Raises:
         CheckpointError: the model is not the tutorial's architecture.
