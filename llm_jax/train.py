@@ -32,7 +32,7 @@ def train(
     Examples:
       llm-jax train --run runs/first
       llm-jax train --corpus my_book.txt
-      llm-jax train tutorial --corpus my_book.txt --run runs/mine --steps 2000
+      llm-jax train tutorial --corpus my_book.txt --run runs/tutorial --steps 2000
       llm-jax train --depth 4 --corpus my_book.txt --run runs/deep
       llm-jax train --time 3m --corpus my_book.txt --run runs/timed
 

@@ -29,7 +29,7 @@ def train(
     ...     train=llm_jax.TrainConfig(run=Path("runs/first"), steps=4),
     ... )
     >>> run = llm_jax.train(config)
-    data: sales_handbook (cached in prepared)...saved in runs/first; generate more: ...
+    Data: sales_handbook (cached in prepared/)...Saved in runs/first. Generate more: ...
     >>> text = run.model.generate("The salesperson", max_new_tokens=8, temperature=0.8)
 
     Parts of your own take the place of what the configuration describes. A run with some is to the bit the

@@ -140,6 +140,7 @@ ALWAYS = frozenset(
         *("model.remat", "model.attention"),
         *(f"data.{name}" for name in ("corpus", "tokenizer", "validation_fraction", "errors", "prepared")),
         *(f"data.{name}" for name in ("format", "text_column", "text_limit_mb", "document_separator")),
+        "train.tracker",
         *(f"optim.{name}" for name in ("optimizer", "learning_rate", "beta1", "beta2", "eps")),
         *(f"optim.{name}" for name in ("weight_decay", "clip_norm", "schedule", "warmup_steps", "ema_decay")),
         *(f"train.{name}" for name in ("run", "init_from", "seed", "order", "batch_size", "keep")),
@@ -211,8 +212,7 @@ def find_idle(values: Values, given: Mapping[str, int], section: str = "") -> di
 
 
 def unmet(name: str, values: Values) -> list[Need]:
-    """Return what keeps a setting with its value from having an effect; nothing where it has one, or is off.
-    """
+    """Return what keeps a setting with its value from having an effect; nothing where it has one, or is off."""
     effect = EFFECTS.get(name)
     if effect is None or (effect.off is not None and values[name] == effect.off):
         return []

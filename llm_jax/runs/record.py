@@ -57,14 +57,15 @@ class RunRecord:
             self._tracker = tracker, open_tracker(tracker, run, step, config, warn)
 
     def write(self, step: int, **values: Any) -> None:
-        """Return one line of metrics.jsonl: numbers, and under names that end in "_norms" dicts of numbers
-        and of lists of them; one that is not finite is written as null, and left out of trackers. Each has
-        the "elapsed_seconds" of all starts up to then, unless an earlier one has left no time.
+        """Write a line of metrics.jsonl: numbers, and under names that end in "_norms" dicts of numbers and
+        of lists of them; one that is not finite is written as null, and left out of trackers. Each has the
+        "elapsed_seconds" of all starts up to then, unless an earlier one has left no time.
         """
-        if self._before is not None:
-            values["elapsed_seconds"] = round(self._before + time.monotonic() - self._began, 2)
         values = strict_json.finite(values)
-        self._append(self._metrics, {"step": step, **values})
+        elapsed = {}
+        if self._before is not None:
+            elapsed["elapsed_seconds"] = round(self._before + time.monotonic() - self._began, 2)
+        self._append(self._metrics, {"step": step, **values, **elapsed})
         name, tracker = self._tracker
         if tracker is not None:
             with self._guard(name):

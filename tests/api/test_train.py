@@ -70,7 +70,7 @@ def test_own_parts_train_and_go_on_to_the_bit(tmp_path: Path, prose: Path, run: 
             signal.raise_signal(signal.SIGINT)
         return counting(index)
 
-    with pytest.raises(InterruptedAndSaved, match="stopped by SIGINT"):
+    with pytest.raises(InterruptedAndSaved, match=r"Stopped\. Step \d is saved"):
         learn(tmp_path, prose, batches=stopping)
     halved = learn(tmp_path, prose, batches=stopping)
     states = [read_state(Path(each.directory) / "checkpoints") for each in (run, halved)]

@@ -123,7 +123,7 @@ def facts_of(run: Path) -> RunFacts:
         machine=gather._machine_facts(recorded),
         versions=gather._version_facts(recorded),
         command=gather._command(recorded.get("command")),
-        changes=[],
+        settings=[],
         checkpoints=[],
         missing=said,
     )

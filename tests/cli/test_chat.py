@@ -154,7 +154,7 @@ def test_a_model_without_a_template_says_what_to_do(
     directory: Path, talk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = ending_with(llm_jax.load(directory))
-    monkeypatch.setattr("llm_jax.language_model.model.load", lambda _: loaded)
+    monkeypatch.setattr("llm_jax.language_model.model.load", lambda *_, **__: loaded)
     assert "give one with --template FILE" in talk(["Hi"], status=2)[1]
     (tmp_path / "words.jinja").write_text("{{ messages[-1].content }}")
     ids = loaded.tokenizer.encode("it hums").tolist()

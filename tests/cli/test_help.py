@@ -21,9 +21,8 @@ from llm_jax.train import train
 from tests.conftest import ROOT
 from tests.support.commands import run_command
 
-FUNCTIONS: dict[str, Any] = {
-    name: getattr(importlib.import_module(f"llm_jax.{MODULES.get(name, name)}"), name) for name in COMMANDS
-}
+MODULE = {name: importlib.import_module(f"llm_jax.{MODULES.get(name, name)}") for name in COMMANDS}
+FUNCTIONS: dict[str, Any] = {name: getattr(module, name) for name, module in MODULE.items()}
 CALLS = [[name] for name in COMMANDS] + [["convert", "import"], ["convert", "export"], ["verify", "width"]]
 
 
@@ -75,7 +74,7 @@ def test_a_short_name_is_its_setting(
 ) -> None:
     section, name = ALIASES[short].removeprefix("--").split(".")
     told: list[Any] = []
-    monkeypatch.setattr("llm_jax.train._train", lambda depth, time, config, *_, **__: told.append(config))
+    monkeypatch.setattr(MODULE["train"], "_train", lambda depth, time, config, *_, **__: told.append(config))
     for words in ([short, "7"], [f"{short}=7"], [ALIASES[short], "9", short, "7"]):  # the last one wins
         run_command(train, words, takes_files=True)
     assert [str(getattr(getattr(config, section), name)) for config in told] == ["7"] * 3
@@ -84,13 +83,13 @@ def test_a_short_name_is_its_setting(
 
 def test_the_last_of_two_wins_for_flags_too_and_lists_keep_both(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("llm_jax.train._train", lambda depth, time, config, *_, **__: told.append(config))
+    monkeypatch.setattr(MODULE["train"], "_train", lambda depth, time, config, *_, **__: told.append(config))
     run_command(train, ["--data.compact_vocab", "--data.no-compact_vocab", "--depth=2", "--depth", "3"])
     assert not told[0].data.compact_vocab
-    monkeypatch.setattr("llm_jax.language_model.model.load", lambda directory: told.append(directory))
+    monkeypatch.setattr("llm_jax.language_model.model.load", lambda directory, **_: told.append(directory))
     together: list[Any] = []
     monkeypatch.setattr(
-        "llm_jax.generate._print_together", lambda model, prompts, *_: together.append(prompts)
+        MODULE["generate"], "_print_together", lambda model, prompts, *_: together.append(prompts)
     )
     run_command(FUNCTIONS["generate"], ["x", "--prompt", "a", "--prompt", "b"])
     assert together == [["a", "b"]]
@@ -99,7 +98,7 @@ def test_the_last_of_two_wins_for_flags_too_and_lists_keep_both(monkeypatch: pyt
 def test_a_configuration_goes_by_its_name_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     told: list[Any] = []
-    monkeypatch.setattr("llm_jax.train._train", lambda depth, time, config, *_, **__: told.append(config))
+    monkeypatch.setattr(MODULE["train"], "_train", lambda depth, time, config, *_, **__: told.append(config))
     assert len(named_configs()) > 5
     for name, path in named_configs().items():
         origin = ["--train.init_from=somewhere"] if name.startswith("finetune") else []

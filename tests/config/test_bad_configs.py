@@ -116,7 +116,6 @@ BAD_OPTIONS = [
     ("--train.seed=-1", "seed"),
     ("--train.seed=4294967296", "seed"),
     ("--train.order=sorted", "order"),
-    ("--train.steps=1 --train.steps=2", "steps"),
     ("--train.max_skipped=0", "max_skipped"),
     ("stray.toml", "stray.toml does not exist"),
     ("--train.steps=5 stray", "stray"),

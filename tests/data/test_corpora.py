@@ -103,7 +103,7 @@ def test_evaluating_a_named_corpus_looks_for_it_where_training_does(monkeypatch:
         raise DataError(corpus)
 
     monkeypatch.setattr(data, "read_corpus", reading)
-    monkeypatch.setattr(store, "read_corpus", reading)
+    monkeypatch.setattr(corpora, "read_corpus", reading)
     config = Config(data=DataConfig(prepared=Path("p")))
     model = LanguageModel(config.model, {}, ByteTokenizer(), {"config": to_dict(config)})
     with pytest.raises(DataError):

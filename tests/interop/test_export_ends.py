@@ -82,7 +82,7 @@ def test_a_gguf_file_has_the_ids_too_and_gives_them_again(
     assert {name: found[f"tokenizer.ggml.{name}_token_id"] for name in ids} == ids
     run_convert(["import", str(tmp_path / "m.gguf"), str(tmp_path / "again")])
     more = dataclasses.replace(llm_jax.load(tmp_path / "ours"), about={"chat": {"eos_ids": [5, 6, 7, 8]}})
-    monkeypatch.setattr(export_model, "load", lambda _: more)
+    monkeypatch.setattr(export_model, "load", lambda *_, **__: more)
     said = export_model.export_gguf(tmp_path, tmp_path / "more.gguf", None)
     assert "llama.cpp stops at 3 tokens, and this model at 4" in said
     monkeypatch.undo()
@@ -98,6 +98,6 @@ def test_a_run_that_began_from_a_model_goes_out_with_its_ids(
     run_convert(["import", str(theirs(tmp_path / "theirs", marks, {}, {})), str(tmp_path / "ours")])
     record = find_origin(str(tmp_path / "ours"), tmp_path / "run").about()
     tuned = dataclasses.replace(llm_jax.load(tmp_path / "ours"), about=record)
-    monkeypatch.setattr(export_model, "load", lambda _: tuned)
+    monkeypatch.setattr(export_model, "load", lambda *_, **__: tuned)
     export_model.export_huggingface(tmp_path / "run", tmp_path / "out")
     assert read(tmp_path / "out" / "generation_config.json") == marks

@@ -61,7 +61,7 @@ def test_a_tokenizer_that_llama_cpp_has_not_got_is_left_out_and_said(
     imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = dataclasses.replace(llm_jax.load(imported), tokenizer=CharacterTokenizer("abc"))
-    monkeypatch.setattr(export_model, "load", lambda _: model)
+    monkeypatch.setattr(export_model, "load", lambda *_, **__: model)
     said = export_model.export_gguf(imported, tmp_path / "m.gguf", None)
     assert "without a tokenizer: llama.cpp's tokenizer of single characters" in said
     assert open_gguf(tmp_path / "m.gguf").tokenizer == {"tokenizer.ggml.model": "no_vocab"}
@@ -75,7 +75,9 @@ def test_what_is_known_of_conversations_goes_along(
 ) -> None:
     loaded = llm_jax.load(imported)
     chat = {"template": "{{ messages }}", "bos": None, "eos": "<|end|>", "eos_ids": [0]}
-    monkeypatch.setattr(export_model, "load", lambda _: dataclasses.replace(loaded, about={"chat": chat}))
+    monkeypatch.setattr(
+        export_model, "load", lambda *_, **__: dataclasses.replace(loaded, about={"chat": chat})
+    )
     export_model.export_gguf(imported, tmp_path / "m.gguf", "bfloat16")
     found = open_gguf(tmp_path / "m.gguf").tokenizer
     assert found["tokenizer.chat_template"] == "{{ messages }}"
@@ -113,7 +115,7 @@ def test_nothing_is_left_behind_when_the_check_fails(
     if fault == "ids":
         out, message = tmp_path / "hf", "gives other tokens"
         model = dataclasses.replace(loaded, tokenizer=OtherIds("abc"))
-        monkeypatch.setattr(export_model, "load", lambda _: model)
+        monkeypatch.setattr(export_model, "load", lambda *_, **__: model)
         assert message in refusal_of(lambda: export_model.export_huggingface(imported, out))
     elif fault == "interrupt":
         monkeypatch.setattr(export_model, "open_gguf", interrupted)

@@ -49,7 +49,7 @@ def test_a_run_beside_itself_has_no_winner(
     printed = capsys.readouterr().out.splitlines()
     (pair,) = json.loads(printed[-1])["pairs"]
     assert (pair["difference"], pair["better"], pair["exceeds_noise"]) == (0, None, False)
-    assert "have the same loss" in printed[0]
+    assert "have the same loss" in printed[2]
 
 
 def test_runs_on_different_texts_are_not_paired_and_the_page_says_why(

@@ -84,7 +84,7 @@ COMMANDS: dict[str, tuple[Any, list[str], int, str]] = {
     "evaluate a text": (evaluate, ["RUN", "--text=RUN/samples.jsonl"], 0, ""),
     "explain": (explain, ["RUN"], 2, "llm_jax.walkthrough.gather.make_lesson"),
     "report": (report, ["RUN"], 2, "llm_jax.reports.gather.write_report"),
-    "compare": (report, ["RUN", "RUN"], 2, "llm_jax.reports.compare.short_names"),
+    "compare": (report, ["RUN", "RUN"], 2, "llm_jax.reports.compare._pair"),
     "export": (convert, ["export", "RUN", "OUT.safetensors"], 0, ""),
     "harness": (harness, ["RUN", "--tasks=any"], 2, ""),
 }

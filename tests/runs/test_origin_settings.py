@@ -123,6 +123,6 @@ def test_a_planned_run_keeps_the_models_size(tmp_path: Path, prose: Path) -> Non
     ]
     config, lines = read_config([], words, below=INHERITED), []
     planned = planned_config(config, seconds_since_start() + 3600, lines.append)
-    assert any("your 8 layers x width 64" in line for line in lines)
+    assert any("8 layers × width 64 (your size)" in line for line in lines)
     assert planned.model == config.model
     assert planned.train.steps != config.train.steps

@@ -81,8 +81,8 @@ def test_a_model_of_records_ends_its_text_where_a_document_would_end(tmp_path: P
     material = gather(Config(data=DataConfig(corpus=str(path), prepared=tmp_path)), report=lambda _: None)
     about = running._about(material)
     model = LanguageModel(material.config.model, {}, material.store.tokenizer, about)
-    (end,) = model.chat.eos_ids
-    assert model.chat.eos == "<|endoftext|>"
+    (end,) = model.chat_format.eos_ids
+    assert model.chat_format.eos == "<|endoftext|>"
     assert end in material.store.tokens("train")
     assert end in model._ends([])
     path.rename(tmp_path / "lines.txt")

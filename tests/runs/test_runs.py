@@ -184,7 +184,7 @@ def test_convert_refuses_what_it_cannot_do(
         (
             ["import", str(tmp_path / "absent.pt"), str(tmp_path / "o")],
             4,
-            "give a local Hugging Face folder or a .gguf, .safetensors or .pt file",
+            "give a local Hugging Face folder, a .gguf, .safetensors or .pt file",
         ),
         (["import", str(tmp_path / "junk.safetensors"), str(tmp_path / "o")], 4, "cannot be read"),
         (["import", str(tmp_path / "junk.safetensors"), str(tmp_path / "there")], 2, "must not exist"),

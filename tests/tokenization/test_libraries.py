@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from llm_jax.base.bars import shown
 from llm_jax.base.errors import DataError
 from llm_jax.tokenization import byte_pair, train_bpe
 from llm_jax.tokenization.byte_pair import RankTokenizer, named_tokenizer, trained_tokenizer
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.from_huggingface import FileTokenizer
-from llm_jax.tokenization.libraries import LONG, call_on_text, shown
+from llm_jax.tokenization.libraries import LONG, call_on_text
 from llm_jax.tokenization.protocol import Tokenizer, decode
 from llm_jax.tokenization.text_bytes import own_sizes
 from llm_jax.tokenization.to_huggingface import _CUTS, tokenizer_json

@@ -183,7 +183,6 @@ def cl100k_base() -> Any:
 
 REFUSED = {
     "characters": (lambda: tokenizer_json(CharacterTokenizer("abc")), 300, "single characters"),
-    "cl100k_base": (cl100k_base, 100277, "no name for the way"),
     "unigram": (FILES["unigram"], 300, "Unigram is not written"),
     "a row too few": (lambda: tokenizer_json(ByteTokenizer()), 255, "must have a row for each id"),
     "a name twice": (
