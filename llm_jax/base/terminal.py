@@ -128,7 +128,9 @@ def close_output(status: int) -> int:
 
 
 def visible(text: str) -> str:
-    """Return the text with its control characters, and those that turn its direction, spelt out as `\\x1b`."""
+    """Return the text with its control characters, and those that turn its direction, spelt out as
+    `\\x1b`.
+    """
     return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 

@@ -84,7 +84,9 @@ class Formatter:
 
 
 def paragraphs(text: str) -> Iterator[list[str]]:
-    """Return the paragraphs of a docstring as lines: one for each whose lines are to be filled, or its own."""
+    """Return the paragraphs of a docstring as lines: one for each whose lines are to be filled, or its
+    own.
+    """
     for block in re.split(r"\n\s*\n", textwrap.dedent(text).strip("\n")):
         lines = block.splitlines()
         if any(line.startswith("  ") for line in lines):

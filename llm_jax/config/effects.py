@@ -212,7 +212,9 @@ def find_idle(values: Values, given: Mapping[str, int], section: str = "") -> di
 
 
 def unmet(name: str, values: Values) -> list[Need]:
-    """Return what keeps a setting with its value from having an effect; nothing where it has one, or is off."""
+    """Return what keeps a setting with its value from having an effect; nothing where it has one, or is
+    off.
+    """
     effect = EFFECTS.get(name)
     if effect is None or (effect.off is not None and values[name] == effect.off):
         return []

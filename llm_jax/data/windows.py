@@ -65,7 +65,9 @@ def scoring_rows(texts: Sequence[Prompted], windowing: Windowing) -> list[Rows]:
 
 
 def scoring_batch(texts: Sequence[Prompted], rows: Rows, start_ids: Sequence[int] = ()) -> Batch:
-    """Return the batch of some windows of `scoring_rows`, whose weights are 1 where a token is to be scored."""
+    """Return the batch of some windows of `scoring_rows`, whose weights are 1 where a token is to be
+    scored.
+    """
     length = rows.width + 1 - len(start_ids)
     text_BL = np.zeros((rows.size, length), np.int32)
     scored_BL = np.zeros((rows.size, length), np.float32)

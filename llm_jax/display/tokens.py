@@ -2,7 +2,9 @@
 
 
 def token_text(piece: bytes) -> str:
-    """Return a token's bytes so that all can be seen: ↵ for a line's end, \\xNN for bytes without a picture."""
+    """Return a token's bytes so that all can be seen: ↵ for a line's end, \\xNN for bytes without a
+    picture.
+    """
 
     def sign(character: str) -> str:
         if character.isprintable():

@@ -33,7 +33,9 @@ def log_probs(logits_BV: jax.Array, tokens_B: jax.Array) -> jax.Array:
 
 
 def probabilities(logits_BV: jax.Array, sampling: SamplingConfig) -> jax.Array:
-    """Return what `sample` draws with where nothing is penalized, [B, V]; all on one token at temperature 0."""
+    """Return what `sample` draws with where nothing is penalized, [B, V]; all on one token at
+    temperature 0.
+    """
     if sampling.temperature == 0:
         return jax.nn.one_hot(jnp.argmax(logits_BV, axis=-1), logits_BV.shape[-1], dtype=logits_BV.dtype)
     return jax.nn.softmax(keep_likely(logits_BV / sampling.temperature, sampling), axis=-1)
@@ -48,7 +50,9 @@ def penalize(logits_BV: jax.Array, seen_BV: jax.Array, penalty: float) -> jax.Ar
 
 
 def keep_likely(logits_BV: jax.Array, sampling: SamplingConfig) -> jax.Array:
-    """Return logits with all that top-k, top-p and min-p leave out at -inf; the likeliest token always stays."""
+    """Return logits with all that top-k, top-p and min-p leave out at -inf; the likeliest token always
+    stays.
+    """
     if 0 < sampling.top_k < logits_BV.shape[-1]:
         kth_B1 = jax.lax.top_k(logits_BV, sampling.top_k)[0][:, -1:]
         logits_BV = jnp.where(logits_BV >= kth_B1, logits_BV, -jnp.inf)

@@ -97,7 +97,9 @@ class HarnessModel(LM):
         return found.tolist()
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Return the continuation of each context, up to the task's stop strings or the model's end tokens."""
+        """Return the continuation of each context, up to the task's stop strings or the model's end
+        tokens.
+        """
         start_ids, encode = self.model.tokenizer.start_ids, self.model.tokenizer.encode
         contexts = [[*start_ids, *encode(request.args[0]).tolist()] for request in requests]
         groups: dict[str, list[int]] = {}

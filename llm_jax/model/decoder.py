@@ -159,7 +159,9 @@ def logits(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:
 
 
 def read_out(params: Tree, config: ModelConfig, stream: jax.Array) -> jax.Array:
-    """Return logits [..., V] off any residual stream [..., D], as if no block came after it (the logit lens)."""
+    """Return logits [..., V] off any residual stream [..., D], as if no block came after it (the logit
+    lens).
+    """
     return logits(params, config, _final_norm(params, config, stream))
 
 

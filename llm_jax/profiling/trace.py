@@ -28,7 +28,9 @@ class Row(NamedTuple):
 
 
 def read_events(file: Path, program: Mapping[str, Operation], module: str) -> list[Event]:
-    """Return all time that an .xplane.pb file has in operations of the program that the trace calls `module`."""
+    """Return all time that an .xplane.pb file has in operations of the program that the trace calls
+    `module`.
+    """
     planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:")]
     on_device = [event for plane in devices for event in _device_events(plane, module)]

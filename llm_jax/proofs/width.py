@@ -71,7 +71,9 @@ def widened(model: ModelConfig, width: int) -> ModelConfig:
 
 
 def small(config: Config, steps: int) -> Config:
-    """Return the configuration of the check: 2 layers, 64 ids, 8 rows of 32 tokens, no dropout, no warm-up."""
+    """Return the configuration of the check: 2 layers, 64 ids, 8 rows of 32 tokens, no dropout, no
+    warm-up.
+    """
     return dataclasses.replace(
         config,
         model=dataclasses.replace(
@@ -138,7 +140,9 @@ def measure(
 
 
 def power(widths: Sequence[int], size_W: np.ndarray) -> float:
-    """Return the power of the width with which a size grows: the slope of its logarithm against the width's."""
+    """Return the power of the width with which a size grows: the slope of its logarithm against the
+    width's.
+    """
     slope, _ = np.polyfit(np.log(widths), np.log(size_W), 1)
     return float(slope)
 

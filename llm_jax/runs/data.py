@@ -167,7 +167,9 @@ def _leaving_out(origin: Origin, config: Config, store: Store) -> Origin:
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
-    """Return the configuration with `vocab_size` = 0 replaced by the tokenizer's, and `shared_ids` with it."""
+    """Return the configuration with `vocab_size` = 0 replaced by the tokenizer's, and `shared_ids` with
+    it.
+    """
     if config.model.vocab_size:
         return config
     shared_ids = tokenizer.shared_ids if isinstance(tokenizer, CompactTokenizer) else 0

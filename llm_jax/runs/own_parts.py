@@ -120,7 +120,9 @@ class Program(NamedTuple):
 
 
 def require_same_parts(about: Mapping[str, Any], own: OwnParts) -> None:
-    """Raise UserError where a run goes on with other own parts than its newest checkpoint (`about`) records."""
+    """Raise UserError where a run goes on with other own parts than its newest checkpoint (`about`)
+    records.
+    """
     recorded, given = about.get("own_parts", []), own.names()
     if recorded != given:
         raise UserError(

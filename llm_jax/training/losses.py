@@ -103,7 +103,9 @@ def balances_router(config: ModelConfig) -> bool:
 
 
 def parts_use(params: Tree, config: ModelConfig, parts: Batch, key: jax.Array, first_rows: jax.Array) -> Use:
-    """Return what a batch that is cut along B, [parts, B / parts, T], makes of its experts: a forward pass."""
+    """Return what a batch that is cut along B, [parts, B / parts, T], makes of its experts: a forward
+    pass.
+    """
     weight = jnp.sum(parts.weights)
 
     def part_shares(part: tuple[Batch, jax.Array]) -> jax.Array:

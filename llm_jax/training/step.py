@@ -220,7 +220,9 @@ def step_nats(config: Config, state: State, batch: Batch, objective: Objective =
 
 @jax.named_scope("norms")
 def part_norms(tree: Any) -> dict[str, jax.Array]:
-    """Return Euclidean norm of each top-level part of a parameter tree, []; that of "blocks" by layer, [L]."""
+    """Return Euclidean norm of each top-level part of a parameter tree, []; that of "blocks" by layer,
+    [L].
+    """
 
     def norm(part: Tree, first_axis: int) -> jax.Array:
         squares = [

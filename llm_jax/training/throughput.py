@@ -83,5 +83,7 @@ def datasheet_flops(device_kind: str) -> float | None:
 
 
 def share_of_peak(flops: float, seconds: float, peak: float | None) -> float | None:
-    """Return the share of a ceiling in FLOP/s that so much work in this time reaches; None without a ceiling."""
+    """Return the share of a ceiling in FLOP/s that so much work in this time reaches; None without a
+    ceiling.
+    """
     return None if peak is None else flops / seconds / peak

@@ -57,9 +57,7 @@ _SQUARE = ("batch", "head", "query", "key")
 
 
 def stages(lesson: Lesson, cross_entropy: Callable[..., Any]) -> list[Stage]:
-    """Return all stages, from the whole text to the loss, whose function belongs to training and is passed
-    in.
-    """
+    """Return all stages, from the whole text to the loss, whose function is training's and is passed in."""
     loss = statement(cross_entropy, "return")
     return [*_text_to_input(lesson), *_heads(lesson), *_attention(lesson), *_rest(lesson, loss)]
 

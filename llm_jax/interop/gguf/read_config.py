@@ -165,7 +165,9 @@ def llama3_scaling(factors: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
 
 
 def llama3_factors(theta: float, head_dim: int, factor: float) -> np.ndarray:
-    """Return how many times slower each pair of a head's entries turns after Meta's stretch: [head_dim / 2]."""
+    """Return how many times slower each pair of a head's entries turns after Meta's stretch: [head_dim
+    / 2].
+    """
     pairs = np.arange(0, head_dim, 2) / head_dim
     turns = _ORIGINAL * theta**-pairs / (2 * np.pi)
     share = np.clip((turns - _SLOW) / (_FAST - _SLOW), 0, 1)  # of the frequency that is kept as it is
@@ -173,7 +175,9 @@ def llama3_factors(theta: float, head_dim: int, factor: float) -> np.ndarray:
 
 
 def whole(left: dict[str, Any], key: str, default: int | None = None) -> int:
-    """Return a positive whole number, taken out of the settings; one of each layer's must be equal for all."""
+    """Return a positive whole number, taken out of the settings; one of each layer's must be equal for
+    all.
+    """
     value = left.pop(key, default)
     if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
         value = value[0].item()

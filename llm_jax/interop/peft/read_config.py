@@ -57,7 +57,9 @@ class AdapterConfig(NamedTuple):
         return _first(self.ranks, module, self.r)
 
     def scale(self, module: str) -> float:
-        """Return alpha / r, or alpha / sqrt(r) where it is stabilized (Kalajdzievski 2023, arXiv:2312.03732)."""
+        """Return alpha / r, or alpha / sqrt(r) where it is stabilized (Kalajdzievski 2023,
+        arXiv:2312.03732).
+        """
         rank = self.rank(module)
         return _first(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.rank_stabilized else rank)
 
