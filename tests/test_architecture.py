@@ -59,6 +59,7 @@ HOMES = {
 }
 TERMINAL = "base/terminal.py"  # all that is written to standard output and error goes through it
 LINES, COMMAND_LINES, FUNCTION_LINES = 300, 150, 70
+NO_VERBS = {"The", "A", "An", "All", "What", "Whether", "How", "Where", "Each", "Every", "One"}
 FEW_PARAMETERS, MOST_PARAMETERS = {"inference", "language_model"}, 5  # a request travels whole there
 
 
@@ -139,6 +140,9 @@ def faults(path: str, source: str) -> Iterator[str]:
             yield f"{path} calls {called}"
         if path != TERMINAL and isinstance(node, ast.Name) and node.id == "print":
             yield f"{path} prints past {TERMINAL}"
+        public = isinstance(node, ast.FunctionDef) and not (node.name[0] == "_" or node.decorator_list)
+        if public and (ast.get_docstring(node) or "Do").split()[0] in NO_VERBS:
+            yield f"{path}:{node.name} does not say what it does, as an imperative"
         if path != TERMINAL and called == "Console":
             yield f"{path} has a console past {TERMINAL}"
     for word in ("TODO", "FIXME", "NotImplementedError"):
@@ -247,6 +251,7 @@ BROKEN = {
     "print in a library": ("runs/x.py", "print('a')"),
     "print as a report": ("prepare.py", "f(report=print)"),
     "console": ("prepare.py", "Console()"),
+    "docstring without a verb": ("data/x.py", 'def f():\n    """The sum."""'),
     "unfinished": ("data/x.py", "x = 1  # TODO"),
 }
 
