@@ -78,6 +78,7 @@ class Run:
             UserError: the page cannot be written.
 
         >>> llm_jax.Run("runs/first").report().name
+        runs/first: step 4 of 4, the best by validation
         'report.html'
         """
         from llm_jax.reports.gather import open_run, write_report  # matplotlib, which nothing else needs

@@ -195,7 +195,7 @@ def test_whatever_the_records_hold_a_page_is_made_of_what_is_sound(
     (run / "environment.json").write_bytes(environment)
     facts = facts_of(run)
     assert run_page(facts, run_pictures(facts)).startswith("<!doctype html>")
-    sides = [comparison_page.Side(name, 3, facts.entries, "") for name in ("a", r"$\frac$")]
+    sides = [comparison_page.Side(name, 3, facts.entries, "", 12) for name in ("a", r"$\frac$")]
     assert len(comparison_page.comparison_pictures(sides, [])) <= 6
     forget_after(run / "metrics.jsonl", 2, lambda _: None)
     assert all(entry_of(line) for line in split_lines((run / "metrics.jsonl").read_bytes()))
