@@ -32,7 +32,7 @@ def report(
     Examples:
       llm-jax report runs/mine
       llm-jax report runs/mine runs/exact --png pictures
-      llm-jax report runs/* --out all.html --open
+      llm-jax report runs/* --out all.html
 
     Parameters
     ----------

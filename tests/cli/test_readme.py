@@ -2,6 +2,7 @@
 training); the README's tree and the list of files in docs/architecture.md are what is there.
 """
 
+import glob
 import importlib
 import inspect
 import io
@@ -64,7 +65,8 @@ def words_of(line: str) -> list[str]:
     words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', line)][1:]
     found = next((key for key in SHORTER if " ".join(words).startswith(key)), "")
     instead, behind = SHORTER.get(found, ({}, []))
-    return [*(instead.get(word, word) for word in words), *behind]
+    spread = [path for word in words for path in (sorted(glob.glob(word)) or [word])]  # as a shell does it
+    return [*(instead.get(word, word) for word in spread), *behind]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

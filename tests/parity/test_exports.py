@@ -56,7 +56,7 @@ def test_auto_tokenizer_gives_our_ids_and_generate_our_tokens(
     rows = {"vocab_size": tokenizer.vocab_size + 3}
     config = dataclasses.replace(read_model_config(MODELS[family] | rows), context_length=96)
     model = LanguageModel(config, random_params(config), tokenizer, {})
-    monkeypatch.setattr(export_model, "load", lambda _: model)
+    monkeypatch.setattr(export_model, "load", lambda *_, **__: model)
     export_model.export_huggingface(tmp_path, tmp_path / "out")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     for text in HARD:
