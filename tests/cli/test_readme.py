@@ -30,7 +30,7 @@ MODULE = {name: importlib.import_module(f"llm_jax.{MODULES.get(name, name)}") fo
 FUNCTIONS: dict[str, Any] = {name: getattr(module, name) for name, module in MODULE.items()}
 SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
 TINY = ["--model.d_model=32", "--model.context_length=32", "--data.tokenizer=bytes"]
-OPEN_MODEL = "SmolLM2-135M-Instruct"
+OPEN_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GATED = ["--model.gated_mlp", "--model.activation=silu"]
 # What is not as it stands there, by the words that a command line begins with: words put in the place of
 # others, then words put behind. The last of an option given twice counts, so --steps 2000 becomes 4 steps.
@@ -87,6 +87,7 @@ def test_commands_run_in_their_order_from_an_empty_folder(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for name in ("my_book.txt", "other_book.txt"):
         (tmp_path / name).write_text(prose.read_text())
+    (tmp_path / OPEN_MODEL).parent.mkdir()  # a local path of a model's name wins over the hub
     (tmp_path / "words.jinja").write_text("{{ messages[-1].content }}")
     costs = Costs(elapsed=1, compile=1, step=4, evaluation=1, save=1, ending=1)
     monkeypatch.setattr(by_time, "measure", lambda *_: costs)
