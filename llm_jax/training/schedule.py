@@ -34,7 +34,7 @@ def make_schedule(optim: OptimConfig, horizon: Horizon) -> optax.Schedule:
         horizon: of the run.
     """
     peak, (steps, warmup, skipped) = optim.learning_rate, horizon
-    last, falls = steps - 1, optim.schedule != "constant"
+    last, falls, floor = steps - 1, optim.schedule != "constant", peak * optim.final_fraction
     if falls:
         warmup = jnp.minimum(warmup, last)
     wanted = jnp.round(steps * optim.decay_fraction) if optim.schedule == "wsd" else last
@@ -48,6 +48,7 @@ def make_schedule(optim: OptimConfig, horizon: Horizon) -> optax.Schedule:
             return rising
         left = jnp.clip((last - count) / falling, 0, 1)
         share = left if optim.schedule == "wsd" else (1 - jnp.cos(jnp.pi * left)) / 2
-        return jnp.minimum(rising, peak * share + peak * optim.final_fraction * (1 - share))
+        # Rounded, too, both operations never rise where the share falls.
+        return jnp.minimum(rising, jnp.where(last - count < falling, floor + (peak - floor) * share, peak))
 
     return schedule

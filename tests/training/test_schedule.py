@@ -67,6 +67,8 @@ def test_schedule_passes_through_its_points(name: str) -> None:
 @example(schedule="wsd", steps=10, warmup=10, decay=0.2, final=1.0, peak=1e-3)
 @example(schedule="cosine", steps=1, warmup=0, decay=0.2, final=0.1, peak=1e-3)
 @example(schedule="cosine", steps=2, warmup=1, decay=0.2, final=0.1, peak=1e-3)
+@example(schedule="cosine", steps=10, warmup=0, decay=0.0, final=1.0, peak=3.0)
+@example(schedule="wsd", steps=42, warmup=0, decay=1.0, final=0.0, peak=1.0)
 @settings(deadline=None, max_examples=150)
 def test_the_rate_ends_where_it_says_whatever_the_warm_up_and_stays_between_0_and_the_peak(
     schedule: Any, steps: int, warmup: int, decay: float, final: float, peak: float
