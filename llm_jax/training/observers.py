@@ -72,7 +72,7 @@ class Beside:
         while not self._left_behind and self._thread.is_alive():
             before = self._done
             self._thread.join(_PATIENCE)
-            if self._thread.is_alive() and self._done == before:
+            if self._thread.is_alive() and self._done == before and self._waiting.unfinished_tasks:
                 self._leave_behind()
 
     def _leave_behind(self) -> None:
@@ -91,8 +91,9 @@ class Beside:
                 except (KeyboardInterrupt, SystemExit, GeneratorExit) as error:
                     raise RuntimeError(type(error).__name__) from error
             self._done += 1
+            self._waiting.task_done()
 
 
 def warn(text: str) -> None:
-    """Return a line on standard error."""
+    """Write a line to standard error."""
     terminal.remark(f"warning: {text}", style="yellow")

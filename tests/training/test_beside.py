@@ -39,11 +39,16 @@ def test_a_call_that_fails_is_one_warning_and_the_next_is_done(error: BaseExcept
     assert warnings[0].startswith("it failed: ")
 
 
+def test_one_that_has_nothing_to_do_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observers, "_PATIENCE", 0)
+    Beside("it", pytest.fail).close()
+
+
 @pytest.fixture
 def hanging(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A call that hangs until the test is over."""
     over = threading.Event()
-    monkeypatch.setattr(observers, "_PATIENCE", 0.05)
+    monkeypatch.setattr(observers, "_PATIENCE", 1)
     monkeypatch.setattr(observers, "_MOST_WAITING", 5)
     yield over.wait
     over.set()
