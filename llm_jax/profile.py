@@ -27,7 +27,7 @@ def profile(
     config: Annotated[Config, Parameter(name="*")] = Config(),
     given: command.Given = command.NOTHING_GIVEN,
 ) -> None:
-    """Return where the time of a training step goes: the run's own program, compiled, timed and traced.
+    """Show where the time of a training step goes: the run's own program, compiled, timed and traced.
 
     The configuration is that of `train`, from TOML files and options; nothing is trained that is kept. Shown
     are the time to compile and a step's, what each part of the model takes in forward, backward and

@@ -85,7 +85,7 @@ class CheckedCache:
             self._kept.put(key, sealed(key, value))
 
     def done(self, event: str = _READ, duration_secs: float = 0, **_: Any) -> None:
-        """Return the program that this thread asked for last was read; takes JAX's notices, too."""
+        """Note that the program which this thread asked for last was read; takes JAX's notices, too."""
         mark = getattr(self._reading, "mark", None)
         if event == _READ and mark is not None:
             self._reading.mark = None

@@ -19,7 +19,7 @@ _DAY_SECONDS = 24 * 3600
 
 @contextmanager
 def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Return an empty folder in `parent`, which must be there; gone afterwards unless it was renamed.
+    """Yield an empty folder in `parent`, which must be there; gone afterwards unless it was renamed.
 
     What killed processes left under this prefix is removed before. The folder's access follows the umask, as
     that of what it becomes should.
@@ -39,7 +39,7 @@ def new_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def held_file(path: Path) -> Iterator[Path]:
-    """Return the file `path`, with what a killed process left in it, or one beside it while another process
+    """Yield the file `path`, with what a killed process left in it, or one beside it while another process
     holds that. Unless it is empty, what is left of it afterwards stays, for the next to go on with.
     """
     for name in (path.name, *(f"{path.name}-{secrets.token_hex(6)}" for _ in range(3))):
@@ -68,7 +68,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def made_whole(path: Path) -> Iterator[Path]:
-    """Return a file or folder to write to, which becomes `path` unless something fails; then nothing of it
+    """Yield a file or folder to write to, which becomes `path` unless something fails; then nothing of it
     stays.
 
     For what this process alone writes; OSError as the file system has it.

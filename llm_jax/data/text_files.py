@@ -191,7 +191,7 @@ def encoding_of(raw: bytes) -> str:
 
 @contextmanager
 def unpacked(source: BinaryIO) -> Iterator[Stream]:
-    """Return the bytes of a file, decompressed where they are gzip; its errors are OSError, EOFError,
+    """Yield the bytes of a file, decompressed where they are gzip; its errors are OSError, EOFError,
     zlib.error.
     """
     buffered = source if isinstance(source, io.BufferedReader) else io.BufferedReader(source)  # type: ignore

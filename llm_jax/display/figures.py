@@ -68,7 +68,7 @@ def to_svg(figure: Figure, label: str) -> Markup:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Return the figure on white, as a PNG file. UserError when it cannot be written."""
+    """Write the figure on white, as a PNG file. UserError when it cannot be written."""
     try:
         figure.savefig(path, dpi=160, facecolor="white")
     except OSError as error:
@@ -84,7 +84,7 @@ def _ink(axes: Axes) -> None:
 
 
 def add_legend(axes: Axes) -> None:
-    """Return the names of labelled lines, above the axes, each in its line's colour."""
+    """Put the names of labelled lines above the axes, each in its line's colour."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
@@ -98,7 +98,7 @@ def add_legend(axes: Axes) -> None:
 
 
 def label_heights(axes: Axes, labels: Sequence[tuple[float, str, str | None]]) -> None:
-    """Return texts to the right of the axes at heights in its data, moved apart where they would touch.
+    """Write texts to the right of the axes at heights in its data, moved apart where they would touch.
 
     Args:
         axes: with its limits set.
@@ -132,12 +132,12 @@ def label_heights(axes: Axes, labels: Sequence[tuple[float, str, str | None]]) -
 
 
 def draw_level(axes: Axes, height: float) -> None:
-    """Return a dashed line across the axes, in the text's colour."""
+    """Draw a dashed line across the axes, in the text's colour."""
     axes.axhline(height, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
 
 
 def add_colour_bar(figure: Figure, image: AxesImage, axes: Axes, label: str) -> None:
-    """Return the scale of a heat map, below it."""
+    """Add the scale of a heat map, below it."""
     bar = figure.colorbar(image, ax=axes, location="bottom", aspect=40, pad=0.04)
     bar.set_label(label)
     bar.outline.set_visible(False)

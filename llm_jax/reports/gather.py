@@ -188,7 +188,7 @@ def samples(run: Path, report: Callable[[str], None]) -> list[tuple[int, str]]:
 
 
 def write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
-    """Return each picture as NAME.png in a folder, which is made.
+    """Write each picture as NAME.png into a folder, which is made.
 
     Raises:
         UserError: a file cannot be written.

@@ -100,7 +100,7 @@ def went_on(material: Materials, about: Mapping[str, Any], batch: int) -> tuple[
 
 
 def write_history(run: Path, history: History) -> None:
-    """Return RUN/changes.jsonl, a line for each start that changed something; OSError as the file system has
+    """Write RUN/changes.jsonl, a line for each start that changed something; OSError as the file system has
     it.
     """
     path = run / CHANGES

@@ -95,7 +95,7 @@ class RunRecord:
         self.write(step, **mean, **others, **speed)
 
     def write_sample(self, step: int, text: str) -> None:
-        """Return one line of samples.jsonl: the step and the text, its prompt included."""
+        """Write one line of samples.jsonl: the step and the text, its prompt included."""
         self._append(self._samples, {"step": step, "text": text})
 
     def _append(self, path: Path, entry: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ class Events:
         self._append(self._format.event(step=step, summary=summary))
 
     def close(self) -> None:
-        """Return nothing is left to do: each record is whole."""
+        """Do nothing: each record is whole."""
 
     def _append(self, event: Any) -> None:
         event.wall_time = time.time()
