@@ -279,14 +279,8 @@ def main() -> None:
         }
         prepare(base)
 
-        def row_of(one: tuple[str, str]) -> Row:
-            fault, phase = one
-            return plant(
-                base, fault, (FAULTS | FROM_THE_START)[fault], phase, (everything | from_start)[phase]
-            )
-
-        rows = []
-        for row in workers.map(row_of, tries):
+        faults, named, rows = FAULTS | FROM_THE_START, everything | from_start, []
+        for row in workers.map(lambda one: plant(base, one[0], faults[one[0]], one[1], named[one[1]]), tries):
             rows.append(row)
             verdict = f"BROKEN: {'; '.join(row.broken)}" if row.broken else "holds"
             print(
