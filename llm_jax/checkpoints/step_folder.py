@@ -6,7 +6,7 @@ of every file. Orbax does not check the bytes of arrays, so nothing is handed ou
 computed anew and agree; and it does not say why it failed, so then the files say whether they are to blame.
 """
 
-import gc
+import functools
 import hashlib
 import json
 import logging
@@ -16,7 +16,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -217,7 +216,7 @@ def _bounded(largest: int) -> ocp.Context:
 def _quiet() -> Iterator[None]:
     """Keeps orbax's running commentary out of the user's sight; what matters comes back as errors.
 
-    Reads and writes that a failed call gives up complain when they end, or are collected: that is awaited.
+    Transfers that a failed call gives up complain when they end: those in Python's threads are awaited.
     """
     disabled = logging.root.manager.disable
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
@@ -225,22 +224,35 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     # For threads and coroutines that were given up.
     sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *_: None
+    failed = False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:
+    except Exception:
+        failed = True
         for thread in set(threading.enumerate()) - threads:
             thread.join(_PATIENCE)
-        cause: BaseException | None = error
-        while cause is not None:
-            traceback.clear_frames(cause.__traceback__)
-            cause = cause.__cause__ or cause.__context__
-        gc.collect()
         raise
     finally:
         logging.disable(disabled)
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+        if failed:
+            _ignore_abandoned()
+
+
+@functools.cache
+def _ignore_abandoned() -> None:
+    """Hide what a failed call's writes in tensorstore's threads, which nobody can await, say in the end."""
+    logging.getLogger("asyncio").addFilter(lambda record: "was never retrieved" not in record.getMessage())
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    show = sys.unraisablehook
+
+    def show_others(what: Any) -> None:
+        if str(what.exc_value) != "Event loop is closed":
+            show(what)
+
+    sys.unraisablehook = show_others
 
 
 def _require_room(directory: Path, state: State) -> None:

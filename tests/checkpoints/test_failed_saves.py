@@ -7,8 +7,9 @@ from pathlib import Path
 
 # Files may have no more bytes than this: it stops orbax at the array's metadata, or in a thread beside it.
 PROGRAM = """
-import resource, signal, sys
+import logging, resource, signal, sys
 from pathlib import Path
+from types import SimpleNamespace
 import jax.numpy as jnp
 from llm_jax.checkpoints.step_folder import write_step
 
@@ -20,6 +21,12 @@ for number, most in enumerate((2000, 100)):
         write_step(Path(sys.argv[1], str(number)), state, {})
     except Exception as error:
         print(type(error).__name__)
+
+# What tensorstore's threads say when they end late, which is seldom.
+logging.getLogger("asyncio").error("Task exception was never retrieved")
+error = RuntimeError("Event loop is closed")
+late = SimpleNamespace(exc_type=RuntimeError, exc_value=error, exc_traceback=None)
+sys.unraisablehook(late)
 """
 
 
