@@ -37,10 +37,10 @@ def train(
       llm-jax train --time 3m --corpus my_book.txt --run runs/timed
 
     CONFIG is a TOML file, or the name of one that comes along (llm-jax configs lists them); of several the
-    last one wins, and options win over all. Without one, and without depth, time and init_from, first is run,
-    and with --corpus it is made to fit that text; beside others, the defaults are those of tutorial. A value
-    that has no effect beside the others is refused; where a later file or an option made it so, it is left
-    out, and a line says so.
+    last one wins, and options win over all. Without one, and without depth, time and init_from, a run that
+    exists keeps its own settings, and a new one has those of first, with --corpus made to fit that text;
+    beside others, the defaults are those of tutorial. A value that has no effect beside the others is
+    refused; where a later file or an option made it so, it is left out, and a line says so.
 
     Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 save first (exit status 75); a second Ctrl-C ends at once. What is
     shown or recorded never ends a run: it may be closed, full or gone.

@@ -22,9 +22,8 @@ from llm_jax.base.tree import flatten
 from llm_jax.config.effects import settle
 from llm_jax.config.run import Config
 
-_SAYS_WHICH_TEXT = (
-    *(f"data.{name}" for name in ("corpus", "errors", "format", "text_column", "text_limit_mb", "downloads")),
-    "train.run",
+_SAYS_WHICH_TEXT = tuple(
+    f"data.{name}" for name in ("corpus", "errors", "format", "text_column", "text_limit_mb", "downloads")
 )
 Layer = Callable[[App, tuple[str, ...], ArgumentCollection], None]
 _SECTIONS = tuple(f"[{name}]" for name in Config.__dataclass_fields__)
@@ -115,14 +114,14 @@ def inherited_layer(read: Callable[[str, Path], Mapping[str, Any]]) -> Layer:
     return layer
 
 
-def first_layer(unless: Sequence[str], read: Callable[[Config], Mapping[str, Any]]) -> Layer:
+def first_layer(unless: Sequence[str], read: Callable[[Config, Path | None], Mapping[str, Any]]) -> Layer:
     """Return the lowest layer of a command line without files: configs/first.toml. What it says counts as a
     default, not as given.
 
     Args:
         unless: options beside which the layer is empty, since they decide in its place.
-        read: gives what differs from the file for a text that is given; of its configuration what says how
-            to read that, and the run's directory where one is given, are as the command line has them.
+        read: gives what shall differ from the file, for a configuration in which what says how to read a
+            text is as the command line has it, and the run's directory where one is given.
     """
 
     def layer(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -131,9 +130,10 @@ def first_layer(unless: Sequence[str], read: Callable[[Config], Mapping[str, Any
         path = find_config(Path("first"))
         values = _read_toml(path)
         words = {name: _given(arguments, f"--{name}") for name in _SAYS_WHICH_TEXT}
-        if corpus := words["data.corpus"]:
-            own = read(_parse([], [f"--{name}={word}" for name, word in words.items() if word]))
-            _layer(own, f"what suits {corpus}")(app, commands, arguments)
+        run = _given(arguments, "--train.run")
+        text = _parse([], [f"--{name}={word}" for name, word in words.items() if word])
+        own = read(text, Path(run) if run else None)
+        _layer(own, "what suits the run")(app, commands, arguments)
         steps = _given(arguments, "--train.steps") or ""
         if steps.isdecimal():  # a shorter run warms up for all of it at most
             values["optim"]["warmup_steps"] = min(int(steps), values["optim"]["warmup_steps"])

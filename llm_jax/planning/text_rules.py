@@ -17,14 +17,6 @@ _FEW_EPOCHS = 4  # up to here repeated text is nearly as good as new text (Muenn
 _PROMPT = 20  # characters, at most
 
 
-# What is set here, by section.
-SETTINGS = {
-    "data": ("tokenizer",),
-    "model": ("dropout", "embedding_dropout"),
-    "train": ("batch_size", "steps", "eval_interval", "save_interval", "prompt"),
-}
-
-
 def settings_for(text: str) -> tuple[dict[str, dict[str, Any]], str]:
     """Return settings by section, and what is said of them."""
     size = len(text.encode())

@@ -1,5 +1,6 @@
 """A command line without a file runs configs/first.toml, and an own text gets settings that suit it."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import pytest
 from cyclopts import Parameter
 
 from llm_jax.cli import command
-from llm_jax.config.load import find_config, read_config
+from llm_jax.config.load import differences, find_config, read_config, to_dict
 from llm_jax.config.run import Config
 from llm_jax.planning.first_run import FIRST_RUN
 from llm_jax.planning.text_rules import settings_for
@@ -88,3 +89,21 @@ def test_a_text_whose_letters_are_words_is_split_into_characters() -> None:
 def test_a_long_text_that_is_read_few_times_needs_little_dropout() -> None:
     assert settings_for(ENGLISH * 300)[0]["model"] == {}
     assert settings_for(ENGLISH * 40_000)[0]["model"]["dropout"] < 0.3
+
+
+def test_a_run_that_exists_keeps_its_own_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    book, run = tmp_path / "book.txt", tmp_path / "run"
+    book.write_text(ENGLISH * 300)
+    began = read_config([], [f"--train.run={run}", f"--data.corpus={book}", "--model.d_model=32"])
+    (run / "checkpoints/5/llm_jax").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(to_dict(began)))
+    assert configured([f"--train.run={run}"]) == began
+    assert "settings: those that" in capsys.readouterr().out
+    moved = run.rename(tmp_path / "moved")
+    longer = configured([f"--train.run={moved}", f"--data.corpus={book}", "--train.steps=9000"])
+    assert differences(longer, began) == [
+        f"train.run: {moved} -> {run}",
+        f"train.steps: 9000 -> {began.train.steps}",
+    ]
+    (moved / "config.json").write_text('{"train": 5}')
+    assert configured([f"--train.run={moved}"]).model == configured([]).model
