@@ -31,7 +31,7 @@ def harness(
     Examples:
       llm-jax harness smollm2 --tasks arc_easy,piqa --num_fewshot 5 --limit 100
 
-    Needs pip install "llm_jax[lm-eval]". lm-eval downloads its tasks' data, unless they are local.
+    Needs pip install "llm-jax[lm-eval]". lm-eval downloads its tasks' data, unless they are local.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def _run(
     try:
         from llm_jax.language_model import harness_model
     except ImportError as error:
-        raise UserError(f'lm-eval is missing ({error}): pip install "llm_jax[lm-eval]"') from None
+        raise UserError(f'lm-eval is missing ({error}): pip install "llm-jax[lm-eval]"') from None
     from llm_jax.language_model.model import load
 
     model = load(directory, step=step)

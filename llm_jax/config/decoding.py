@@ -14,7 +14,7 @@ class DecodingConfig:
     speculate: Whole = 0
     """Tokens proposed at a time and scored in one call, for text of the same distribution; 0: off."""
     draft: Path | None = None
-    """Directory of a smaller model with the same tokenizer that proposes; else earlier text does."""
+    """Directory of a smaller model with the same tokenizer, to propose; without one, earlier text does."""
     regex: str = ""
     """What the continuation must match from end to end (Rust's syntax), unless max_new_tokens cut it off."""
     json_schema: Path | None = None

@@ -17,22 +17,22 @@ NOT_COMPUTED = frozenset((*_HOW_IT_STARTS, *_HOW_IT_RUNS))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RotaryConfig:
-    """How rotary positions turn queries and keys, and how they were stretched to a longer context."""
+    """How rotary positions turn queries and keys, and how they were scaled to a longer context."""
 
     theta: float = 10000.0
     """Base of the frequencies: 2 pi times it is close to the longest wavelength, in tokens."""
     local_theta: float = 0.0
-    """Base in layers with a sliding window, never stretched (Gemma 3); 0 treats all layers alike."""
+    """Base in layers with a sliding window, never scaled (Gemma 3); 0 treats all layers alike."""
     fraction: float = 1.0
     """Share of each head's entries, from the first on, that are turned."""
     scaling: Literal["none", "linear", "llama3", "yarn"] = "none"
-    """Stretch: of every frequency, of low ones (Llama 3), or by turns in the original context (YaRN)."""
+    """Scaling: of every frequency, of low ones (Llama 3), or by turns in the original context (YaRN)."""
     factor: float = 1.0
     """How many times as long the context became."""
     original_context: Whole = 0
-    """Context before the stretch, in tokens (llama3 and yarn)."""
+    """Context before the scaling, in tokens (llama3 and yarn)."""
     slow_turns: float = 1.0
-    """Frequencies with fewer turns in the original context are stretched whole (llama3 and yarn)."""
+    """Frequencies with fewer turns in the original context are scaled in full (llama3 and yarn)."""
     fast_turns: float = 4.0
     """Frequencies with more turns in the original context stay (llama3; yarn's usual value is 32)."""
     magnitude: float = 1.0
@@ -41,7 +41,7 @@ class RotaryConfig:
     """Whether yarn's bounds are rounded outwards to whole pairs of entries."""
 
     def __post_init__(self) -> None:
-        stretched = self.scaling in ("llama3", "yarn")
+        scaled = self.scaling in ("llama3", "yarn")
         require(
             at_least(self, 0, "local_theta", "original_context")
             | {
@@ -50,7 +50,7 @@ class RotaryConfig:
                 f"fraction ({self.fraction}) must be above 0 and at most 1": 0 < self.fraction <= 1,
                 f"factor ({self.factor}) must be at least 1": 1 <= self.factor < math.inf,
                 f"magnitude ({self.magnitude}) must be positive": 0 < self.magnitude < math.inf,
-                f"{self.scaling} scaling needs original_context": not stretched or self.original_context > 0,
+                f"{self.scaling} scaling needs original_context": not scaled or self.original_context > 0,
                 f"fast_turns ({self.fast_turns}) must exceed slow_turns ({self.slow_turns}), both positive": 0
                 < self.slow_turns
                 < self.fast_turns
@@ -92,7 +92,7 @@ class ModelConfig:
     rotary: RotaryConfig = RotaryConfig()
     """Where positions are rotary."""
     norm: Literal["layer", "rms", "rms_plus_one"] = "layer"
-    """Layer norm, or division by the root mean square, times a learnt scale or (Gemma) 1 + one."""
+    """Layer norm, or division by the root mean square; then times a learnt scale, or (Gemma) 1 + it."""
     norm_place: Literal["before", "after", "both"] = "before"
     """Norms of what attention and MLP read, of what they add to the stream (OLMo 2), or of both (Gemma)."""
     activation: Literal["relu", "gelu", "gelu_exact", "silu", "relu_squared"] = "relu"
@@ -106,9 +106,9 @@ class ModelConfig:
     router_normalizes: bool = True
     """Whether the weights of a token's experts are divided by their sum."""
     router_balance: float = 0.01
-    """Pull on the router towards using all experts alike (Fedus et al. 2021); the loss shown is without."""
+    """Pull on the router towards using all experts alike (Fedus et al. 2021); not in the loss shown."""
     qk_norm: Literal["none", "head", "all_heads"] = "none"
-    """Queries and keys divided by their root mean square, of each head or of all, and scaled as learnt."""
+    """Queries and keys divided by their root mean square, of each head or of all, times a learnt scale."""
     sliding_window: Whole = 0
     """Tokens that a layer sees, itself included; 0 means all before it."""
     global_every: Whole = 0
@@ -140,13 +140,13 @@ class ModelConfig:
     initializer: Literal["torch", "gpt2"] = "torch"
     """torch: nn.Linear's and nn.Embedding's defaults; gpt2: normal(0.02), smaller into the residual."""
     base_width: Whole = 0
-    """d_model that start and rates were chosen at: muP carries them to this one; 0 takes them as they are."""
+    """d_model for which initializer and rates were chosen; muP carries them to this one. 0: no muP."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Arithmetic of the matrix products; norms, softmax, logits and loss are float32 or wider."""
     param_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """How a model's parameters are read and exported; training keeps them in float32 at least."""
     layers: Literal["scan", "unroll"] = "scan"
-    """How the stacked layers run: one compiled body, or each layer laid out."""
+    """How the stacked layers run: one compiled body, or unrolled, each layer compiled by itself."""
     remat: bool = False
     """Recompute each block in the backward pass instead of keeping its activations."""
     attention: Literal["plain", "fused"] = "plain"

@@ -97,7 +97,7 @@ class OptimConfig:
     warmup_steps: Whole = 0
     """Steps over which the learning rate rises, from 1 / (warmup_steps + 1) of the peak in the first one."""
     decay_fraction: float = 0.2
-    """Share of all steps, at the end, in which wsd falls: one at least, at most those after the warm-up."""
+    """Share of all steps, at the end, in which wsd falls: at least one, at most those after the warm-up."""
     final_fraction: float = 0.0
     """Learning rate of the last step, as a share of the peak (cosine and wsd)."""
     ema_decay: float = 0.0

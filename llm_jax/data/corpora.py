@@ -126,7 +126,7 @@ def _checked(corpus: Corpus, name: str, form: Form) -> Corpus:
         got = "only white space" if any(corpus.documents) else "nothing"
         raise DataError(f"corpus {name} must hold text, got {got}")
     if form.text_column and not corpus.of_records:
-        raise UserError(f"text_column is for records, and {name} is text; leave it out, or say data.format")
+        raise UserError(f"text_column is for records, and {name} is text; leave it out, or set data.format")
     return corpus
 
 

@@ -165,7 +165,7 @@ def _parquet(stream: Stream, kind: str, form: Form, errors: str) -> _Rows:
         import pyarrow
         from pyarrow import parquet, types
     except ImportError:
-        raise UserError('Parquet files need the package pyarrow: pip install "llm_jax[parquet]"') from None
+        raise UserError('Parquet files need the package pyarrow: pip install "llm-jax[parquet]"') from None
     with tempfile.TemporaryFile() as whole:
         if not stream.seekable() or isinstance(stream, gzip.GzipFile):  # it is read from its end
             shutil.copyfileobj(stream, whole)

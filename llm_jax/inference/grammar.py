@@ -52,7 +52,7 @@ class Vocabulary:
             import llguidance  # pyright: ignore[reportMissingImports] - optional
         except ImportError:
             need = "constraints (regex, json_schema) need the package llguidance"
-            raise UserError(f'{need}: pip install "llm_jax[constrained]"') from None
+            raise UserError(f'{need}: pip install "llm-jax[constrained]"') from None
         spelt = min(tokenizer.vocab_size, vocab_size)
         words = [_text(tokenizer.token_bytes(token)) for token in range(spelt)] + [b""] * (vocab_size - spelt)
         self.library = llguidance

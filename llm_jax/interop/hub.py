@@ -97,7 +97,7 @@ def _library(name: str) -> Any:
     except ImportError:
         raise UserError(
             f"not found: {name}; if that is a name of the Hugging Face hub, downloading it needs "
-            'pip install "llm_jax[hub]"'
+            'pip install "llm-jax[hub]"'
         ) from None
     logging.getLogger(hub.__name__).setLevel(logging.ERROR)  # what goes wrong is said here, in one line
     return hub

@@ -35,7 +35,7 @@ def frequencies(rotary: RotaryConfig, turned: int) -> np.ndarray:
     Su et al. 2021.
 
     Args:
-        rotary: theta, and how frequencies are stretched: all alike (Chen et al. 2023), the slow ones
+        rotary: theta, and how frequencies are scaled: all alike (Chen et al. 2023), the slow ones
             (Llama 3), or all but the fast ones by a ramp over the pairs (YaRN, Peng et al. 2023).
         turned: entries of a head that are turned, two for each pair.
     """
@@ -43,10 +43,10 @@ def frequencies(rotary: RotaryConfig, turned: int) -> np.ndarray:
     if rotary.scaling == "none":
         return frequency_P
     if rotary.scaling == "linear":
-        stretched_P: np.ndarray | float = 1.0
+        scaled_P: np.ndarray | float = 1.0
     elif rotary.scaling == "llama3":
         turns_P = rotary.original_context * frequency_P / (2 * np.pi)
-        stretched_P = (rotary.fast_turns - turns_P) / (rotary.fast_turns - rotary.slow_turns)
+        scaled_P = (rotary.fast_turns - turns_P) / (rotary.fast_turns - rotary.slow_turns)
     else:
         first, last = (
             turned * math.log(rotary.original_context / (2 * np.pi * turns)) / (2 * math.log(rotary.theta))
@@ -55,9 +55,9 @@ def frequencies(rotary: RotaryConfig, turned: int) -> np.ndarray:
         if rotary.round_pairs:
             first, last = math.floor(first), math.ceil(last)
         first, last = max(first, 0), min(last, turned - 1)
-        stretched_P = (np.arange(turned // 2) - first) / max(last - first, 0.001)
-    stretched_P = np.clip(stretched_P, 0, 1)
-    return frequency_P * (1 - stretched_P + stretched_P / rotary.factor)
+        scaled_P = (np.arange(turned // 2) - first) / max(last - first, 0.001)
+    scaled_P = np.clip(scaled_P, 0, 1)
+    return frequency_P * (1 - scaled_P + scaled_P / rotary.factor)
 
 
 def rotation(position_BT: jax.Array, frequency_P: np.ndarray, magnitude: float, dtype: jnp.dtype) -> Rotation:

@@ -137,7 +137,7 @@ def choose_rung(parameters: Sequence[int], tokens_seen: Sequence[float], trainin
 def plan_run(config: Config, seconds: float, costs: Costs, given: Collection[str] = ()) -> Plan:
     """Return the steps, evaluations, saves and schedule with which a run ends after so many seconds.
 
-    A warm-up of 0 that nobody gave becomes a twentieth of the steps, at most 100; the schedule is stretched
+    A warm-up of 0 that nobody gave becomes a twentieth of the steps, at most 100; the schedule is scaled
     over the steps.
 
     Raises:

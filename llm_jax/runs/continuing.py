@@ -45,7 +45,7 @@ def require_same_run(
     changes = changed(config_from_dict(about["config"], str(run)), config)
     fixed, future = of_kind(changes, "fixed"), of_kind(changes, "future")
     if about["data_fingerprint"] != data_fingerprint and not any(name.startswith("data.") for name in fixed):
-        raise CheckpointError(f"{run} holds a run on other data; give another --train.run")
+        raise CheckpointError(f"{run} was trained on another text; give that one, or another --train.run")
     if fixed:
         raise UserError(
             f"{run} holds a run of another configuration ({said(fixed)}); give another --train.run"

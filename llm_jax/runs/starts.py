@@ -47,8 +47,8 @@ def note_start(run: Path, step: int) -> None:
     now = environment()
     if step and (found := deviations(read_start(run), now)):
         warn(
-            f"not as at the last start: {'; '.join(found)}. Equal bits are promised for the same versions, "
-            "kind of device and number of threads"
+            f"changed since the last start: {'; '.join(found)}. Equal bits are promised for the same "
+            "versions, kind of device and number of threads"
         )
     add_start(run, step, now)
 

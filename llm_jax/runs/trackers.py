@@ -35,8 +35,8 @@ def require_tracker(name: str) -> None:
     """Raise UserError where the tracker's package is not installed."""
     if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
         raise UserError(
-            f"train.tracker = {name} needs the package {PACKAGES[name]}: pip install 'llm-jax[{name}]', or "
-            "leave it out"
+            f"train.tracker = {name} needs the package {PACKAGES[name]}: "
+            f'pip install "llm-jax[{name}]", or leave it out'
         )
 
 

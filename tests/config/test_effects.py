@@ -140,8 +140,8 @@ def test_a_fault_of_a_file_is_not_excused_by_another_switch_given_later(tmp_path
 
 def test_settings_whose_rules_hold_together_are_left_out_together(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
-    stretch = 'scaling = "yarn"\noriginal_context = 8\nslow_turns = 9\nfast_turns = 20\ntheta = 500\n'
-    file.write_text(f'[model]\npositions = "rotary"\n[model.rotary]\n{stretch}')
+    scaling = 'scaling = "yarn"\noriginal_context = 8\nslow_turns = 9\nfast_turns = 20\ntheta = 500\n'
+    file.write_text(f'[model]\npositions = "rotary"\n[model.rotary]\n{scaling}')
     assert load.read_config([file], ["--model.positions=learned"]).model.rotary == Config().model.rotary
 
 

@@ -167,7 +167,7 @@ def test_parquet_says_which_package_it_needs(tmp_path: Path, monkeypatch: pytest
     path = written(tmp_path, "x.parquet", columns(ROWS))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert (
-        refusal(path, UserError) == 'Parquet files need the package pyarrow: pip install "llm_jax[parquet]"'
+        refusal(path, UserError) == 'Parquet files need the package pyarrow: pip install "llm-jax[parquet]"'
     )
 
 

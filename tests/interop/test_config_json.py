@@ -63,20 +63,20 @@ GEMMA3_ROPE = {"full_attention": PLAIN | {"rope_theta": 500}, "sliding_attention
 CONTRADICTIONS = [
     (
         LLAMA | {"rope_parameters": {"rope_theta": 501}},
-        "rope_theta must be the same in older words and in newer ones, got '500' and '501'",
+        "rope_theta must be the same under its older and its newer name, got '500' and '501'",
     ),
     (
         LLAMA | {"rope_scaling": LINEAR},
-        "rope_theta must be the same in older words and in newer ones, got '500' and '55.0'",
+        "rope_theta must be the same under its older and its newer name, got '500' and '55.0'",
     ),
     (LLAMA | {"rope_scaling": {"type": "yarn", "rope_type": "linear", "factor": 2.0}}, "rope_type must be"),
     (
         LLAMA | {"rope_theta": 55, "rope_scaling": LINEAR, "rope_parameters": LINEAR | {"factor": 4.0}},
-        "the stretch of rotary positions must be the same",
+        "the scaling of rotary positions must be the same",
     ),
     (
         LLAMA | {"rope_theta": 55, "rope_scaling": LINEAR, "rope_parameters": {"rope_theta": 55}},
-        "the stretch of rotary positions must be the same",
+        "the scaling of rotary positions must be the same",
     ),
     (LLAMA | PHI3 | {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor must be"),
     (GEMMA | {"rope_local_base_freq": 7.0, "rope_parameters": GEMMA3_ROPE}, "rope_local_base_freq must be"),

@@ -47,9 +47,9 @@ def test_a_configuration_is_the_same_in_older_and_newer_words() -> None:
     newer = {name: value for name, value in LLAMA.items() if name != "rope_theta"}
     newer["rope_parameters"] = {"rope_type": "default", "rope_theta": 500}
     assert read_model_config(newer) == read_model_config(LLAMA)
-    stretch = LLAMA3 | {"original_max_position_embeddings": 8}
-    older = read_model_config(LLAMA | {"rope_scaling": stretch})
-    assert older == read_model_config(newer | {"rope_parameters": stretch | {"rope_theta": 500}})
+    scaling = LLAMA3 | {"original_max_position_embeddings": 8}
+    older = read_model_config(LLAMA | {"rope_scaling": scaling})
+    assert older == read_model_config(newer | {"rope_parameters": scaling | {"rope_theta": 500}})
     assert (older.rotary.scaling, older.rotary.factor, older.rotary.theta) == ("llama3", 8.0, 500.0)
 
 
@@ -138,7 +138,7 @@ def test_what_the_decoder_has_not_got_is_refused_by_name(change: dict[str, Any],
     assert "\n" not in str(refusal.value)
 
 
-def stretched(family: str, rope: dict[str, Any]) -> dict[str, Any]:
+def scaled(family: str, rope: dict[str, Any]) -> dict[str, Any]:
     """The example with these positions, if the family has them."""
     if family == "gpt2" or (family == "phi3" and rope["rope_type"] != "default"):
         return example(family)
@@ -150,7 +150,7 @@ def stretched(family: str, rope: dict[str, Any]) -> dict[str, Any]:
 def test_a_configuration_that_is_written_reads_back_the_same(family: str) -> None:
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4, "rope_theta": 9.0}
     for rope in ({"rope_type": "default"}, yarn, LLAMA3 | {"original_max_position_embeddings": 9}):
-        config = read_model_config(stretched(family, rope))
+        config = read_model_config(scaled(family, rope))
         again = read_model_config(json.loads(json.dumps(write_model_config(config))))
         logits = [
             forward(init_params(jax.random.key(0), each), each, np.arange(12, dtype=np.int32)[None])[0]

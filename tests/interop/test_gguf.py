@@ -235,7 +235,7 @@ UNKNOWN: dict[str, tuple[str, dict[str, Any], str]] = {
     "another architecture": ("phi3", {}, "general.architecture must be one of llama, "),
     "experts": ("llama", {"expert_count": 8}, "expert_count"),
     "a window": ("llama", {"attention.sliding_window": 7}, "attention.sliding_window"),
-    "a stretch of another kind": ("llama", {"rope.scaling.type": "longrope"}, "rope.scaling.type"),
+    "a scaling of another kind": ("llama", {"rope.scaling.type": "longrope"}, "rope.scaling.type"),
     "yarn from nowhere": ("qwen2", YARN, CONTEXT),
     "a part of each head": ("llama", {"rope.dimension_count": 8}, "rope.dimension_count"),
     "values of another width": ("llama", {"attention.value_length": 8}, "attention.value_length"),
@@ -272,7 +272,7 @@ def llama3_factors(theta: float, factor: float) -> np.ndarray:
     return np.asarray(found, np.float32)
 
 
-def test_llama_3s_stretch_is_proved_from_its_factors_or_refused(tmp_path: Path) -> None:
+def test_llama_3s_scaling_is_proved_from_its_factors_or_refused(tmp_path: Path) -> None:
     tensors = hugging_face("llama")
     for factor in (8.0, 32.0):
         factors = llama3_factors(500000.0, factor)
@@ -296,5 +296,5 @@ def test_llama_3s_stretch_is_proved_from_its_factors_or_refused(tmp_path: Path) 
 def test_a_missing_package_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "m.gguf", "llama", hugging_face("llama"))
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(UserError, match=r'pip install "llm_jax\[gguf\]"$'):
+    with pytest.raises(UserError, match=r'pip install "llm-jax\[gguf\]"$'):
         open_gguf(path)

@@ -182,7 +182,7 @@ REFUSED: dict[str, tuple[ModelConfig, str]] = {
     "a scale": (other("gemma2", attention_scale=0.5), "gemma2 has not this model's attention_scale"),
     "no caps in Gemma 2": (other("gemma2", attention_cap=0.0), "gemma2 has not this model's attention_cap"),
     "exact GELU": (other("gpt2", activation="gelu_exact"), "gpt2 has not this model's activation"),
-    "another stretch": (
+    "another scaling": (
         other("llama, llama3", rotary=dataclasses.replace(other("llama, llama3").rotary, fast_turns=5.0)),
         "llama has not this model's rotary",
     ),

@@ -191,7 +191,7 @@ def test_a_repository_without_safetensors_is_not_downloaded(
 
 def test_without_the_library_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert refusal("acme/tiny").endswith('needs pip install "llm_jax[hub]"')
+    assert refusal("acme/tiny").endswith('needs pip install "llm-jax[hub]"')
 
 
 def test_a_package_that_carries_a_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,7 +224,7 @@ def test_without_the_harness_its_command_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.delitem(sys.modules, "llm_jax.language_model.harness_model", raising=False)
     message = refusal(["runs/none", "--tasks", "piqa"], capsys)
-    assert 'pip install "llm_jax[lm-eval]"' in message
+    assert 'pip install "llm-jax[lm-eval]"' in message
     assert message.count("\n") == 1
 
 

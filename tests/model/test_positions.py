@@ -40,7 +40,7 @@ def test_attention_with_rotary_positions_knows_distances_alone(tiny: ModelConfig
     assert np.abs(scores(0) - jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BTNH)).max() > 0.1
 
 
-def test_layers_with_windows_and_a_theta_of_their_own_are_not_stretched(
+def test_layers_with_windows_and_a_theta_of_their_own_are_not_scaled(
     tiny: ModelConfig, tokens_BT: np.ndarray
 ) -> None:
     yarn = RotaryConfig(scaling="yarn", factor=4, original_context=4, magnitude=1.5, local_theta=50.0)

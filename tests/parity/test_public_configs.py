@@ -131,7 +131,7 @@ ODD: dict[str, dict[str, Any]] = {
     "all layers full": BARE
     | {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 5}
     | {"layer_types": ["full_attention"] * 3, "max_window_layers": 0, "head_dim": 8},
-    "older and newer words for a stretch": BARE
+    "older and newer names of a scaling": BARE
     | {"model_type": "llama", "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 70.0}}
     | {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 70.0},
     "swish": BARE | {"model_type": "llama", "hidden_act": "swish"},

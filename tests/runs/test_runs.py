@@ -89,7 +89,7 @@ def test_a_changed_text_is_refused(tmp_path: Path, prose: Path, capsys: pytest.C
     run_command(train, words_for(tmp_path, text), takes_files=True)
     text.write_text(prose.read_text() + "\nOne line more than before.")
     run_command(train, words_for(tmp_path, text), status=4, takes_files=True)
-    assert "other data" in capsys.readouterr().err
+    assert "another text" in capsys.readouterr().err
 
 
 def test_evaluate_repeats_the_score_of_training(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

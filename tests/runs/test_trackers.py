@@ -97,9 +97,8 @@ def test_a_tracker_that_is_not_installed_is_refused_with_its_extra(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, PACKAGES[name], None)
-    with pytest.raises(
-        UserError, match=rf"needs the package {PACKAGES[name]}: pip install 'llm-jax\[{name}\]'"
-    ):
+    command = rf'pip install "llm-jax\[{name}\]"'
+    with pytest.raises(UserError, match=f"needs the package {PACKAGES[name]}: {command}"):
         require_tracker(name)
 
 

@@ -133,7 +133,7 @@ def architecture(settings: Mapping[str, Any]) -> str:
 
 
 def llama3_scaling(factors: np.ndarray, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Llama 3's stretch of rotary positions, as rope_scaling has it, proved by computing the factors
+    """Return Llama 3's scaling of rotary positions, as rope_scaling has it, proved by computing the factors
     anew.
 
     A file has only what each pair of entries is slowed by, not the four numbers that it was computed from;
@@ -152,8 +152,8 @@ def llama3_scaling(factors: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
         wanted = llama3_factors(config["rope_theta"], config["head_dim"], factor)
     if config["rope_scaling"] or factors.shape != wanted.shape or not np.allclose(factors, wanted, rtol=1e-4):
         raise CheckpointError(
-            "rope_freqs.weight must hold the factors of Llama 3's stretch of a context of 8,192 tokens, "
-            "and there must be no other stretch"
+            "rope_freqs.weight must hold the factors of Llama 3's scaling of a context of 8,192 tokens, "
+            "and there must be no other scaling"
         )
     return {
         "rope_type": "llama3",
@@ -165,7 +165,7 @@ def llama3_scaling(factors: np.ndarray, config: Mapping[str, Any]) -> dict[str, 
 
 
 def llama3_factors(theta: float, head_dim: int, factor: float) -> np.ndarray:
-    """Return how many times slower each pair of a head's entries turns after Meta's stretch: [head_dim
+    """Return how many times slower each pair of a head's entries turns after Meta's scaling: [head_dim
     / 2].
     """
     pairs = np.arange(0, head_dim, 2) / head_dim
@@ -213,11 +213,11 @@ def _rotary(left: dict[str, Any], arch: str) -> dict[str, Any]:
     fields: dict[str, Any] = {"rope_theta": number(left, "rope.freq_base", 10000.0), "rope_scaling": None}
     if arch == "gemma3":
         fields["rope_local_base_freq"] = number(left, "rope.freq_base_swa", 10000.0)
-    stretch = "rope.scaling.factor" if "rope.scaling.factor" in left else "rope.scale_linear"
-    kind = left.pop("rope.scaling.type", "linear" if stretch in left else "none")
+    factor_key = "rope.scaling.factor" if "rope.scaling.factor" in left else "rope.scale_linear"
+    kind = left.pop("rope.scaling.type", "linear" if factor_key in left else "none")
     if not _is_one_of(kind, "none", "linear", "yarn"):
         raise CheckpointError(f"rope.scaling.type must be none, linear or yarn, got {quoted(kind)}")
-    factor = number(left, stretch, 1.0)
+    factor = number(left, factor_key, 1.0)
     context = {"rope.scaling.original_context_length": left.pop("rope.scaling.original_context_length", None)}
     if kind == "linear" and factor != 1:
         fields["rope_scaling"] = {"rope_type": "linear", "factor": factor}

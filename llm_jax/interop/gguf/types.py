@@ -64,5 +64,5 @@ def _package() -> tuple[ModuleType, ModuleType]:
     try:
         from gguf import constants, quants  # pyright: ignore[reportMissingImports] - optional
     except ImportError:
-        raise UserError('GGUF files need the package gguf: pip install "llm_jax[gguf]"') from None
+        raise UserError('GGUF files need the package gguf: pip install "llm-jax[gguf]"') from None
     return constants, quants

@@ -16,7 +16,7 @@ def read_rotary(fields: Fields, context: int) -> RotaryConfig:
     turn.
 
     Raises:
-        CheckpointError: they are stretched in a way, or by fields, that this program does not know.
+        CheckpointError: they are scaled in a way, or by fields, that this program does not know.
     """
     rotary = _read(fields, context, *_parameters(fields))
     if rotary.fraction != 1:
@@ -27,7 +27,7 @@ def read_rotary(fields: Fields, context: int) -> RotaryConfig:
 
 
 def read_partial_rotary(fields: Fields, context: int) -> RotaryConfig:
-    """Likewise where a share of each head may turn, and nothing is stretched (Phi-3)."""
+    """Likewise where a share of each head may turn, and nothing is scaled (Phi-3)."""
     rotary = _read(fields, context, *_parameters(fields))
     if rotary.scaling != "none":  # transformers takes "yarn" for another word for longrope
         raise CheckpointError(f"config.json: rope_type must be default in this family, got {rotary.scaling}")
@@ -49,7 +49,7 @@ def read_rotary_by_kind(fields: Fields, context: int) -> RotaryConfig:
 
 
 def _parameters(fields: Fields) -> tuple[str, dict[str, Any]]:
-    """How positions are stretched, and the field that says it, of which the older goes first."""
+    """How positions are scaled, and the field that says it, of which the older goes first."""
     newer, older = (fields.take(name, dict, {}) for name in ("rope_parameters", "rope_scaling"))
     return ("rope_scaling", older) if older else ("rope_parameters", newer)
 

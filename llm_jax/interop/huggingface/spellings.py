@@ -28,7 +28,7 @@ def require_one_meaning(config: Mapping[str, Any]) -> None:
     for rope in (older, newer, sliding):
         _require_same("rope_type", *(rope.get(name) for name in _KINDS))
     if older and newer:
-        _require_same("the stretch of rotary positions", _stretch(older), _stretch(newer))
+        _require_same("the scaling of rotary positions", _scaling(older), _scaling(newer))
     kinds, every = config.get("layer_types"), config.get("sliding_window_pattern")
     if isinstance(kinds, list) and type(every) is int and every > 0:
         windows = ["sliding_attention" if layer % every else "full_attention" for layer in _numbers(kinds)]
@@ -44,7 +44,7 @@ def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _stretch(rope: Mapping[str, Any]) -> dict[str, Any]:
+def _scaling(rope: Mapping[str, Any]) -> dict[str, Any]:
     kind = next((rope[name] for name in _KINDS if rope.get(name)), "default")
     said = {name: value for name, value in rope.items() if name not in (*_APART, *_KINDS)}
     return {"rope_type": kind} | {name: value for name, value in said.items() if value is not None}
@@ -54,6 +54,6 @@ def _require_same(what: str, *said: Any) -> None:
     given = [value for value in said if value is not None]
     if odd := [value for value in given if value != given[0]]:
         raise CheckpointError(
-            f"config.json: {what} must be the same in older words and in newer ones, got {quoted(given[0])} "
-            f"and {quoted(odd[0])}"
+            f"config.json: {what} must be the same under its older and its newer name, got "
+            f"{quoted(given[0])} and {quoted(odd[0])}"
         )

@@ -138,9 +138,9 @@ def _special(family: str, config: ModelConfig) -> dict[str, Any]:
 def _rope(family: str, config: ModelConfig) -> dict[str, Any]:
     """Rotary positions in the words of transformers 4 and in those of 5: each is silent about the other's."""
     rotary = config.rotary
-    stretch = _stretch(rotary)
-    older: dict[str, Any] = {"rope_theta": rotary.theta, "rope_scaling": stretch or None}
-    newer: dict[str, Any] = {"rope_theta": rotary.theta, "rope_type": "default"} | stretch
+    scaling = _scaling(rotary)
+    older: dict[str, Any] = {"rope_theta": rotary.theta, "rope_scaling": scaling or None}
+    newer: dict[str, Any] = {"rope_theta": rotary.theta, "rope_type": "default"} | scaling
     if rotary.fraction != 1:
         older["partial_rotary_factor"] = newer["partial_rotary_factor"] = rotary.fraction
     if family == "gemma3_text":
@@ -151,7 +151,7 @@ def _rope(family: str, config: ModelConfig) -> dict[str, Any]:
     return older | {"rope_parameters": newer}
 
 
-def _stretch(rotary: RotaryConfig) -> dict[str, Any]:
+def _scaling(rotary: RotaryConfig) -> dict[str, Any]:
     if rotary.scaling == "none":
         return {}
     found: dict[str, Any] = {"rope_type": rotary.scaling, "factor": rotary.factor}
