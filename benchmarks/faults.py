@@ -20,9 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import numpy as np
 
-from benchmarks.planting import FAULTS, FROM_THE_START, Command, Fault
+from benchmarks.planting import FAULTS, FROM_THE_START, Command, Fault, can_mount, disk
 from llm_jax.checkpoints.reader import read_state
 from llm_jax.checkpoints.step_files import saved_steps
 from llm_jax.config.run import Config
@@ -124,6 +122,8 @@ _STATUSES = (
 # While nothing can be saved a run goes on, says so at every save, and ends with status 4: all since the last
 # save that could be is lost.
 _UNSAVEABLE = {"full disk", "read-only folder", "memory limit"}
+# What a run of which nothing was ever saved says, and that its user removes.
+_NEVER_SAVED = "a run does not begin anew by itself"
 
 
 def prepare(folder: Path) -> None:
@@ -142,14 +142,17 @@ def prepare(folder: Path) -> None:
         _do(straight, *phase.words)
 
 
-def _do(folder: Path, module: str, *words: str) -> str:
-    """Runs a command that no fault meets; gives what it wrote."""
+def _do(folder: Path, *words: str, refusal: str = "") -> str:
+    """Runs a command that no fault meets; gives what it wrote. Refused so, once more without a run."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-m", module, *words], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True
     )
+    if refusal and refusal in done.stderr:
+        shutil.rmtree(folder / "run")
+        return _do(folder, *words)
     if done.returncode:
-        raise SystemExit(f"{module} {' '.join(words)} ended with {done.returncode}: {done.stderr[-500:]}")
+        raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-500:]}")
     return done.stdout
 
 
@@ -166,7 +169,7 @@ class Row(NamedTuple):
 
 def plant(base: Path, fault_name: str, fault: Fault, phase_name: str, phase: Phase) -> Row:
     """Does a command with a fault, then again without, and judges both."""
-    with tempfile.TemporaryDirectory() as name, _disk(Path(name) / "here", fault.own_disk) as folder:
+    with tempfile.TemporaryDirectory() as name, disk(Path(name) / "here", fault.own_disk) as folder:
         shutil.copytree(base / "half", folder, dirs_exist_ok=True)
         if phase.fresh:
             shutil.rmtree(folder / "run")
@@ -190,9 +193,12 @@ def plant(base: Path, fault_name: str, fault: Fault, phase_name: str, phase: Pha
         if made:
             promises["what it left differs"] = _same(phase, base / "straight", folder)
         else:
-            again = _do(folder, *phase.words)
-            promises["it began anew"] = saved <= 0 or f"continuing run at step {saved}" in again
-            promises["the end differs"] = _same(phase, base / "straight", folder)
+            try:
+                again = _do(folder, *phase.words, refusal=_NEVER_SAVED if saved < 0 else "")
+                promises["it began anew"] = saved <= 0 or f"continuing run at step {saved}" in again
+                promises["the end differs"] = _same(phase, base / "straight", folder)
+            except RuntimeError as error:
+                promises[str(error)] = False
         names, wanted = ({path.name for path in each.iterdir()} for each in (folder, base / "straight"))
         promises[f"left behind: {', '.join(names - wanted)}"] = names <= wanted
     lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
@@ -228,28 +234,6 @@ def _sums(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-@contextmanager
-def _disk(folder: Path, own: bool) -> Iterator[Path]:
-    """A folder, on a small file system of its own if so wanted."""
-    folder.mkdir()
-    if own:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        if own:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def _can_mount() -> bool:
-    with tempfile.TemporaryDirectory() as name:
-        try:
-            with _disk(Path(name) / "small", own=True):
-                return True
-        except (OSError, subprocess.CalledProcessError):
-            return False
-
-
 def main() -> None:
     everything, from_start = phases(), {f"whole {name}": phase for name, phase in WHOLE.items()}
     parser = argparse.ArgumentParser(
@@ -267,7 +251,7 @@ def main() -> None:
         for fault, phase in tries
         if fault in (options.faults or [fault]) and phase in (options.phases or [phase])
     ]
-    if any((FAULTS | FROM_THE_START)[fault].own_disk for fault, _ in tries) and not _can_mount():
+    if any((FAULTS | FROM_THE_START)[fault].own_disk for fault, _ in tries) and not can_mount():
         print("left out: full disk (a small file system cannot be mounted here)")
         tries = [(fault, phase) for fault, phase in tries if not FAULTS.get(fault, Fault()).own_disk]
 

@@ -16,8 +16,10 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +128,29 @@ class Command:
         if self._fault.is_signal:
             time.sleep(_CHANCE.random() / 10)
             self._fault.plant(self)
+
+
+@contextmanager
+def disk(folder: Path, own: bool) -> Iterator[Path]:
+    """A folder, on a small file system of its own if so wanted."""
+    folder.mkdir()
+    if own:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        if own:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def can_mount() -> bool:
+    """Return whether such a small file system can be mounted here."""
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            with disk(Path(name) / "small", own=True):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
 
 
 def _read(descriptor: int) -> bytes:

@@ -232,7 +232,7 @@ def _quiet() -> Iterator[None]:
     except Exception:
         failed = True
         for thread in set(threading.enumerate()) - threads:
-            thread.join(_PATIENCE)
+            threading.Thread.join(thread, _PATIENCE)  # orbax's own raises what the thread raised
         raise
     finally:
         logging.disable(disabled)

@@ -3,7 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from llm_jax.checkpoints.step_folder import write_step
 
 # Files may have no more bytes than this: it stops orbax at the array's metadata, or in a thread beside it.
 PROGRAM = """
@@ -28,6 +36,22 @@ error = RuntimeError("Event loop is closed")
 late = SimpleNamespace(exc_type=RuntimeError, exc_value=error, exc_traceback=None)
 sys.unraisablehook(late)
 """
+
+
+def test_the_reason_is_the_saves_own_and_not_that_of_a_thread_which_it_gave_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            raise TimeoutError("as orbax's threads do")
+
+    def save(*_: object) -> None:
+        Late(target=time.sleep, args=(0.1,)).start()
+        raise OSError("no room")
+
+    monkeypatch.setattr(ocp, "save_checkpointables", save)
+    with pytest.raises(OSError, match="no room"):
+        write_step(tmp_path / "1", {"params": {"a": jnp.ones(3)}}, {})
 
 
 def test_a_save_that_fails_prints_nothing_itself(tmp_path: Path) -> None:
