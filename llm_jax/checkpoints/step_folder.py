@@ -7,6 +7,7 @@ computed anew and agree; and it does not say why it failed, so then the files sa
 """
 
 import functools
+import gc
 import hashlib
 import json
 import logging
@@ -16,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -216,7 +218,8 @@ def _bounded(largest: int) -> ocp.Context:
 def _quiet() -> Iterator[None]:
     """Keeps orbax's running commentary out of the user's sight; what matters comes back as errors.
 
-    Transfers that a failed call gives up complain when they end: those in Python's threads are awaited.
+    Transfers that a failed call gives up complain when they end: those in Python's threads are awaited, and
+    coroutines collected.
     """
     disabled = logging.root.manager.disable
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
@@ -228,17 +231,27 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
-    except Exception:
-        failed = True
-        for thread in set(threading.enumerate()) - threads:
-            threading.Thread.join(thread, _PATIENCE)  # orbax's own raises what the thread raised
-        raise
+            try:
+                yield
+            except Exception as error:
+                failed = True
+                for thread in set(threading.enumerate()) - threads:
+                    threading.Thread.join(thread, _PATIENCE)  # orbax's own raises what the thread raised
+                _collect(error)
+                raise
     finally:
         logging.disable(disabled)
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
         if failed:
             _ignore_abandoned()
+
+
+def _collect(error: BaseException | None) -> None:
+    """Let go of what an error and its causes hold: coroutines that were given up say so when they go."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
 
 
 @functools.cache
