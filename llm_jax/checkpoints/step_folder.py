@@ -17,9 +17,10 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from llm_jax.checkpoints.step_files import (
 )
 
 _LEAST_IN_FLIGHT = 64 << 20  # bytes
-_PATIENCE = 1  # seconds for each thread of a failed call
+_PATIENCE = 1  # seconds for all threads of a failed call
 _ORDINARY = re.compile(r"[A-Za-z0-9/._-]*")
 TEMPORARY = ".tmp"  # after a step's number: not all of it is there, or not any more
 
@@ -235,8 +236,7 @@ def _quiet() -> Iterator[None]:
                 yield
             except Exception as error:
                 failed = True
-                for thread in set(threading.enumerate()) - threads:
-                    threading.Thread.join(thread, _PATIENCE)  # orbax's own raises what the thread raised
+                _await(set(threading.enumerate()) - threads)
                 _collect(error)
                 raise
     finally:
@@ -244,6 +244,13 @@ def _quiet() -> Iterator[None]:
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
         if failed:
             _ignore_abandoned()
+
+
+def _await(threads: Iterable[threading.Thread]) -> None:
+    """Give threads the time to end; some never do, as they wait for what was given up."""
+    until = time.monotonic() + _PATIENCE
+    for thread in threads:
+        threading.Thread.join(thread, max(0, until - time.monotonic()))  # orbax's own raises what it raised
 
 
 def _collect(error: BaseException | None) -> None:
@@ -270,6 +277,7 @@ def _ignore_abandoned() -> None:
 
 def _require_room(directory: Path, state: State) -> None:
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    tempfile.TemporaryFile(dir=directory).close()  # or orbax leaves threads that wait for ever
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise OSError(f"{needed:,} bytes are needed, {free:,} are free")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -51,6 +52,39 @@ def test_the_reason_is_the_saves_own_and_not_that_of_a_thread_which_it_gave_up(
 
     monkeypatch.setattr(ocp, "save_checkpointables", save)
     with pytest.raises(OSError, match="no room"):
+        write_step(tmp_path / "1", {"params": {"a": jnp.ones(3)}}, {})
+
+
+def test_threads_that_never_end_hold_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up = threading.Event()
+
+    def save(*_: object) -> None:
+        for _ in range(20):
+            threading.Thread(target=given_up.wait).start()
+        raise OSError("no room")
+
+    monkeypatch.setattr(ocp, "save_checkpointables", save)
+    began = time.monotonic()
+    try:
+        with pytest.raises(OSError, match="no room"):
+            write_step(tmp_path / "1", {"params": {"a": jnp.ones(3)}}, {})
+        assert time.monotonic() - began < 15  # 20 seconds and more, were each waited for by itself
+    finally:
+        given_up.set()
+
+
+def test_a_folder_that_cannot_be_written_is_never_handed_to_orbax(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError("read-only")
+
+    def save(*_: object) -> None:
+        raise AssertionError("orbax would leave threads behind")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(ocp, "save_checkpointables", save)
+    with pytest.raises(PermissionError):
         write_step(tmp_path / "1", {"params": {"a": jnp.ones(3)}}, {})
 
 
