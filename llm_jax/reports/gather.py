@@ -92,7 +92,7 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
     tokenizer = (
         material.store.tokenizer if material else saved and tokenizer_from_dict(saved.about["tokenizer"])
     )
-    task, history = find_task(config.task.name), read_history(run / continuing.CHANGES)
+    task, history = find_task(config.task), read_history(run / continuing.CHANGES)
     go_on()
     checkpoints = verify_steps(checkpoint_directory(run))
     go_on()
