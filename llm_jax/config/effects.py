@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import flatten
+from llm_jax.config.task import LABELLED
 
 Values = Mapping[str, Any]  # setting -> value; "model.rotary.theta", or as the command calls it
 Record = TypeVar("Record", bound=Any)
@@ -76,6 +77,7 @@ _CHOICE = Need(
 )
 _MERGES = _one_of("data.tokenizer", "cl100k_base", "gpt2", "o200k_base")
 _COMPACT = _one_of("data.compact_vocab", True)
+_LABELLED = _one_of("task.name", *LABELLED)
 _DRAWS = _above_zero("temperature")
 _SAMPLES_DRAW = _above_zero("train.sampling.temperature")
 
@@ -106,6 +108,14 @@ EFFECTS: dict[str, Effect] = {
         ),
         off=0,
     ),
+    "model.num_labels": Effect((_LABELLED,), off=0),
+    "task.label_column": Effect((_LABELLED,), off=""),
+    "task.test_fraction": Effect((_LABELLED,)),
+    "task.split_seed": Effect((_LABELLED,)),
+    "task.pooling": Effect((_one_of("task.name", "classification"),)),
+    "task.lookahead": Effect((_LABELLED,), off=0),
+    "task.read_twice": Effect((_LABELLED,), off=False),
+    "task.class_weights": Effect((_LABELLED,), off="none"),
     "model.initializer": Effect((_left_out("train.init_from"),)),
     "data.bpe_vocab_size": Effect((_one_of("data.tokenizer", "bpe"),)),
     "data.compact_vocab": Effect((_MERGES,), off=False),

@@ -18,6 +18,7 @@ from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.files import remove_left
 from llm_jax.config.run import Config, DataConfig
 from llm_jax.data.overlap import verbatim_share
+from llm_jax.data.splits import id_facts
 from llm_jax.data.store import VERSION, Marks, Store, open_store, said_of_tokenizer, write_split
 from llm_jax.data.store_files import UNFINISHED, write_folder, write_numbers
 from llm_jax.tokenization.byte_pair import RankTokenizer, named_tokenizer
@@ -121,7 +122,7 @@ def _write(
             "version": VERSION,
             "settings": settings,
             "corpus": name,
-            "base": {},
+            "base": id_facts(*(encoded[split][0].ids for split in ("train", "validation"))),
             "splits": {
                 split: write_split(working, split, each, tokenizer) for split, (each, _) in encoded.items()
             },

@@ -36,5 +36,5 @@ def mean_so_far(hidden_BTD: jax.Array, begin_BT: jax.Array) -> jax.Array:
     before_BTD = jnp.take_along_axis(
         jnp.pad(sums_BTD, ((0, 0), (1, 0), (0, 0))), begin_BT[:, :, None], axis=1
     )
-    counts_BT = jnp.arange(1, hidden_BTD.shape[1] + 1) - begin_BT
+    counts_BT = jnp.arange(1, hidden_BTD.shape[1] + 1)[None] - begin_BT
     return ((sums_BTD - before_BTD) / counts_BT[:, :, None]).astype(hidden_BTD.dtype)

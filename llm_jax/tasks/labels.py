@@ -146,6 +146,7 @@ def _task(config: TaskConfig, unit: str) -> Task:
             Metric("validation loss", "{loss:.4f}", f"± {{standard_error:.3f}} nats per {unit}"),
         ),
         f"accuracy {{accuracy:.2%}}, {{loss:.3f}} nats per {unit}",
+        f"nats per {unit}",
         baselines,
         lambda config, store: store.labels,
         open_store=open_labelled,

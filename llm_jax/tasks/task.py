@@ -50,6 +50,7 @@ class Task:
         batch_at: the training batch with this index, a pure function of it, the configuration and the store.
         evaluate: numbers of a model's parameters on what is held out; the lowest "loss" among them is best.
         metrics: those that people look at, the one that a run is summed up by first.
+        unit: of losses, such as "nats per token".
         line: a format over an evaluation's numbers, for the terminal.
         baselines: losses that a model is held against, from the simplest on.
         labels: what outputs stand for, which checkpoints keep; () where the tokenizer says.
@@ -63,6 +64,7 @@ class Task:
     evaluate: Callable[[Tree, Config, Store], dict[str, float]]
     metrics: Sequence[Metric]
     line: str
+    unit: str = "nats per token"
     baselines: Callable[[Config, Store], dict[str, float]] = lambda config, store: {}
     labels: Callable[[Config, Store], Sequence[str]] = lambda config, store: ()
     writes_text: bool = False
