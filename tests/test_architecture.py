@@ -42,7 +42,7 @@ HOMES = {
     "safetensors": ("interop/",),
     "gguf": ("interop/gguf/types.py",),
     "huggingface_hub": ("interop/hub.py",),
-    "pyarrow": ("data/records.py",),
+    "pyarrow": ("data/rows.py",),
     "llguidance": ("inference/grammar.py",),
     "lm_eval": ("language_model/harness_model.py",),
     "tensorboardX": ("runs/tensorboard.py",),
