@@ -156,7 +156,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(
-            at_least(self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff", "d_head", "num_labels")
+            at_least(
+                self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff", "d_head", "num_labels"
+            )
             | at_least(self, 0, "num_kv_heads", "sliding_window", "global_every", "base_width")
             | at_least(self, 0, "num_experts", "router_balance")
             | at_least(self, 0, "attention_scale", "attention_cap", "logit_cap")

@@ -42,7 +42,9 @@ class Part(NamedTuple):
 
     begin: int  # of its tokens, in the split
     end: int
-    label: int  # of a piece that is longer than the room, read at the end; 0: labels are where they are marked
+    label: (
+        int  # of a piece that is longer than the room, read at the end; 0: labels are where they are marked
+    )
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,7 @@ from llm_jax.base.files import remove_left
 from llm_jax.config.run import DataConfig
 from llm_jax.data.corpora import Corpus, configured_corpus, documents_digest, text_digest
 from llm_jax.data.overlap import verbatim_share
+from llm_jax.data.splits import SPLITS, are_apart, tokenize
 from llm_jax.data.store_files import (
     MEND,
     UNFINISHED,
@@ -29,7 +30,6 @@ from llm_jax.data.store_files import (
     write_folder,
     write_numbers,
 )
-from llm_jax.data.splits import SPLITS, are_apart, tokenize
 from llm_jax.tokenization.end_of_text import end_of_text
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer, decode_bytes, fingerprint
@@ -146,13 +146,17 @@ def open_store(path: Path) -> Store:
             fingerprint(tokenizer) == manifest["tokenizer_sha256"],
             "the tokenizer is not the one it was made with",
         )
-        require_whole(path, tokenizer.vocab_size == manifest["vocab_size"], "vocab_size is not the tokenizer's")
+        require_whole(
+            path, tokenizer.vocab_size == manifest["vocab_size"], "vocab_size is not the tokenizer's"
+        )
         shards = {
             split: _open_shard(path, split, facts, manifest["vocab_size"])
             for split, facts in manifest["splits"].items()
         }
         labels = manifest.get("labels", {"names": ()})
-        marks = {split: _open_marks(path, split, labels, len(shards[split])) for split in labels.get("splits", {})}
+        marks = {
+            split: _open_marks(path, split, labels, len(shards[split])) for split in labels.get("splits", {})
+        }
         sizes = open_numbers(path / "validation_sizes.bin", manifest["sizes"])
         wanted = (manifest["splits"]["validation"][name] for name in ("tokens", "bytes"))
         require_whole(
@@ -192,7 +196,9 @@ def _open_marks(path: Path, split: str, labels: Mapping[str, Any], num_tokens: i
     edges, targets = (open_numbers(path / f"{split}_{name}.bin", facts[name]) for name in Marks._fields)
     holds = len(targets) == num_tokens and int(targets.max(initial=0)) <= len(labels["names"])
     require_whole(path, holds, f"{split}_targets.bin does not fit the tokens and labels")
-    rises = len(edges) > 1 and not edges[0] and edges[-1] == num_tokens and bool(np.all(edges[1:] > edges[:-1]))
+    rises = (
+        len(edges) > 1 and not edges[0] and edges[-1] == num_tokens and bool(np.all(edges[1:] > edges[:-1]))
+    )
     require_whole(path, rises, f"{split}_edges.bin must rise from 0 to the number of tokens")
     return Marks(edges, targets)
 

@@ -115,7 +115,10 @@ def inherited_settings(init_from: str, run: Path) -> dict[str, Any]:
         CheckpointError: there is no model, or it is damaged.
     """
     model = find_origin(init_from, run).model
-    return {"model": to_dict(model) | {"num_labels": 0}, "data": {"tokenizer": "inherited", "compact_vocab": False}}
+    return {
+        "model": to_dict(model) | {"num_labels": 0},
+        "data": {"tokenizer": "inherited", "compact_vocab": False},
+    }
 
 
 def require_same_model(model: ModelConfig, origin: Origin) -> None:

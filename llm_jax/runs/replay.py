@@ -208,7 +208,9 @@ def row_pieces(replayed: Replayed, tokenizer: Tokenizer, row: int) -> list[tuple
     else:  # Each token's nats are then those of the label that is told there.
         told = replayed.batch.weights[row] > 0
         ids = [int(token) for token in replayed.batch.tokens[row]]
-        nats = [float(each) if is_told else None for each, is_told in zip(replayed.nats[row], told, strict=True)]
+        nats = [
+            float(each) if is_told else None for each, is_told in zip(replayed.nats[row], told, strict=True)
+        ]
     return [(decoder.push(token), value) for token, value in zip(ids, nats, strict=True)] + [
         (decoder.finish(), nats[-1])
     ]

@@ -4,12 +4,11 @@ Both read the residual stream at the last token of each labelled piece; they dif
 B batch, T tokens, C labels, P labelled pieces.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from llm_jax.base.bars import tracked
@@ -21,8 +20,8 @@ from llm_jax.config.task import TaskConfig
 from llm_jax.data import label_batches
 from llm_jax.data.batches import OrderStart
 from llm_jax.data.label_batches import Reading, scoring_batches
-from llm_jax.data.label_files import open_labelled
 from llm_jax.data.store import Marks, Store
+from llm_jax.tasks.label_data import open_labelled
 from llm_jax.tasks.task import Metric, Task
 from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.training.label_losses import OBJECTIVES, Pooling, batch_scores
@@ -115,7 +114,12 @@ def _places(marks: Marks, part: label_batches.Part) -> np.ndarray:
 def evaluate(params: Tree, config: Config, store: Store) -> dict[str, float]:
     """Return loss (nats per label) and accuracy on the validation split."""
     told = tell(
-        params, config, store.tokens("validation"), store.marks["validation"], store.tokenizer, shown="scoring"
+        params,
+        config,
+        store.tokens("validation"),
+        store.marks["validation"],
+        store.tokenizer,
+        shown="scoring",
     )
     nats = -told.log_probs[np.arange(len(told.labels)), told.labels]
     return {

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Literal, get_args
 
 import jax
-import jax.numpy as jnp
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.tree import Tree

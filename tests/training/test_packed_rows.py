@@ -31,7 +31,9 @@ texts = [np.random.default_rng(at).integers(0, 31, length) for at, length in enu
 
 def together() -> Batch:
     """All texts in one row; the last two tokens are padding."""
-    batch = Batch(*(np.zeros((1, 16), kind) for kind in (np.int32, np.int32, np.float32)), np.arange(16)[None])
+    batch = Batch(
+        *(np.zeros((1, 16), kind) for kind in (np.int32, np.int32, np.float32)), np.arange(16)[None]
+    )
     at = 0
     for text in texts:
         alone = by_itself(text)
@@ -43,7 +45,9 @@ def together() -> Batch:
 
 
 def by_itself(text: np.ndarray) -> Batch:
-    batch = Batch(*(np.zeros((1, 16), kind) for kind in (np.int32, np.int32, np.float32)), np.zeros((1, 16), int))
+    batch = Batch(
+        *(np.zeros((1, 16), kind) for kind in (np.int32, np.int32, np.float32)), np.zeros((1, 16), int)
+    )
     batch.tokens[0, : len(text)], batch.targets[0, : len(text)] = text, np.roll(text, -1) % 4
     batch.weights[0, : len(text) - 1] = 1
     return batch
