@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from llm_jax.base.errors import DataError
 from llm_jax.config.run import Config, DataConfig
-from llm_jax.data.labelled import Example
+from llm_jax.data.labelled import Example, Source
 from llm_jax.data.tables import Table, TableForm, read_table
 from llm_jax.data.text_files import printable
 from llm_jax.data.treebanks import Sentence, read_sentences
@@ -32,23 +32,24 @@ class Columns(NamedTuple):
     label: str
 
 
-def read_examples(config: Config, report: Report) -> list[Example]:
-    """Return the labelled texts of the file that a configuration names, in its order.
+def read_examples(config: Config, report: Report) -> tuple[list[Example], Source]:
+    """Return the labelled texts of the file that a configuration names, in its order, and what they are from.
 
     Raises:
         DataError: it cannot be read, or which column or field has the labels is not plain.
     """
     path, data, wanted = Path(config.data.corpus), config.data, config.task.label_column
+    name = path.name.partition(".")[0] or "corpus"
     if config.task.name == "tagging":
         sentences = read_sentences(path, report, data.text_limit_mb * 1_000_000)
         field = find_field(path, sentences, wanted)
         report(f"{printable(str(path))}: labels of words are those of {field}")
         found = [sentence_example(each, number, field) for number, each in enumerate(sentences, 1)]
-        return [each for each in found if each.pieces]
+        return [each for each in found if each.pieces], Source(name, (), field)
     table = read_table(path, report, table_form(data))
     columns = find_columns(table, data.text_column, wanted)
     report(f"{table.name}: text is {' and '.join(columns.texts)}, label is {columns.label}")
-    return _texts(table, columns, report)
+    return _texts(table, columns, report), Source(name, columns.texts, columns.label)
 
 
 def table_form(data: DataConfig) -> TableForm:
@@ -84,6 +85,18 @@ def find_columns(table: Table, text: str = "", label: str = "") -> Columns:
     if not text and not others:
         raise DataError(f"{table.name} must have a column beside its labels ({label!r:.80}), and has none")
     return Columns((text,) if text else others, label)
+
+
+def known_columns(table: Table, text: str, label: str) -> Columns:
+    """Return the columns of a table to tell labels of, as training had them: the text's, or all but the
+    label's, which may be missing.
+
+    Raises:
+        DataError: the text's is not there.
+    """
+    if text and text not in table.columns:
+        raise DataError(f"{table.name} must have the column {text!r:.80} of texts, but has {_listed(table.columns)}")
+    return Columns((text,) if text else tuple(name for name in table.columns if name and name != label), label)
 
 
 def find_field(path: Path, sentences: Sequence[Sentence], wanted: str = "") -> str:

@@ -44,18 +44,26 @@ class Example(NamedTuple):
         return "".join(self.pieces)
 
 
+class Source(NamedTuple):
+    """Where labelled texts are from."""
+
+    name: str  # of the file, without its end
+    texts: tuple[str, ...] = ()  # columns of a table that are the text
+    label: str = ""  # column of a table, or field of words
+
+
 Splits = Mapping[str, Sequence[Example]]  # "train", "validation" and "test"
 
 
 def prepare_labelled(
-    config: Config, splits: Splits, name: str, report: Report, inherited: Tokenizer | None = None
+    config: Config, splits: Splits, source: Source, report: Report, inherited: Tokenizer | None = None
 ) -> Store:
     """Return the store of labelled texts: made when it is not there, else verified and opened.
 
     Args:
         config: tokenizer, and where stores lie.
         splits: the texts; a label is known if one in training has it.
-        name: of the file they come from.
+        source: what they come from.
         report: gets a line on what was left out.
         inherited: the tokenizer, where the configuration says that.
 
@@ -74,10 +82,10 @@ def prepare_labelled(
         "text_sha256": _digest(splits),
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    path = data.prepared / f"{name}-{data.tokenizer}-{digest[:12]}"
+    path = data.prepared / f"{source.name}-{data.tokenizer}-{digest[:12]}"
     remove_left(data.prepared, UNFINISHED)
     if not os.path.lexists(path):
-        _write(path, data, splits, name, settings, inherited)
+        _write(path, data, splits, source, settings, inherited)
         report(f"prepared {path}")
     return open_store(path)
 
@@ -94,10 +102,11 @@ def _write(
     path: Path,
     data: DataConfig,
     splits: Splits,
-    name: str,
+    source: Source,
     settings: Mapping[str, Any],
     inherited: Tokenizer | None,
 ) -> None:
+    name = source.name
     labels = sorted({label for each in splits["train"] for label in each.labels})
     if len(labels) < 2:
         raise DataError(f"{name} must have at least 2 labels in training, got {labels}")
@@ -131,7 +140,7 @@ def _write(
             ),
             "alters_text": False,
             "validation_in_training": verbatim_share(*raw),
-            "labels": {"names": labels, "splits": marks},
+            "labels": {"names": labels, "splits": marks, "texts": source.texts, "label": source.label},
             **said_of_tokenizer(tokenizer),
         }
 

@@ -10,12 +10,14 @@ import io
 import json
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm_jax.base.errors import DataError, UserError
-from llm_jax.data.text_files import Stream, encoding_of
+from llm_jax.data.text_files import Stream, encoding_of, printable, unpacked
 
 _AT_ONCE = 1024  # rows of Parquet
 _SHOWN = 8  # columns that a message names
@@ -97,6 +99,26 @@ def decoded(stream: Stream, errors: str, newline: str) -> Iterator[io.TextIOWrap
         yield text
     finally:
         text.detach()
+
+
+def text_lines(path: Path, errors: str) -> Iterator[str]:
+    """Yield the lines of a text file of any size, gzip too, without their ends.
+
+    Raises:
+        DataError: it cannot be read or decoded.
+    """
+    name = printable(str(path))
+    try:
+        with (
+            naming_faults(name),
+            path.open("rb") as file,
+            unpacked(file) as stream,
+            decoded(stream, errors, "\n") as text,
+        ):
+            for line in text:
+                yield line.rstrip("\r\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def listed(names: Sequence[str]) -> str:

@@ -167,7 +167,7 @@ def _leaving_out(origin: Origin, config: Config, store: Store) -> Origin:
 
 
 def with_outputs(config: Config, store: Store) -> Config:
-    """Return the configuration with what follows from its data: vocabulary and labels.
+    """Return the configuration with what follows from its data: vocabulary, labels and their columns.
 
     Raises:
         DataError: the model has outputs for another number of labels.
@@ -178,7 +178,15 @@ def with_outputs(config: Config, store: Store) -> Config:
             f"model.num_labels ({config.model.num_labels}) must be the number of labels in training, {found}; "
             "leave it out"
         )
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, num_labels=found))
+    if not found:
+        return config
+    texts, label = (store.manifest["labels"][name] for name in ("texts", "label"))
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, num_labels=found),
+        data=dataclasses.replace(config.data, text_column=texts[0] if len(texts) == 1 else ""),
+        task=dataclasses.replace(config.task, label_column=label),
+    )
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:

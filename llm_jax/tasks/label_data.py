@@ -1,7 +1,6 @@
 """The data of tasks that tell labels: read, split and cut into tokens."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from llm_jax.config.run import Config
 from llm_jax.data.label_files import read_examples
@@ -18,7 +17,7 @@ def open_labelled(config: Config, report: Callable[[str], None], inherited: Toke
         DataError: they cannot be read, or are too few.
         UserError: the tokenizer cannot be had.
     """
-    examples = read_examples(config, report)
+    examples, source = read_examples(config, report)
     data, task = config.data, config.task
     splits = split_examples(examples, data.validation_fraction, task.test_fraction, task.split_seed, report)
-    return prepare_labelled(config, splits, Path(data.corpus).name.partition(".")[0], report, inherited)
+    return prepare_labelled(config, splits, source, report, inherited)
