@@ -73,7 +73,9 @@ def _pieces(model: "Labeller", file: Path) -> Iterator[list[str]]:
     config = model.config
     if file.suffix in (".conllu", ".iob2") and model.tags_words:
         field = config.task.label_column
-        yield from (list(label_files.sentence_example(each, 0, field).pieces) for each in iterate_sentences(file))
+        yield from (
+            list(label_files.sentence_example(each, 0, field).pieces) for each in iterate_sentences(file)
+        )
     elif kind_of(file) in ("", "text"):
         yield from map(model.split, text_lines(file, config.data.errors))
     else:
@@ -108,7 +110,11 @@ def _show(model: "Labeller", pieces: list[str], told: np.ndarray | None, top: in
     else:
         words, tags = [piece.strip() for piece in pieces], [labels[number] for number in told.argmax(axis=1)]
         line = " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
-        record |= {"words": words, "labels": tags, "probabilities": [round(float(p), 6) for p in told.max(axis=1)]}
+        record |= {
+            "words": words,
+            "labels": tags,
+            "probabilities": [round(float(p), 6) for p in told.max(axis=1)],
+        }
     if wants_json():
         say_json(record, ensure_ascii=False)
     else:

@@ -24,7 +24,17 @@ ORDER = (
 )
 LINE = {room: number for number, rooms in enumerate(ORDER, 1) for room in rooms}
 COMMANDS = {"prepare", "train", "evaluate", "generate", "chat", "harness", "explain", "report"}
-COMMANDS |= {"replay", "profile", "convert", "verify", "list_runs", "list_configs", "doctor"}
+COMMANDS |= {
+    "fit",
+    "predict",
+    "replay",
+    "profile",
+    "convert",
+    "verify",
+    "list_runs",
+    "list_configs",
+    "doctor",
+}
 FLAT = COMMANDS | {"__init__", "__main__"}
 # Library -> the only places, by the beginning of their path, that may import it.
 HOMES = {

@@ -80,7 +80,7 @@ def run(
             leave(terminal.close_output(0))
         app.config = (*file_layers([Path(file) for file in files], given), INHERITED, *below)
         call, bound, unparsed = app.parse_args(
-            _spelt_out(options, command) if takes_files else options, exit_on_error=False, print_error=False
+            _spelt_out(options, command) if _takes_settings(command) else options, exit_on_error=False, print_error=False
         )
         noted = {"given": given} if "given" in unparsed else {}
         if not noted:
@@ -127,8 +127,8 @@ def _app(name: str, command: Callable[..., Any] | App, takes_files: bool, everyt
         version_flags=[],
         help_flags=[],
         help_format="plaintext",
-        help_formatter=Formatter(everything, ALIASES if takes_files else {}),
-        help_epilogue=closing(takes_files and not everything),
+        help_formatter=Formatter(everything, ALIASES if _takes_settings(command) else {}),
+        help_epilogue=closing(_takes_settings(command) and not everything),
         default_parameter=Parameter(name_transform=str, allow_repeating=True, negative_iterable=""),
         console=terminal.console(),
     )
@@ -138,6 +138,11 @@ def _app(name: str, command: Callable[..., Any] | App, takes_files: bool, everyt
     else:
         app.default(command)
     return app
+
+
+def _takes_settings(command: Callable[..., Any] | App) -> bool:
+    """Whether the options of a command are those of a whole configuration, which have short names."""
+    return not isinstance(command, App) and "config" in inspect.signature(command).parameters
 
 
 def _spelt_out(options: list[str], command: Callable[..., Any] | App) -> list[str]:

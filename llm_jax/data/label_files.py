@@ -95,8 +95,12 @@ def known_columns(table: Table, text: str, label: str) -> Columns:
         DataError: the text's is not there.
     """
     if text and text not in table.columns:
-        raise DataError(f"{table.name} must have the column {text!r:.80} of texts, but has {_listed(table.columns)}")
-    return Columns((text,) if text else tuple(name for name in table.columns if name and name != label), label)
+        raise DataError(
+            f"{table.name} must have the column {text!r:.80} of texts, but has {_listed(table.columns)}"
+        )
+    return Columns(
+        (text,) if text else tuple(name for name in table.columns if name and name != label), label
+    )
 
 
 def find_field(path: Path, sentences: Sequence[Sentence], wanted: str = "") -> str:

@@ -1,0 +1,81 @@
+"""Command: `llm-jax fit DATA`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from llm_jax.base.terminal import only_show, say, say_result
+from llm_jax.cli import command
+from llm_jax.config.effects import settle
+from llm_jax.config.rules import Whole, require
+from llm_jax.config.run import Config
+
+
+def fit(
+    data: Path,
+    /,
+    *,
+    show_examples: Whole = 0,
+    config: Annotated[Config, Parameter(name="*")] = Config(),
+    given: command.Given = command.NOTHING_GIVEN,
+) -> None:
+    """Train a model to tell the labels of texts, or of the words in them, and say how well it does.
+
+    The file is looked at: task, columns, split and all settings follow from it, each in a table with its
+    rule; what you give stays. Copies of a text are left out, so that no split knows another's. At the end the
+    best checkpoint is asked for the labels of texts that neither training nor validation had.
+
+    Examples:
+      llm-jax fit messages.csv
+      llm-jax fit treebank.conllu --label upos --run runs/tagger
+
+    A table (.csv, .tsv, .jsonl, .json, .parquet; gzip too) has a row for each text; where no column is plainly
+    the text, all but the label's are read together. A treebank (.conllu, .iob2) has a label for each word:
+    entity, upos or xpos, or segment, whether a character begins a word.
+
+    --from DIR starts from a model that continues texts, a run or an import; without it, a small model is
+    trained from random weights. Like `train`, it goes on where it was stopped.
+
+    Parameters
+    ----------
+    data:
+        The file with labelled texts.
+    show_examples:
+        Print so many of the first rows as the model reads them, each token with the label that is told there,
+        and end without training.
+    """
+    require({"the data must be given once, without --data.corpus": "data.corpus" not in given})
+    only_show()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, corpus=str(data)))
+    from llm_jax.planning.by_labels import fitted_config
+
+    config = fitted_config(config, given, report=say)
+    config, given = settle(config, given, {}, report=say)
+    if show_examples:
+        _show_examples(config, show_examples)
+        return
+    from llm_jax.runs.train import run
+    from llm_jax.training.loop import claim_device
+
+    claim_device(say)
+    summary = run(config, _leave_report, longer="train.steps" in given)
+    say_result(summary)
+
+
+def _show_examples(config: Config, count: int) -> None:
+    from llm_jax.cli.examples import show_rows
+    from llm_jax.runs import data
+
+    show_rows(data.gather(config, say), count)
+
+
+def _leave_report(*ended: Any) -> str | None:
+    from llm_jax.reports.gather import leave_report
+
+    return leave_report(*ended)
+
+
+if __name__ == "__main__":
+    command.run(fit)
