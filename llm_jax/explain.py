@@ -82,7 +82,7 @@ def explain(
     say(f"page: {out}")
     if open_it:
         open_page(out, say)
-    summary = {"page": str(out), "bytes": len(html.encode()), "stages": len(all_stages)}
+    summary = {"page": str(out), "bytes": out.stat().st_size, "stages": len(all_stages)}
     seconds = round(time.perf_counter() - began, 1)
     say_result(summary | {"loss": float(lesson.nats.mean()), "seconds": seconds})
 

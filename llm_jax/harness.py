@@ -103,9 +103,8 @@ def _run(
     _show(results, f"{directory}, step {model.about['step']}")
     if out is not None:
         with writing(out):
-            out.write_text(
-                strict_json.dumps(results, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            text = strict_json.dumps(results, indent=2, default=str, ensure_ascii=False) + "\n"
+            out.write_text(text, encoding="utf-8", errors="backslashreplace")
     found = {"directory": str(directory), "results": results["results"], "n-shot": results["n-shot"]}
     say_result(found | {"limit": running["limit"], "seconds": round(seconds, 1)})
 

@@ -70,6 +70,11 @@ def entry_of(line: bytes) -> dict[str, Any] | None:
     return values if all(_is_sound(name, value) for name, value in values.items()) else None
 
 
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that any file can hold, without halves of characters."""
+    return isinstance(value, str) and value.encode("utf-8", "ignore").decode() == value
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a run's JSON file; empty where there is none that can be read."""
     try:
@@ -89,12 +94,10 @@ def scalars(values: dict[str, Any] | list[Any], prefix: str = "") -> Iterator[tu
 
 
 def _json(content: bytes) -> Any:
-    """The value that JSON in UTF-8 holds; None for what is none, nests too deep, or could not be written
-    again.
-    """
+    """The value that JSON in UTF-8 holds; None for what is none, nests too deep, or has no finite numbers."""
     try:
         value = json.loads(content.decode("utf-8"), parse_constant=_refuse)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")  # lone surrogates, 1e999
+        json.dumps(value, allow_nan=False)  # 1e999
     except (ValueError, RecursionError):
         return None
     return value if _depth(value, _DEEPEST) else None
@@ -112,7 +115,7 @@ def _depth(value: Any, most: int) -> bool:
 
 def _is_sound(name: str, value: Any) -> bool:
     if name == "text":
-        return isinstance(value, str)
+        return _is_text(value)
     if name.endswith("_norms") and value is not None:
         if not isinstance(value, dict):
             return False

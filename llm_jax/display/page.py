@@ -37,4 +37,4 @@ def write_page(path: Path, html: str) -> None:
         UserError: the file cannot be written.
     """
     with writing(path), made_whole(path) as part:
-        part.write_text(html, encoding="utf-8")
+        part.write_bytes(html.encode("utf-8", "backslashreplace"))  # names of files need not be text

@@ -1,6 +1,8 @@
 """A command line without a file runs configs/first.toml, and an own text gets settings that suit it."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,7 @@ from llm_jax.config.load import differences, find_config, read_config, to_dict
 from llm_jax.config.run import Config
 from llm_jax.planning.first_run import FIRST_RUN
 from llm_jax.planning.text_rules import settings_for
+from tests.support.awkward_paths import AWKWARD_NAMES
 from tests.support.commands import run_command
 
 ENGLISH = "She asked what the wheel was for, and listened to the whole answer. "
@@ -105,5 +108,12 @@ def test_a_run_that_exists_keeps_its_own_settings(tmp_path: Path, capsys: pytest
         f"train.run: {moved} -> {run}",
         f"train.steps: 9000 -> {began.train.steps}",
     ]
+    unspeakable = moved.rename(tmp_path / AWKWARD_NAMES["bytes that are no text"])
+    (unspeakable / "config.json").write_text(json.dumps(to_dict(longer)))
+    with redirect_stdout(
+        io.TextIOWrapper(io.BytesIO(), errors="backslashreplace")
+    ):  # as a terminal is opened
+        assert configured([f"--train.run={unspeakable}"]).model == began.model
+    moved = unspeakable.rename(moved)
     (moved / "config.json").write_text('{"train": 5}')
     assert configured([f"--train.run={moved}"]).model == configured([]).model

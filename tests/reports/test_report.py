@@ -23,6 +23,7 @@ from llm_jax.reports.run_page import RunFacts, differs, duration, run_page, run_
 from llm_jax.runs import data
 from llm_jax.runs.observer import Around
 from llm_jax.tasks.language_modelling import held_out, target_nats
+from tests.support.awkward_paths import AWKWARD_NAMES
 from tests.support.checkpoints import flip_a_bit
 from tests.support.commands import metrics_of, run_command
 from tests.support.observing import an_observer
@@ -155,6 +156,12 @@ def test_text_from_outside_is_escaped(facts: RunFacts) -> None:
     page = run_page(facts._replace(samples=[(1, "<script>alert(1)</script>")]), [])
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+def test_a_run_whose_name_is_no_text_has_a_page_all_the_same(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / AWKWARD_NAMES["bytes that are no text"]))
+    run_command(report, [str(run)])
+    assert r"a\udcffb" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_memorisation_is_shown_where_it_was_measured(facts: RunFacts) -> None:
