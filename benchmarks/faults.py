@@ -104,13 +104,18 @@ def phases() -> dict[str, Phase]:
     }
 
 
+# In this order, so that the export is that of half a run, as where faults are planted.
 WHOLE = {
-    "train": Phase(TRAIN),
     "import": phases()["import: read"]._replace(point=None),
     "export": phases()["export: read"]._replace(point=None),
+    "train": Phase(TRAIN),
 }
-# The exit statuses that a fault may end a command with; 0: it did its work all the same.
-_ASKED = {name: {0, 75, 128 + getattr(signal, name)} for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")}
+# The exit statuses that a fault may end a command with; 0: it did its work all the same. A signal that comes
+# when all is done ends the process as signals do, which a shell calls 128 and the signal's number, too.
+_ASKED = {
+    name: {0, 75, 128 + getattr(signal, name), -getattr(signal, name)}
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+}
 _STATUSES = (
     {name: {0, 2, 3, 4, 74} for name in FAULTS | FROM_THE_START}
     | _ASKED
@@ -195,7 +200,8 @@ def plant(base: Path, fault_name: str, fault: Fault, phase_name: str, phase: Pha
         else:
             try:
                 again = _do(folder, *phase.words, refusal=_NEVER_SAVED if saved < 0 else "")
-                promises["it began anew"] = saved <= 0 or f"continuing run at step {saved}" in again
+                goes_on = phase.made != "run" or saved <= 0 or f"continuing run at step {saved}" in again
+                promises["it began anew"] = goes_on
                 promises["the end differs"] = _same(phase, base / "straight", folder)
             except RuntimeError as error:
                 promises[str(error)] = False
