@@ -2,7 +2,7 @@
 
 python benchmarks/label_baselines.py DATA [--only sms,balanced,pos,entities,words]
 
-DATA is a folder with the files named in `FILES`. Prints a line per figure: value and 95 % interval over rows or
+DATA is a folder with the files named in `FILES`. Prints a line per figure: value, 95 % interval over rows or
 sentences. Treebanks are divided once, 80 % of their sentences to training, by `split_rows`.
 """
 

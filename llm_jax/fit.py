@@ -31,9 +31,9 @@ def fit(
       llm-jax fit messages.csv
       llm-jax fit treebank.conllu --label upos --run runs/tagger
 
-    A table (.csv, .tsv, .jsonl, .json, .parquet; gzip too) has a row for each text; where no column is plainly
-    the text, all but the label's are read together. A treebank (.conllu, .iob2) has a label for each word:
-    entity, upos or xpos, or segment, whether a character begins a word.
+    A table (.csv, .tsv, .jsonl, .json, .parquet; gzip too) has a row for each text; where no column is
+    plainly the text, all but the label's are read together. A treebank (.conllu, .iob2) has a label for each
+    word: entity, upos or xpos, or segment, whether a character begins a word.
 
     --from DIR starts from a model that continues texts, a run or an import; without it, a small model is
     trained from random weights. Like `train`, it goes on where it was stopped.
@@ -61,7 +61,17 @@ def fit(
 
     claim_device(say)
     summary = run(config, _leave_report, longer="train.steps" in given)
-    say_result(summary)
+    say_result(summary | {"test": _score(config, summary["run"])})
+
+
+def _score(config: Config, run: str) -> dict[str, Any]:
+    """What the run's best checkpoint tells of the test split; shown, and kept in the run."""
+    from llm_jax.cli.label_tables import show_scores
+    from llm_jax.runs.label_record import score_and_keep
+
+    found = score_and_keep(Path(run), say)
+    show_scores(found, f"{found['texts']:,} texts that neither training nor validation had")
+    return {name: found[name] for name in ("accuracy", "macro_f1", "spans", "baselines") if name in found}
 
 
 def _show_examples(config: Config, count: int) -> None:

@@ -80,7 +80,9 @@ def run(
             leave(terminal.close_output(0))
         app.config = (*file_layers([Path(file) for file in files], given), INHERITED, *below)
         call, bound, unparsed = app.parse_args(
-            _spelt_out(options, command) if _takes_settings(command) else options, exit_on_error=False, print_error=False
+            _spelt_out(options, command) if _takes_settings(command) else options,
+            exit_on_error=False,
+            print_error=False,
         )
         noted = {"given": given} if "given" in unparsed else {}
         if not noted:

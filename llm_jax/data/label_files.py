@@ -72,14 +72,15 @@ def find_columns(table: Table, text: str = "", label: str = "") -> Columns:
     for column, setting in ((text, "text_column"), (label, "label_column")):
         if column and column not in table.columns:
             raise DataError(
-                f"{table.name} must have the column {column!r:.80} of {setting}, but has {_listed(table.columns)}"
+                f"{table.name} must have the column {column!r:.80} of {setting}, but has "
+                f"{_listed(table.columns)}"
             )
     text = text or _likely(table, _TEXTS, _is_prose, {label}) or ""
     label = label or _likely(table, _LABELS, _are_labels, {text}) or _outermost(table, text)
     if not label:
         raise DataError(
-            f"which column of {table.name} has the labels is not plain; set label_column (fit: --label) to one "
-            f"of {_listed(table.columns)}"
+            f"which column of {table.name} has the labels is not plain; set label_column (fit: --label) to "
+            f"one of {_listed(table.columns)}"
         )
     others = tuple(name for name in table.columns if name and name != label)
     if not text and not others:

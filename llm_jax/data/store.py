@@ -59,7 +59,9 @@ class Store(NamedTuple):
     marks: Mapping[str, Marks] = MappingProxyType({})  # by split, where there are labels
 
     def tokens(self, split: str) -> np.ndarray:
-        """Return token ids of "train" or "validation", and of labelled texts "test", [N] unsigned integers, read-only."""
+        """Return token ids of "train" or "validation" (of labelled texts "test", too), [N] unsigned integers,
+        read-only.
+        """
         return self.shards[split]
 
     def num_bytes(self, split: str) -> int:

@@ -26,7 +26,9 @@ def require_whole(path: Path, holds: bool, fault: str) -> None:
 
 
 def read_whole(file: Path) -> bytes:
-    """Return a file's bytes; what is not there is damage, but not what only cannot be read now or by this user."""
+    """Return a file's bytes; what is not there is damage, but not what only cannot be read now or by this
+    user.
+    """
     try:
         return file.read_bytes()
     except (FileNotFoundError, IsADirectoryError):

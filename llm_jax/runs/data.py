@@ -175,8 +175,8 @@ def with_outputs(config: Config, store: Store) -> Config:
     config, found = with_vocabulary(config, store.tokenizer), len(store.labels)
     if config.model.num_labels not in (0, found):
         raise DataError(
-            f"model.num_labels ({config.model.num_labels}) must be the number of labels in training, {found}; "
-            "leave it out"
+            f"model.num_labels ({config.model.num_labels}) must be the number of labels in training, "
+            f"{found}; leave it out"
         )
     if not found:
         return config

@@ -1,13 +1,17 @@
 """The data of tasks that tell labels: read, split and cut into tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
+import numpy as np
+
+from llm_jax.base.errors import DataError
 from llm_jax.config.run import Config
+from llm_jax.data.grouped_splits import split_rows
 from llm_jax.data.label_files import read_examples
-from llm_jax.data.label_splits import split_examples
 from llm_jax.data.labelled import prepare_labelled
 from llm_jax.data.store import Store
-from llm_jax.tokenization.protocol import Tokenizer
+from llm_jax.tokenization.protocol import Tokenizer, decode
 
 
 def open_labelled(config: Config, report: Callable[[str], None], inherited: Tokenizer | None) -> Store:
@@ -18,6 +22,34 @@ def open_labelled(config: Config, report: Callable[[str], None], inherited: Toke
         UserError: the tokenizer cannot be had.
     """
     examples, source = read_examples(config, report)
-    data, task = config.data, config.task
-    splits = split_examples(examples, data.validation_fraction, task.test_fraction, task.split_seed, report)
+    if not examples:
+        raise DataError(f"{source.name} must have texts with a label, found none")
+    held, test = config.data.validation_fraction, config.task.test_fraction
+    # A sentence has labels of many words: it counts as having none, so that all are dealt out alike.
+    labels = [each.labels[0] if len(each.pieces) == 1 else "" for each in examples]
+    split = split_rows(
+        [each.text for each in examples], labels, (1 - held - test, held, test), config.task.split_seed
+    )
+    report(str(split.report))
+    splits = {
+        name: [examples[row] for row in getattr(split, name)] for name in ("train", "validation", "test")
+    }
     return prepare_labelled(config, splits, source, report, inherited)
+
+
+class Labelled(NamedTuple):
+    """A text of a store: its pieces, and the number of each one's label."""
+
+    pieces: list[str]
+    labels: np.ndarray  # [P]
+
+
+def labelled_texts(store: Store, split: str) -> Iterator[Labelled]:
+    """Yield the texts of a split, without what follows the last labelled piece of one."""
+    tokens, (edges, targets) = store.tokens(split), store.marks[split]
+    for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        ends = begin + np.flatnonzero(targets[begin:end]) + 1
+        pieces = np.split(tokens[begin:end], ends - begin)[: len(ends)]
+        yield Labelled(
+            [decode(store.tokenizer, piece) for piece in pieces], targets[ends - 1].astype(int) - 1
+        )

@@ -1,7 +1,7 @@
 """Tasks that tell labels: of a whole text (classification), or of each word of a sentence (tagging).
 
-Both read the residual stream at the last token of each labelled piece; they differ in what pieces are. Legend:
-B batch, T tokens, C labels, P labelled pieces.
+Both read the residual stream at the last token of each labelled piece; they differ in what pieces are.
+Legend: B batch, T tokens, C labels, P labelled pieces.
 """
 
 from collections.abc import Callable, Iterator

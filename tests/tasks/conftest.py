@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 WORDS = {
-    "glad": "sunny bright merry cheerful lovely".split(),
-    "sad": "gloomy bleak dreary mournful grim".split(),
+    "glad": ["sunny", "bright", "merry", "cheerful", "lovely"],
+    "sad": ["gloomy", "bleak", "dreary", "mournful", "grim"],
 }
 
 
@@ -15,7 +15,10 @@ def sentences(count: int) -> list[tuple[str, str]]:
     """(text, label) of texts that differ."""
     drawn = random.Random(0)
     return [
-        (f"Day {at}: it was {drawn.choice(WORDS[label])} near {drawn.choice(('home', 'town', 'sea'))}.", label)
+        (
+            f"Day {at}: it was {drawn.choice(WORDS[label])} near {drawn.choice(('home', 'town', 'sea'))}.",
+            label,
+        )
         for at in range(count)
         for label in [drawn.choice(sorted(WORDS))]
     ]

@@ -1,4 +1,4 @@
-"""Texts that share a row are to a model what they are alone: loss, gradients, and the mean of their states."""
+"""Texts that share a row are to a model what they are alone: loss, gradients, the mean of their states."""
 
 import dataclasses
 
