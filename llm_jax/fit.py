@@ -60,16 +60,19 @@ def fit(
     from llm_jax.training.loop import claim_device
 
     claim_device(say)
-    summary = run(config, _leave_report, longer="train.steps" in given)
+    summary = run(config, lambda *_: None, longer="train.steps" in given)  # the report comes after the scores
     say_result(summary | {"test": _score(config, summary["run"])})
 
 
 def _score(config: Config, run: str) -> dict[str, Any]:
     """What the run's best checkpoint tells of the test split; shown, and kept in the run."""
     from llm_jax.cli.label_tables import show_scores
+    from llm_jax.reports.gather import open_run, write_report
     from llm_jax.runs.label_record import score_and_keep
 
     found = score_and_keep(Path(run), say)
+    write_report(Path(run), open_run(Path(run), lambda _: None), Path(run) / "report.html")
+    say(f"report: {Path(run) / 'report.html'}")
     show_scores(found, f"{found['texts']:,} texts that neither training nor validation had")
     return {name: found[name] for name in ("accuracy", "macro_f1", "spans", "baselines") if name in found}
 
@@ -79,12 +82,6 @@ def _show_examples(config: Config, count: int) -> None:
     from llm_jax.runs import data
 
     show_rows(data.gather(config, say), count)
-
-
-def _leave_report(*ended: Any) -> str | None:
-    from llm_jax.reports.gather import leave_report
-
-    return leave_report(*ended)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.devices import Placement
-from llm_jax.base.errors import CheckpointError, DataError
+from llm_jax.base.errors import CheckpointError, DataError, UserError
 from llm_jax.base.terminal import say
 from llm_jax.base.tree import Tree
 from llm_jax.checkpoints.reader import read_about
@@ -171,6 +171,7 @@ def with_outputs(config: Config, store: Store) -> Config:
 
     Raises:
         DataError: the model has outputs for another number of labels.
+        UserError: its attention cannot read rows of several texts.
     """
     config, found = with_vocabulary(config, store.tokenizer), len(store.labels)
     if config.model.num_labels not in (0, found):
@@ -180,6 +181,8 @@ def with_outputs(config: Config, store: Store) -> Config:
         )
     if not found:
         return config
+    if config.model.attention == "fused":
+        raise UserError("model.attention = fused cannot keep the texts of a row apart; set it to plain")
     texts, label = (store.manifest["labels"][name] for name in ("texts", "label"))
     return dataclasses.replace(
         config,

@@ -6,11 +6,19 @@ from typing import Any
 
 from llm_jax.base import strict_json
 from llm_jax.base.files import made_whole
+from llm_jax.base.json_lines import read_object
 from llm_jax.runs.data import gather_again
 from llm_jax.tasks.label_scores import score_split
 from llm_jax.tasks.saved import read_saved
 
 FILE = "labels.json"
+_NEEDED = {"texts", "rows", "labels", "accuracy", "macro_f1", "by_label", "confusion", "baselines", "worst"}
+
+
+def read_scores(run: Path) -> dict[str, Any]:
+    """Return what `score_and_keep` wrote; empty where there is nothing, or not all of it."""
+    found = read_object(run / FILE)
+    return found if _NEEDED <= found.keys() else {}
 
 
 def score_and_keep(run: Path, report: Callable[[str], None]) -> dict[str, Any]:

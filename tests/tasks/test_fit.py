@@ -136,7 +136,12 @@ def test_a_fit_starts_from_a_model_that_continues_texts(
     folder = tmp_path / "fitted"
     more = [f"--from={tmp_path / 'run'}", "--steps=30"]
     run_command(
-        fit, [word for word in words(folder, table, *more) if not word.startswith(("--model", "--data.bpe", "--optim"))]
+        fit,
+        [
+            word
+            for word in words(folder, table, *more)
+            if not word.startswith(("--model", "--data.bpe", "--optim"))
+        ],
     )
     begun = read_about(folder / "run" / "checkpoints")
     assert begun["initialised_from"]["name"] == "run"
