@@ -44,6 +44,8 @@ HOMES = {
     "huggingface_hub": ("interop/hub.py",),
     "pyarrow": ("data/records.py",),
     "llguidance": ("inference/grammar.py",),
+    "sklearn": ("evaluation/label_baselines.py",),
+    "rouge_score": ("evaluation/rouge.py",),
     "lm_eval": ("language_model/harness_model.py",),
     "tensorboardX": ("runs/tensorboard.py",),
     "trackio": ("runs/trackers.py",),

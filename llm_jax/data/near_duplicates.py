@@ -1,10 +1,10 @@
 """Texts that are the same or nearly so, as groups.
 
-Two texts are exact duplicates where they are equal but for case and spaces, and near ones where they are equal
-but for digits and punctuation too, or where their shingles (five characters of what is left) have a Jaccard
-similarity of 0.8 or more. Candidates are found by MinHash with banding (Broder 1997; Leskovec et al., chapter 3):
-16 bands of 4, by which a pair at 0.8 is missed once in 4,000; each candidate is compared exactly. Time and
-memory grow with the length of all texts. Groups do not depend on the order of the rows.
+Two texts are exact duplicates where they are equal but for case and spaces, and near ones where they are
+equal but for digits and punctuation too, or where their shingles (five characters of what is left) have a
+Jaccard similarity of 0.8 or more. Candidates are found by MinHash with banding (Broder 1997; Leskovec et al.,
+chapter 3): 16 bands of 4, by which a pair at 0.8 is missed once in 4,000; each candidate is compared exactly.
+Time and memory grow with the length of all texts. Groups do not depend on the order of the rows.
 
 Letters: N rows, U texts that differ, M hashes.
 """

@@ -53,7 +53,7 @@ def fit_tfidf(texts: Sequence[str], labels: np.ndarray, num_labels: int) -> Pred
         ) from None
     features = make_union(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True),
     )
     try:
         rows = features.fit_transform(texts)

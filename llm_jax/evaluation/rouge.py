@@ -59,8 +59,8 @@ def score_rouge(references: Sequence[str], predictions: Sequence[str]) -> RougeS
     scorer = RougeScorer(_KINDS, tokenizer=_Tokenizer())
     scores = [scorer.score(*pair) for pair in zip(references, predictions, strict=True)]
     rows = np.array([[score[kind].fmeasure for kind in _KINDS] for score in scores], np.float64)
-    estimates = bootstrap(np.ones(len(rows), np.int64), lambda drawn: drawn @ rows / len(rows), 3)
-    return RougeScores(*estimates, rows)
+    one, two, longest = bootstrap(np.ones(len(rows), np.int64), lambda drawn: drawn @ rows / len(rows), 3)
+    return RougeScores(one, two, longest, rows)
 
 
 def lead_1(text: str) -> str:
