@@ -2,8 +2,8 @@
 
 python benchmarks/label_baselines.py DATA [--only sms,balanced,pos,entities,words]
 
-DATA is a folder with the files named in `FILES`. Prints a line per figure: value, 95 % interval over rows or
-sentences. Treebanks are divided once, 80 % of their sentences to training, by `split_rows`.
+DATA is a folder with the files named in `FILES`. Prints a line per figure: its value and 95 % interval over
+rows or sentences. Treebanks are divided once, 80 % of their sentences to training, by `split_rows`.
 """
 
 import argparse

@@ -135,7 +135,6 @@ def _divide(
             continue
         total = sum(len(group.rows) for group in own)
         need = _whole_shares(total, np.array(fractions), carried)
-        need[np.array(fractions) == 0] = -np.inf  # a part that is not wanted gets nothing that is left over
         for index, group in enumerate(own):
             part = (
                 first_to if index == 0 and first_to is not None else _draw(need, len(group.rows), group.draw)
@@ -189,6 +188,7 @@ def _whole_shares(total: int, fractions: np.ndarray, carried: np.ndarray) -> np.
 
 def _draw(need: np.ndarray, size: int, draw: float) -> int:
     """A part with the chance of what it still needs, of those with room for the whole group if any has."""
+    # Needs sum to the rows that are left, so one is above 0, and a part that is not wanted has need 0.
     weight = np.where(need >= size, need, 0)
     if not weight.any():
         return int(need.argmax())

@@ -145,6 +145,23 @@ def test_a_thousand_labels_of_four_rows_keep_the_fractions() -> None:
     assert len({row % 1000 for row in split.train}) == 1000
 
 
+def test_each_label_of_two_rows_or_more_is_trained() -> None:
+    texts = random_texts(120)
+    split = split_rows(
+        [*texts, *texts[:30]],
+        [str(i % 60) for i in range(120)] + [str(i) for i in range(30)],
+        (0.2, 0.4, 0.4),
+    )
+    assert {row % 60 if row < 120 else row - 120 for row in split.train} == set(range(60))
+
+
+def test_a_part_that_is_not_wanted_stays_empty_whatever_groups_overshoot() -> None:
+    texts = [text for text in random_texts(40) for _ in range(3)]
+    split = split_rows(texts, [str(i // 3 % 8) for i in range(120)], (0.45, 0, 0.55))
+    assert [len(part) for part in split[:3]] == [len(split.train), 0, 120 - len(split.train)]
+    assert 45 <= len(split.train) <= 66
+
+
 def test_rows_with_several_labels_are_divided_by_the_rarest() -> None:
     labels = [("all", "few") if i % 10 == 0 else ("all",) if i % 10 < 8 else () for i in range(300)]
     split = split_rows(random_texts(300), labels, (0.5, 0.2, 0.3))

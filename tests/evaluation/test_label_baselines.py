@@ -57,8 +57,8 @@ TAGS = [[0, 1, 2], [0, 1, 2], [1, 2], [1, 2], [0, 1, 2]]
 
 def test_a_unigram_tagger_takes_a_words_commonest_tag_and_knows_endings() -> None:
     tag = fit_unigram_tagger(SENTENCES, TAGS, 4)
-    first, none = tag([["the", "run", "walked"], []])
-    assert first.argmax(1).tolist() == [0, 2, 2]
+    first, none = tag([["the", "run", "frogs"], []])
+    assert first.argmax(1).tolist() == [0, 2, 1]
     np.testing.assert_allclose(first.sum(1), 1)
     assert none.shape == (0, 4)
 
