@@ -25,6 +25,8 @@ FREE = frozenset(
             f"data.{name}"
             for name in ("corpus", "format", "text_column", "text_limit_mb", "errors", "prepared")
         ),
+        *(f"data.clean.{name}" for name in ("html", "unicode", "control_characters", "boilerplate")),
+        *("data.clean.languages", "data.clean.mask_contacts"),
         *(f"train.{name}" for name in ("run", "init_from", "steps_per_dispatch", "eval_interval")),
         *(f"train.{name}" for name in ("eval_batch_size", "eval_stride", "save_interval", "save_minutes")),
         *(f"train.{name}" for name in ("keep", "log_interval", "tracker", "prompt", "sample_tokens")),

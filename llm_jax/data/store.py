@@ -5,6 +5,7 @@ bytes of the text that each validation token stands for) and `manifest.json`. It
 settings and of the text, so other settings never meet; what is damaged is refused by name.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import numpy as np
 
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.files import remove_left
+from llm_jax.config.cleaning import CleaningConfig
 from llm_jax.config.run import DataConfig
 from llm_jax.data.corpora import Corpus, configured_corpus, documents_digest, text_digest
 from llm_jax.data.overlap import verbatim_share
@@ -119,6 +121,8 @@ def prepare_store(
         "validation_fraction": config.validation_fraction,
         "text_sha256": documents_digest(corpus.documents) if apart else text_digest(corpus.text),
     } | ({"documents": len(corpus.documents)} if apart else {})
+    if config.clean != CleaningConfig():
+        settings["clean"] = dataclasses.asdict(config.clean)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = config.prepared / f"{corpus.name}-{config.tokenizer}-{digest[:12]}"
     remove_left(config.prepared, UNFINISHED)
