@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from llm_jax.data.store import Store
 
+# Settings that say what is read, rather than how it is cut into tokens.
+_OF_TEXTS = ("corpus", "format", "text_column", "text_limit_mb", "errors", "prepared", "annotate")
+
 
 def prepare(
     corpus: str | None = None,
@@ -49,7 +52,7 @@ def prepare(
     find_idle(values, {f"data.{name}": rank for name, rank in given.items()}, section="data.")
     config = data if corpus is None else dataclasses.replace(data, corpus=corpus)
     if annotate is not None:
-        _annotate(config, annotate)
+        _annotate(config, annotate, given)
         return
     from rich.table import Table
 
@@ -66,11 +69,13 @@ def prepare(
     say_result({"store": str(store.path), **facts})
 
 
-def _annotate(config: DataConfig, path: Path) -> None:
+def _annotate(config: DataConfig, path: Path, given: command.Given) -> None:
     """Write the words of a text, and what is known of them, to a file."""
     from llm_jax.annotation.annotate import annotate_file, kind_of_output
     from llm_jax.data.corpora import configured_corpus
 
+    idle = [name for name in given if name not in _OF_TEXTS and not name.startswith("clean.")]
+    require({f"{', '.join(idle)} must be left out with --annotate, which cuts no tokens": not idle})
     kind_of_output(path)  # before a long text is read
     documents = configured_corpus(config, say).documents
     say_result({"annotated": str(path), **annotate_file(documents, path, say)})
