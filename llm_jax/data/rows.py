@@ -33,6 +33,7 @@ class Layout(NamedTuple):
     delimiter: str = ","
     quoted: bool = True  # whether a field that begins with a quote ends with one
     header: Sequence[str] | None = None  # names of the columns, where no line of the file has them
+    skips_first: bool = False  # whether the first line is neither names nor a row
 
 
 class Fault(Exception):
@@ -184,6 +185,8 @@ def _table(stream: Stream, layout: Layout, choose: Choose, limit: int, errors: s
     try:
         with decoded(stream, errors, "") as lines:
             rows = parsed(lines, layout)
+            if layout.skips_first:
+                next(rows, None)
             header = layout.header or next(rows, None)
             if not header:
                 raise Fault("it must begin with a line that names its columns")

@@ -22,6 +22,7 @@ from llm_jax.tokenization.protocol import utf8
 
 _LOOKED_AT = 4_000_000  # characters in which quotes and names of columns are looked for
 _LOOKED_AT_ROWS = 1000
+_AGREE = 4  # rows, of which the first may differ
 _LONGEST_NAME = 100  # characters of a column's name, where nothing says that the line has names
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")  # numbers as they are written back: 007 is none
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
@@ -210,9 +211,13 @@ def _layout(stream: Stream, kind: str, form: TableForm) -> tuple[Layout, str]:
         said.append("quotes are letters like others, since they do not stand around fields")
     has_names = form.header if form.header is not None else _has_names(rows or [])
     if rows and not has_names:
-        layout = layout._replace(header=[f"column_{place}" for place in range(1, len(rows[0]) + 1)])
-        if form.header is None:
-            said.append(f"its first line is no header, so columns are called {', '.join(layout.header)}")
+        begins_with_facts = len(rows[0]) != len(rows[-1])
+        header = [f"column_{place}" for place in range(1, len(rows[-1]) + 1)]
+        layout = layout._replace(header=header, skips_first=begins_with_facts)
+        if begins_with_facts:
+            said.append("its first line has other fields than all rows, and is left out")
+        elif form.header is None:
+            said.append(f"its first line is no header, so columns are called {', '.join(header)}")
     return layout, "; ".join(said)
 
 
@@ -222,7 +227,7 @@ def _parse(sample: str, layout: Layout, is_cut: bool) -> list[list[str]] | None:
     last, before = 0, field_size_limit(_LOOKED_AT)
     try:
         for fields in lines:
-            if fields and rows and len(fields) != len(rows[0]):
+            if fields and len(rows) > 1 and len(fields) != len(rows[1]):
                 raise CsvError
             if fields and len(rows) < _LOOKED_AT_ROWS:
                 rows.append(fields)
@@ -231,7 +236,16 @@ def _parse(sample: str, layout: Layout, is_cut: bool) -> list[list[str]] | None:
         return rows if is_cut and last > lines.line_num / 2 else None
     finally:
         field_size_limit(before)
-    return rows
+    return None if _is_ragged(rows) else rows
+
+
+def _is_ragged(rows: list[list[str]]) -> bool:
+    """Whether the first row has more or fewer fields, unless it has numbers above several rows that agree:
+    then it tells facts of the table, as how many rows there are.
+    """
+    if len(rows) < 2 or len(rows[0]) == len(rows[1]):
+        return False
+    return len(rows) < _AGREE or not any(_NUMBER.fullmatch(field) for field in rows[0])
 
 
 def _has_names(rows: list[list[str]]) -> bool:

@@ -123,6 +123,14 @@ def test_a_header_is_told_from_a_row(name: str, tmp_path: Path) -> None:
     assert read(path, header=False)[0].num_rows == content.count("\n")
 
 
+def test_a_first_line_of_facts_is_no_row(tmp_path: Path) -> None:
+    path = written(tmp_path, "x.csv", "3,2,red,white\n1.5,2,0\n2.5,3,1\n3.5,4,0\n")
+    table, remarks = read(path)
+    assert table.columns == {"column_1": [1.5, 2.5, 3.5], "column_2": [2, 3, 4], "column_3": [0, 1, 0]}
+    assert table.numbers == [2, 3, 4]
+    assert "its first line has other fields than all rows, and is left out" in remarks[0]
+
+
 def test_a_file_without_a_known_name_is_looked_into(tmp_path: Path) -> None:
     for content in (jsonl(ROWS), EVERY["json"](ROWS), EVERY["parquet"](ROWS), EVERY["tsv"](ROWS)):
         assert read(written(tmp_path, "x.data", content))[0].columns["spam"] == ["yes", "no", "no"]
