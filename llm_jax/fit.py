@@ -61,7 +61,8 @@ def fit(
 
     claim_device(say)
     summary = run(config, lambda *_: None, longer="train.steps" in given)  # the report comes after the scores
-    say_result(summary | {"test": _score(config, summary["run"])})
+    test = _score(config, summary["run"]) if config.task.test_fraction else None
+    say_result(summary | {"test": test})
 
 
 def _score(config: Config, run: str) -> dict[str, Any]:

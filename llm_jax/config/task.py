@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from llm_jax.config.rules import Seed, Whole, at_least, require
+from llm_jax.config.rules import Seed, Whole, at_least, fractions, require
 
 LABELLED = ("classification", "tagging")  # tasks whose models tell labels in place of the next token
 
@@ -17,7 +17,7 @@ class TaskConfig:
     label_column: str = ""
     """Column of labels in the table to classify, or field of the words to tag; found where it is plain."""
     test_fraction: float = 0.1
-    """Share of the labelled texts that neither training nor validation has."""
+    """Share of the labelled texts that neither training nor validation has; `fit` scores the model on it."""
     split_seed: Seed = 0
     """Origin of the split of labelled texts."""
     pooling: Literal["mean", "last"] = "mean"
@@ -31,11 +31,7 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         require(
-            at_least(self, 0, "lookahead")
-            | {
-                "task.name must not be empty": bool(self.name.strip()),
-                f"task.test_fraction ({self.test_fraction}) must be above 0 and below 1": 0
-                < self.test_fraction
-                < 1,
-            }
+            {"task.name must not be empty": bool(self.name.strip())}
+            | at_least(self, 0, "lookahead")
+            | fractions(self, "test_fraction")
         )

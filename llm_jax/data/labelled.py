@@ -62,7 +62,7 @@ def prepare_labelled(
 
     Args:
         config: tokenizer, and where stores lie.
-        splits: the texts; a label is known if one in training has it.
+        splits: the texts, of the splits that there are; a label is known if one in training has it.
         source: what they come from.
         report: gets a line on what was left out.
         inherited: the tokenizer, where the configuration says that.

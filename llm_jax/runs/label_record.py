@@ -18,7 +18,7 @@ _NEEDED = {"texts", "rows", "labels", "accuracy", "macro_f1", "by_label", "confu
 def read_scores(run: Path) -> dict[str, Any]:
     """Return what `score_and_keep` wrote; empty where there is nothing, or not all of it."""
     found = read_object(run / FILE)
-    return found if _NEEDED <= found.keys() else {}
+    return found if found.keys() >= _NEEDED else {}
 
 
 def score_and_keep(run: Path, report: Callable[[str], None]) -> dict[str, Any]:

@@ -31,9 +31,8 @@ def open_labelled(config: Config, report: Callable[[str], None], inherited: Toke
         [each.text for each in examples], labels, (1 - held - test, held, test), config.task.split_seed
     )
     report(str(split.report))
-    splits = {
-        name: [examples[row] for row in getattr(split, name)] for name in ("train", "validation", "test")
-    }
+    names = ("train", "validation", "test") if test else ("train", "validation")
+    splits = {name: [examples[row] for row in getattr(split, name)] for name in names}
     return prepare_labelled(config, splits, source, report, inherited)
 
 
