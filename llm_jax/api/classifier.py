@@ -56,12 +56,8 @@ class TextClassifier:
             DataError: there are too few texts, or fewer than two labels.
         """
         texts, labels = _plain_texts(texts), np.asarray(labels)
-        require(
-            {
-                f"texts ({len(texts):,}) and labels {labels.shape} must be as many": labels.shape
-                == (len(texts),)
-            }
-        )
+        as_many = labels.shape == (len(texts),)
+        require({f"texts ({len(texts):,}) and labels {labels.shape} must be as many": as_many})
         self.classes_, of_row, counts = np.unique(labels, return_inverse=True, return_counts=True)
         with tempfile.TemporaryDirectory() as folder:
             corpus = Path(folder) / "texts.jsonl"
@@ -92,7 +88,8 @@ class TextClassifier:
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """Return the likeliest label of each text, [N]."""
-        return self.classes_[self.predict_proba(texts).argmax(axis=1)]
+        likeliest = self.predict_proba(texts).argmax(axis=1)
+        return self.classes_[likeliest]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probabilities of `classes_` for each text, [N, C] float64; of an empty text, their

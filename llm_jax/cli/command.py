@@ -79,11 +79,8 @@ def run(
             app.help_print(options)
             leave(terminal.close_output(0))
         app.config = (*file_layers([Path(file) for file in files], given), INHERITED, *below)
-        call, bound, unparsed = app.parse_args(
-            _spelt_out(options, command) if _takes_settings(command) else options,
-            exit_on_error=False,
-            print_error=False,
-        )
+        spelt_out = _spelt_out(options, command)
+        call, bound, unparsed = app.parse_args(spelt_out, exit_on_error=False, print_error=False)
         noted = {"given": given} if "given" in unparsed else {}
         if not noted:
             find_idle(_option_values(bound), given)
@@ -149,7 +146,9 @@ def _takes_settings(command: Callable[..., Any] | App) -> bool:
 
 def _spelt_out(options: list[str], command: Callable[..., Any] | App) -> list[str]:
     """Options with the full names of settings that were given by a short one."""
-    own = {} if isinstance(command, App) else inspect.signature(command).parameters
+    if isinstance(command, App) or not _takes_settings(command):
+        return options
+    own = inspect.signature(command).parameters
     short = {name: setting for name, setting in ALIASES.items() if name.removeprefix("--") not in own}
 
     def spelt(word: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from llm_jax.base.terminal import console
@@ -51,7 +51,7 @@ def estimate(values: Sequence[float]) -> str:
 
 
 def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
-    table = Table("is \\ told", *(Text(label) for label in labels), title="confusion")
+    table = Table("is \\ told", *(Column(Text(label)) for label in labels), title="confusion")
     for number, row in enumerate(counts):
         cells = [
             Text(str(count) if count else "·", "bold" if at == number else "") for at, count in enumerate(row)

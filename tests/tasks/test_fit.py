@@ -1,6 +1,7 @@
 """`fit` and `predict`: a file of labelled texts becomes a model that tells labels."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -184,5 +185,5 @@ def test_show_examples_prints_each_label_where_it_is_told(
     run_command(fit, words(tmp_path, table, "--show_examples=2"))
     said = capsys.readouterr().out
     assert "row 1: " in said
-    assert "[glad 1]" in said
+    assert re.search(r"\[(glad|sad) 1\]", said)
     assert not (tmp_path / "run").exists()
