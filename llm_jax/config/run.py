@@ -126,7 +126,7 @@ class TrainConfig:
     run: Path = Path("runs/tutorial")
     """Run directory: checkpoints, metrics, configuration, samples."""
     init_from: str = ""
-    """Directory of a model to start from, a run's or `convert import`'s; it brings [model] and tokenizer."""
+    """Directory of a model to start from, of a run its best step; it brings [model] and tokenizer."""
     seed: Seed = 1337
     """Origin of all randomness: initial weights, data order, dropout, samples."""
     steps: Whole = 5000

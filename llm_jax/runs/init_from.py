@@ -52,7 +52,7 @@ class Origin(NamedTuple):
 
 
 def find_origin(init_from: str, run: Path) -> Origin:
-    """Return what a run starts from, or started from where there is such a run already.
+    """Return what a run starts from, a run's best step, or started from where there is such a run already.
 
     Args:
         init_from: directory of the model, of a run or made by `convert import`.
@@ -71,7 +71,7 @@ def find_origin(init_from: str, run: Path) -> Origin:
             f"init_from ({init_from}) must be a run directory, or one that `convert import` made, "
             "and has no checkpoint"
         )
-    about = read_about(directory)
+    about = read_about(directory, "best")
     config = config_from_dict(about["config"], f"the checkpoint in {init_from}")
     name, part = Path(init_from).resolve().name, evaluated_part(config)
     digest = read_digest(directory, part, about["step"])

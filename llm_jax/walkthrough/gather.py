@@ -1,5 +1,6 @@
 """What `explain` looks into: a run, an imported model or a fresh one, with a batch and one training step."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,12 +87,16 @@ def find_subject(
 
 
 def make_lesson(subject: Subject, batch: Batch) -> Lesson:
-    """Return a batch through a subject's model, and one optimizer step on it, seen from inside."""
+    """Return a batch through a subject's model, and one optimizer step on it, seen from inside: at the run's
+    highest learning rate, since that of its last step may be zero.
+    """
     config, state = subject.config, subject.state
     params = evaluated_params(config.model, state)
     logits, seen = look(params, config.model, batch.tokens)
     _, seen_targets = look(params, config.model, batch.targets)
-    after, _ = train_step(config, jax.tree.map(jnp.copy, state), batch)
+    optim = dataclasses.replace(config.optim, schedule="constant", warmup_steps=0)
+    at_peak = dataclasses.replace(config, optim=optim)
+    after, _ = train_step(at_peak, jax.tree.map(jnp.copy, state), batch)
     text = np.concatenate([subject.train_tokens, subject.validation_tokens])
     named = {*batch.tokens.flat, *batch.targets.flat, *text[:8], *range(min(8, config.model.vocab_size))}
     return Lesson(

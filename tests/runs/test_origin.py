@@ -76,6 +76,30 @@ def parent(folder: Path) -> Path:
     return a_parent(folder)
 
 
+def test_a_run_starts_from_the_best_step_of_another(tmp_path: Path) -> None:
+    model = ModelConfig(vocab_size=256, context_length=8, d_model=8, num_layers=1, num_heads=1)
+    about = {
+        "config": to_dict(Config(model=model)),
+        "tokenizer": ByteTokenizer().to_dict(),
+        "data_fingerprint": None,
+        "versions": {},
+    }
+    with Checkpoints(tmp_path / "parent" / "checkpoints", keep=2, about=about) as checkpoints:
+        for step, score in ((1, 2.0), (2, 3.0)):
+            params = init_params(jax.random.key(step), model)
+            checkpoints.save(step, {"params": params}, metrics={}, score=score)
+    origin = init_from.find_origin(str(tmp_path / "parent"), tmp_path / "run")
+    assert origin.step == 1
+    config = Config(
+        model=model,
+        data=DataConfig(tokenizer="inherited", compact_vocab=False),
+        train=TrainConfig(init_from=str(tmp_path / "parent"), run=tmp_path / "run"),
+    )
+    found = init_from.first_state(config, origin)["params"]
+    for ours, best in zip(*map(jax.tree.leaves, (found, init_params(jax.random.key(1), model))), strict=True):
+        np.testing.assert_array_equal(ours, best)
+
+
 def words_for(folder: Path, parent: Path, prose: Path, *more: str) -> list[str]:
     steps = [
         "--train.steps=8",

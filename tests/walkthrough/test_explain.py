@@ -14,6 +14,7 @@ from llm_jax.cli import command
 from llm_jax.display.words import LANGUAGES, read_words
 from llm_jax.explain import explain
 from llm_jax.model.layers import Block
+from llm_jax.walkthrough.gather import find_subject, make_lesson, next_batch
 from llm_jax.walkthrough.lesson import movements
 from llm_jax.walkthrough.source import statement
 
@@ -110,6 +111,16 @@ def test_rotary_positions_and_normed_heads_are_told_as_what_they_are(tmp_path: P
     assert not {"positions", "input"} & {stage for stage, _, _ in found}
     assert "_norm_heads(&#34;query_norm&#34;" in page
     assert "rotate(x, attention_pattern.turn)" in page
+
+
+def test_a_step_at_the_end_of_a_schedule_still_shows_what_moves(tmp_path: Path) -> None:
+    (tmp_path / "end.toml").write_text(
+        f'[data]\nprepared = "{tmp_path}"\n[model]\nnum_layers = 1\n'
+        '[optim]\nschedule = "wsd"\ndecay_fraction = 1.0\n[train]\nsteps = 1\n'  # whose rate is zero
+    )
+    subject = find_subject(tmp_path / "end.toml", print)
+    lesson = make_lesson(subject, next_batch(subject))
+    assert all(move.update > 0 for move in lesson.movements if move.path == "query/kernel")
 
 
 def test_a_model_that_the_stages_do_not_tell_of_is_refused(
