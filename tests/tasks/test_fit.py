@@ -95,17 +95,11 @@ def test_files_are_told_line_by_line_and_row_by_row(
 def test_a_fit_that_was_stopped_goes_on_to_the_bit(
     classifier: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_command(
-        fit, words(tmp_path, table, "--steps=30", "--train.eval_interval=10", "--optim.schedule=constant")
-    )
-    straight = tmp_path / "straight"
-    straight.mkdir()
-    run_command(
-        fit, words(tmp_path, table, "--steps=40", "--train.eval_interval=10", "--optim.schedule=constant")
-    )
-    more = ("--steps=40", "--train.eval_interval=10", "--optim.schedule=constant")
-    run_command(fit, words(straight, table, *more, "--optim.warmup_steps=3"))
-    states = [read_state(folder / "run" / "checkpoints") for folder in (tmp_path, straight)]
+    same = ("--train.eval_interval=10", "--optim.schedule=constant", "--optim.warmup_steps=3")
+    halves, straight = tmp_path / "halves", tmp_path / "straight"
+    for folder, steps in ((halves, 20), (halves, 40), (straight, 40)):
+        run_command(fit, words(folder, table, f"--steps={steps}", *same))
+    states = [read_state(folder / "run" / "checkpoints") for folder in (halves, straight)]
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -113,8 +107,8 @@ def test_a_fit_that_was_stopped_goes_on_to_the_bit(
 def test_a_treebank_becomes_a_tagger(
     treebank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_command(fit, words(tmp_path, treebank, "--steps=60", "--task.lookahead=1"))
-    (told,) = answers(capsys, str(tmp_path / "run"), "--text=Day 7: it was grim near home.")
+    run_command(fit, words(tmp_path, treebank, "--steps=100", "--task.lookahead=1"))
+    (told,) = answers(capsys, str(tmp_path / "run"), "--text=Day 7 : it was grim near home .")
     assert told["words"] == ["Day", "7", ":", "it", "was", "grim", "near", "home", "."]
     assert told["labels"] == ["NOUN", "NUM", "PUNCT", "PRON", "AUX", "ADJ", "ADP", "ADJ", "PUNCT"]
     told = answers(capsys, str(tmp_path / "run"), "--file", str(treebank))
