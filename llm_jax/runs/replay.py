@@ -192,7 +192,7 @@ def hardest_targets(
         row, position = (int(number) for number in np.unravel_index(place, nats.shape))
         context = decode(tokenizer, tokens[row, max(0, position + 1 - _CONTEXT) : position + 1])
         number, value = targets[row, position], float(nats[row, position])
-        target = labels[number] if labels else decode(tokenizer, [number])
+        target = str(labels[number]) if labels else decode(tokenizer, [number])
         found.append(Target(row, position, context, target, value, math.exp(-value)))
     return found
 

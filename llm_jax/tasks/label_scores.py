@@ -76,16 +76,18 @@ def _spans(
 ) -> dict[str, Estimate] | None:
     """Precision, recall and F1 of entities, or of words that characters make; None of other tags."""
     parts = np.split(predicted, np.cumsum([len(each.pieces) for each in texts])[:-1])
-    pairs = [(each, each.labels, part) for each, part in zip(texts, parts, strict=True)]
+    true, told = (
+        [[labels[int(number)] for number in numbers] for numbers in side]
+        for side in ([each.labels for each in texts], parts)
+    )
     if config.task.label_column == SEGMENTS:
-        words = [
-            [list(segmented(text.pieces, [labels[each] == "B" for each in numbers])) for numbers in both]
-            for text, *both in pairs
+        words = lambda side: [  # noqa: E731
+            list(segmented(text.pieces, [tag == "B" for tag in tags]))
+            for text, tags in zip(texts, side, strict=True)
         ]
-        scores = score_segmentation(*([each[side] for each in words] for side in (0, 1)))
+        scores = score_segmentation(words(true), words(told))
     elif any(label.startswith("B-") for label in labels):
-        tags = [[[labels[each] for each in numbers] for numbers in both] for _, *both in pairs]
-        scores = score_tags(*([each[side] for each in tags] for side in (0, 1))).overall
+        scores = score_tags(true, told).overall
     else:
         return None
     return {"precision": scores.precision, "recall": scores.recall, "f1": scores.f1}
@@ -139,7 +141,7 @@ def _worst(
                 "before": "".join(pieces[max(0, at - _AROUND) : at]),
                 "text": pieces[at],
                 "after": "".join(pieces[at + 1 : at + 1 + _AROUND]),
-                "label": labels[true[row]],
+                "label": labels[int(true[row])],
                 "told": labels[best],
                 "probability": round(float(probabilities[row, true[row]]), 6),
             }
