@@ -1,6 +1,6 @@
 """Command: `llm-jax predict DIR --text "..."`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from llm_jax.tasks.labeller import Labeller
 
 _ROWS = 256  # of a file, told at once
+# The pieces of a text, none of an empty one, and what a file says of each.
+Text = tuple[list[str], Mapping[str, Sequence[str]]]
 
 
 def predict(
@@ -56,36 +58,37 @@ def predict(
     from llm_jax.tasks.labeller import load_labeller
 
     model = load_labeller(directory, step, remark)
-    for texts in _in_parts(_pieces(model, file) if file else map(model.split, text)):
-        told = iter(model.probabilities([pieces for pieces in texts if pieces]))
-        for pieces in texts:
+    given = _texts(model, file) if file else ((model.split(each), {}) for each in text)
+    for texts in _in_parts(given):
+        full = [each for each in texts if each[0]]
+        told = iter(model.probabilities([pieces for pieces, _ in full], [fields for _, fields in full]))
+        for pieces, _ in texts:
             _show(model, pieces, next(told) if pieces else None, top)
 
 
-def _pieces(model: "Labeller", file: Path) -> Iterator[list[str]]:
-    """The pieces of each text of a file; none of an empty one."""
+def _texts(model: "Labeller", file: Path) -> Iterator[Text]:
+    """The texts of a file."""
     from llm_jax.data import label_files
     from llm_jax.data.rows import text_lines
     from llm_jax.data.tables import read_chunks
     from llm_jax.data.text_files import kind_of
-    from llm_jax.data.treebanks import iterate_sentences
+    from llm_jax.data.treebanks import holds_sentences, iterate_sentences
 
     config = model.config
-    if file.suffix in (".conllu", ".iob2") and model.tags_words:
-        field = config.task.label_column
-        yield from (
-            list(label_files.sentence_example(each, 0, field).pieces) for each in iterate_sentences(file)
-        )
+    if model.tags_words and holds_sentences(file):
+        for number, sentence in enumerate(iterate_sentences(file), 1):
+            example = label_files.sentence_example(sentence, number, config.task.label_column)
+            yield list(example.pieces), example.fields
     elif kind_of(file) in ("", "text"):
-        yield from map(model.split, text_lines(file, config.data.errors))
+        yield from ((model.split(line), {}) for line in text_lines(file, config.data.errors))
     else:
         for table in read_chunks(file, _ROWS, label_files.table_form(config.data)):
             columns = label_files.known_columns(table, config.data.text_column, config.task.label_column)
             for row in range(table.num_rows):
-                yield model.split(label_files.row_text(table, columns, row))
+                yield model.split(label_files.row_text(table, columns, row)), {}
 
 
-def _in_parts(texts: Iterable[list[str]]) -> Iterator[list[list[str]]]:
+def _in_parts(texts: Iterable[Text]) -> Iterator[list[Text]]:
     rest = iter(texts)
     while part := list(islice(rest, _ROWS)):
         yield part

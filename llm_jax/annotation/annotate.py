@@ -9,7 +9,8 @@ from llm_jax.annotation.english import annotate_english, phones
 from llm_jax.base.bars import shown
 from llm_jax.base.errors import DataError, UserError, writing
 from llm_jax.base.files import made_whole
-from llm_jax.data.treebanks import Sentence, write_sentences
+from llm_jax.data.treebank_writer import write_sentences
+from llm_jax.data.treebanks import Sentence
 
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 # Share of Chinese characters among letters: a word has about two of these, and five Latin ones.

@@ -79,6 +79,7 @@ _CHOICE = Need(
 _MERGES = _one_of("data.tokenizer", "cl100k_base", "gpt2", "o200k_base")
 _COMPACT = _one_of("data.compact_vocab", True)
 _LABELLED = _one_of("task.name", *LABELLED)
+_FACTORS = Need(("task.factors",), lambda given: bool(given["task.factors"]), "set task.factors")
 _RUNNING_TEXT = Need(
     ("task.name",), lambda given: given.get("task.name") not in LABELLED, "set task.name = language_modelling"
 )
@@ -113,6 +114,9 @@ EFFECTS: dict[str, Effect] = {
         off=0,
     ),
     "model.num_labels": Effect((_LABELLED,), off=0),
+    "model.factor_values": Effect((_FACTORS,), off=0),
+    "model.factor_slots": Effect((_FACTORS,), off=0),
+    "task.factors": Effect((_one_of("task.name", "tagging"),), off=""),
     "task.label_column": Effect((_LABELLED,), off=""),
     "task.test_fraction": Effect((_LABELLED,)),
     "task.split_seed": Effect((_LABELLED,)),

@@ -26,6 +26,8 @@ class TaskConfig:
     """Tokens after a piece of text that are read before its label is told."""
     read_twice: bool = False
     """Read a text twice and tell its labels in the second copy, so that they depend on all of it."""
+    factors: str = ""
+    """Fields of words with embeddings beside those of their tokens, such as upos,entity,pinyin,phones."""
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: rare labels weigh more in the loss, as much in sum as frequent ones."""
 

@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _cut(marks: "_Same", room: int) -> list[Part]:
-    edges, targets = marks.value
+    edges, targets = marks.value.edges, marks.value.targets
     ends = np.flatnonzero(targets) + 1
     found = []
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
@@ -110,6 +110,7 @@ def row_batch(tokens: np.ndarray, marks: Marks, rows: Sequence[Sequence[Part]], 
         np.zeros(shape, np.int32),
         np.zeros(shape, np.float32),
         np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape).copy(),  # padding sees itself alone
+        None if marks.factors is None else np.zeros((*shape, marks.factors.shape[1]), np.int32),
     )
     for number, row in enumerate(rows):
         at = 0
@@ -119,6 +120,10 @@ def row_batch(tokens: np.ndarray, marks: Marks, rows: Sequence[Sequence[Part]], 
             end = at + len(read)
             batch.tokens[number, at:end] = read
             batch.begins[number, at:end] = at
+            if marks.factors is not None:
+                beside = np.concatenate([marks.factors[part.begin : part.end]] * (2 if reading.twice else 1))
+                first = at + len(reading.start_ids)
+                batch.factors[number, first : first + len(beside)] = beside
             if part.label:
                 labels = np.append(np.zeros(len(ids) - 1, labels.dtype), part.label)
             places = np.flatnonzero(labels)

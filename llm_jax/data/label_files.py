@@ -132,7 +132,7 @@ def sentence_example(sentence: Sentence, number: int, field: str) -> Example:
         begins = [at == 0 for word in sentence.words for at in range(len("".join(word.split())))]
         return Example(letters, [_BEGINS if begin else _GOES_ON for begin in begins], number)
     labels = sentence.fields.get(field, ["_"] * len(sentence.words))
-    return Example(pieces_of(sentence.words, sentence.spaces_after), labels, number)
+    return Example(pieces_of(sentence.words, sentence.spaces_after), labels, number, sentence.fields)
 
 
 def row_text(table: Table, columns: Columns, row: int) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from llm_jax.base.bars import tracked
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.base.files import remove_left
 from llm_jax.config.run import Config, DataConfig
+from llm_jax.data.factors import Factors, Fields, find_factors
 from llm_jax.data.overlap import verbatim_share
 from llm_jax.data.splits import id_facts
 from llm_jax.data.store import VERSION, Marks, Store, open_store, said_of_tokenizer, write_split
@@ -37,6 +39,7 @@ class Example(NamedTuple):
     pieces: Sequence[str]  # none is empty; joined they are the text
     labels: Sequence[str]  # one for each piece
     row: int  # its place in the file, for messages
+    fields: Fields = MappingProxyType({})  # what else is known of each piece
 
     @property
     def text(self) -> str:
@@ -50,6 +53,7 @@ class Source(NamedTuple):
     name: str  # of the file, without its end
     texts: tuple[str, ...] = ()  # columns of a table that are the text
     label: str = ""  # column of a table, or field of words
+    factors: tuple[str, ...] = ()  # fields of words that are read beside their tokens
 
 
 Splits = Mapping[str, Sequence[Example]]  # "train", "validation" and "test"
@@ -79,7 +83,7 @@ def prepare_labelled(
         "tokenizer": data.tokenizer if inherited is None else fingerprint(inherited),
         "bpe_vocab_size": data.bpe_vocab_size if data.tokenizer == "bpe" else None,
         "compact": [data.compact_min_count, data.rare_ids] if data.compact_vocab else None,
-        "text_sha256": _digest(splits),
+        "text_sha256": _digest(splits, source.factors),
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = data.prepared / f"{source.name}-{data.tokenizer}-{digest[:12]}"
@@ -90,11 +94,12 @@ def prepare_labelled(
     return open_store(path)
 
 
-def _digest(splits: Splits) -> str:
+def _digest(splits: Splits, factors: Sequence[str]) -> str:
     told = hashlib.sha256()
     for name, examples in splits.items():
         for each in examples:
-            told.update(json.dumps([name, each.pieces, each.labels]).encode())
+            beside = [[factor, list(each.fields[factor])] for factor in factors]
+            told.update(json.dumps([name, each.pieces, each.labels, *beside]).encode())
     return told.hexdigest()
 
 
@@ -115,15 +120,19 @@ def _write(
             raise DataError(f"the {split} split of {name} must have at least 1 text, got none")
     tokenizer = inherited or _own_tokenizer(data, splits["train"])
     number = {label: at + 1 for at, label in enumerate(labels)}
-    encoded = {split: _encode(tokenizer, examples, number) for split, examples in splits.items()}
+    factors = find_factors(source.factors, [each.fields for each in splits["train"]])
+    encoded = {split: _encode(tokenizer, examples, number, factors) for split, examples in splits.items()}
     raw = ["\n".join(each.text for each in splits[split]).encode() for split in ("train", "validation")]
 
     def fill(working: Path) -> dict[str, Any]:
         held_out = encoded["validation"][0]
         marks = {
             split: {
-                field: write_numbers(working / f"{split}_{field}.bin", numbers, int(numbers.max()) + 1)
+                field: write_numbers(
+                    working / f"{split}_{field}.bin", numbers.ravel(), int(numbers.max()) + 1
+                )
                 for field, numbers in each._asdict().items()
+                if numbers is not None
             }
             for split, (_, each) in encoded.items()
         }
@@ -140,7 +149,13 @@ def _write(
             ),
             "alters_text": False,
             "validation_in_training": verbatim_share(*raw),
-            "labels": {"names": labels, "splits": marks, "texts": source.texts, "label": source.label},
+            "labels": {
+                "names": labels,
+                "splits": marks,
+                "texts": source.texts,
+                "label": source.label,
+                "factors": factors.to_list(),
+            },
             **said_of_tokenizer(tokenizer),
         }
 
@@ -169,9 +184,9 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> tuple[np.ndarr
 
 
 def _encode(
-    tokenizer: Tokenizer, examples: Sequence[Example], number: Mapping[str, int]
+    tokenizer: Tokenizer, examples: Sequence[Example], number: Mapping[str, int], factors: Factors
 ) -> tuple[Encoded, Marks]:
-    ids, targets, lengths = [], [], []
+    ids, targets, lengths, beside = [], [], [], []
     for each in tracked(examples, "cutting the texts into tokens"):
         tokens, ends = encode_pieces(tokenizer, each.pieces)
         target = np.zeros(len(tokens), np.int64)
@@ -179,6 +194,9 @@ def _encode(
         ids.append(tokens)
         targets.append(target)
         lengths.append(len(tokens))
+        if factors.each:
+            beside.append(factors.encode(each.fields, np.diff(ends, prepend=-1).tolist()))
     joined = np.concatenate(ids)
     edges = np.append(0, np.cumsum(lengths))
-    return Encoded(joined, own_sizes(tokenizer, joined)), Marks(edges, np.concatenate(targets))
+    marks = Marks(edges, np.concatenate(targets), np.concatenate(beside) if beside else None)
+    return Encoded(joined, own_sizes(tokenizer, joined)), marks

@@ -21,6 +21,7 @@ from llm_jax.base.files import remove_left
 from llm_jax.config.cleaning import CleaningConfig
 from llm_jax.config.run import DataConfig
 from llm_jax.data.corpora import Corpus, configured_corpus, documents_digest, text_digest
+from llm_jax.data.factors import Factors
 from llm_jax.data.overlap import verbatim_share
 from llm_jax.data.splits import SPLITS, are_apart, tokenize
 from llm_jax.data.store_files import (
@@ -47,6 +48,7 @@ class Marks(NamedTuple):
 
     edges: np.ndarray  # [M + 1] unsigned, where each of M texts begins, and the end
     targets: np.ndarray  # [N] unsigned, for the token where a label is read 1 + its number, 0 for others
+    factors: np.ndarray | None = None  # [N, S] unsigned, numbers of what is known of each token's word
 
 
 class Store(NamedTuple):
@@ -74,6 +76,11 @@ class Store(NamedTuple):
     def alters_text(self) -> bool:
         """Whether the validation split's tokens decode to other bytes than the text has there."""
         return self.manifest["alters_text"]
+
+    @property
+    def factors(self) -> Factors:
+        """What tokens of labelled words are read with."""
+        return Factors.from_list(self.manifest.get("labels", {}).get("factors", ()))
 
     @property
     def end_of_text(self) -> Named | None:
@@ -199,14 +206,21 @@ def _open_shard(path: Path, split: str, facts: Mapping[str, Any], vocab_size: in
 def _open_marks(path: Path, split: str, labels: Mapping[str, Any], num_tokens: int) -> Marks:
     """Where the texts of a split begin and what their tokens are labelled with."""
     facts = labels["splits"][split]
-    edges, targets = (open_numbers(path / f"{split}_{name}.bin", facts[name]) for name in Marks._fields)
+    edges, targets, *beside = (
+        open_numbers(path / f"{split}_{name}.bin", facts[name]) for name in Marks._fields if name in facts
+    )
     holds = len(targets) == num_tokens and int(targets.max(initial=0)) <= len(labels["names"])
     require_whole(path, holds, f"{split}_targets.bin does not fit the tokens and labels")
     rises = (
         len(edges) > 1 and not edges[0] and edges[-1] == num_tokens and bool(np.all(edges[1:] > edges[:-1]))
     )
     require_whole(path, rises, f"{split}_edges.bin must rise from 0 to the number of tokens")
-    return Marks(edges, targets)
+    factors = Factors.from_list(labels.get("factors", ()))
+    if not factors.each:
+        return Marks(edges, targets)
+    fits = [len(each) == num_tokens * factors.slots and int(each.max()) < factors.values for each in beside]
+    require_whole(path, fits == [True], f"{split}_factors.bin does not fit the tokens and fields")
+    return Marks(edges, targets, beside[0].reshape(num_tokens, factors.slots))
 
 
 def _write_store(

@@ -20,8 +20,9 @@ from llm_jax.data.rows import Fault, decoded, naming_faults
 from llm_jax.data.text_files import printable, unpacked
 
 _COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-_FIELDS = ("lemma", "upos", "xpos")  # columns that are kept
-_MISC = {"entity": "NER", "pinyin": "Pinyin", "phones": "Phones"}  # fields that MISC has, under these keys
+FIELDS = ("lemma", "upos", "xpos")  # columns that are kept
+_ENDS = (".conllu", ".conll", ".iob2", ".iob", ".bio")  # of names of files with sentences
+MISC = {"entity": "NER", "pinyin": "Pinyin", "phones": "Phones"}  # fields that MISC has, under these keys
 _TAG = re.compile(r"O|[BI]-\S+")
 _LONGEST = 1_000_000  # characters of a line
 _TEXT = re.compile(r"#\s*text\s*=\s*(.*)")
@@ -34,9 +35,8 @@ class Sentence(NamedTuple):
 
     words: list[str]
     spaces_after: list[bool]  # whether a space follows in the text
-    fields: dict[
-        str, list[str]
-    ]  # "upos", "xpos", "lemma", "entity" (IOB2), "pinyin", "phones"; "_" is nothing
+    # "upos", "xpos", "lemma", "entity" (IOB2), "pinyin", "phones"; "_" is nothing.
+    fields: dict[str, list[str]]
     line: int = 0  # of the file, on which its rows begin
 
     @property
@@ -96,17 +96,18 @@ def iterate_sentences(path: Path) -> Iterator[Sentence]:
         raise DataError(f"{name} must hold sentences, found only comments")
 
 
-def write_sentences(sentences: Iterable[Sentence], file: IO[str], kind: str) -> None:
-    """Write sentences, one after another.
+def holds_sentences(path: Path) -> bool:
+    """Return whether a file has sentences of words: by its name, and one of JSON lines by the first of them.
 
-    Args:
-        sentences: what is written.
-        file: open for text.
-        kind: "conllu", "iob2" (the field "entity" alone) or "jsonl".
+    Raises:
+        DataError: it cannot be read.
     """
-    write = {"conllu": _as_conllu, "iob2": _as_iob2, "jsonl": _as_json}[kind]
-    for number, sentence in enumerate(sentences, 1):
-        file.write(write(sentence, number))
+    name = path.name.removesuffix(".gz").lower()
+    if not name.endswith(".jsonl"):
+        return name.endswith(_ENDS)
+    with _reading(path, printable(str(path))) as lines:
+        first = next((line for _, line in lines if line.strip()), "")
+    return first.lstrip().startswith("{") and '"words"' in first
 
 
 def align(words: Sequence[str], text: str) -> list[bool] | None:
@@ -181,7 +182,7 @@ def _is_comment(line: str) -> bool:
 def _conllu(rows: list[tuple[int, list[str]]]) -> Sentence:
     words, spaces = [], []
     wholes: dict[int, bool] = {}  # of multiword tokens: the last word's number, and whether a space follows
-    fields: dict[str, list[str]] = {name: [] for name in _FIELDS}
+    fields: dict[str, list[str]] = {name: [] for name in FIELDS}
     misc: list[dict[str, str]] = []
     until = 0
     for number, columns in rows:
@@ -199,14 +200,14 @@ def _conllu(rows: list[tuple[int, list[str]]]) -> Sentence:
             words.append(row["form"])
             spaces.append(wholes.get(len(words), space) if len(words) >= until else False)
             misc.append(pairs)
-            for name in _FIELDS:
+            for name in FIELDS:
                 fields[name].append(row[name])
         elif not re.fullmatch(r"\d+\.\d+", row["id"]):
             raise Fault(f"line {number} must have the number {len(words) + 1}, got {row['id']!r:.40}")
-    for name, key in _MISC.items():
+    for name, key in MISC.items():
         if any(key in pairs for pairs in misc):
             fields[name] = [_unescaped(pairs.get(key, "_")) for pairs in misc]
-    kept = {name: values for name, values in fields.items() if set(values) != {"_"} or name in _MISC}
+    kept = {name: values for name, values in fields.items() if set(values) != {"_"} or name in MISC}
     return Sentence(words, spaces, kept, rows[0][0])
 
 
@@ -248,42 +249,6 @@ def _from_json(numbered: Line) -> Sentence:
 
 def _are_texts(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _as_conllu(sentence: Sentence, number: int) -> str:
-    nothing = ["_"] * len(sentence.words)
-    columns = [sentence.fields.get(name, nothing) for name in _FIELDS]
-    lines = [f"# sent_id = {number}", f"# text = {_inline(sentence.text)}"]
-    for at, word in enumerate(sentence.words):
-        misc = [
-            f"{key}={_escaped(sentence.fields[name][at])}"
-            for name, key in _MISC.items()
-            if name in sentence.fields and sentence.fields[name][at] != "_"
-        ]
-        misc += ["SpaceAfter=No"] * (not sentence.spaces_after[at])
-        values = (_inline(word), *(_inline(column[at]) for column in columns))
-        lines.append("\t".join((str(at + 1), *values, *"____", "|".join(misc) or "_")))
-    return "\n".join(lines) + "\n\n"
-
-
-def _as_iob2(sentence: Sentence, number: int) -> str:
-    tags = sentence.fields.get("entity", ["O"] * len(sentence.words))
-    lines = [f"{_inline(word)}\t{tag}\n" for word, tag in zip(sentence.words, tags, strict=True)]
-    return "".join(lines) + "\n"
-
-
-def _as_json(sentence: Sentence, number: int) -> str:
-    record = {"words": sentence.words, "spaces_after": sentence.spaces_after, **sentence.fields}
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _inline(value: str) -> str:
-    """The value in one column: white space other than a space would end it."""
-    return re.sub(r"[\t\n\r]", " ", value) or "_"
-
-
-def _escaped(value: str) -> str:
-    return _inline(value).replace("\\", "\\\\").replace("|", "\\p")
 
 
 def _unescaped(value: str) -> str:

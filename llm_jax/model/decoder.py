@@ -101,6 +101,7 @@ def hidden_states(
     first_row: jax.typing.ArrayLike = 0,
     start_B: jax.Array | None = None,
     begin_BT: jax.Array | None = None,
+    added_BTD: jax.Array | None = None,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache | None, Activations]:
     """Return the residual stream after the final norm, [B, T, D]; the cache with these tokens in it; and all
@@ -115,6 +116,7 @@ def hidden_states(
         start_B: int32, first real slot of each left-padded row; earlier slots are never attended to and
             positions count from it.
         begin_BT: int32, likewise of each token, where a row holds several texts one after another.
+        added_BTD: what is added to the embeddings of the tokens.
         cache: earlier keys and values; these tokens take its next T slots.
     """
     check_precision(config)
@@ -130,6 +132,8 @@ def hidden_states(
 
     token_BTD, signal_BTD = _embed(params, config, tokens_BT, position_BT)
     x_BTD = token_BTD if signal_BTD is None else token_BTD + signal_BTD
+    if added_BTD is not None:
+        x_BTD = x_BTD + added_BTD
     if dropout_key is not None:
         dropout_key, embedding_key = jax.random.split(dropout_key)
         x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD, first_row)

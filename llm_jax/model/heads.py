@@ -1,6 +1,6 @@
 """The head of a model that tells labels apart: the decoder's residual stream, read off at some tokens.
 
-Legend: B batch, T tokens, D d_model, C labels.
+Legend: B batch, T tokens, D d_model, C labels, S slots of what is known of a token's word.
 """
 
 import jax
@@ -12,16 +12,28 @@ from llm_jax.model import decoder
 from llm_jax.model.norms import accumulation_dtype
 
 LABEL_HEAD = "label_head"
+FACTORS = "factor_embedding"
 
 
 def init_params(key: jax.Array, config: ModelConfig) -> Tree:
     """Return fresh parameters of a decoder whose head has a row for each label. It begins at zero, where all
-    labels are equally likely.
+    labels are equally likely; so do embeddings of what is known of words, which then say nothing.
     """
     params = decoder.init_params(key, config)
     params.pop("head", None)
     kernel_DC = jnp.zeros((config.d_model, config.num_labels), config.param_dtype)
-    return params | {LABEL_HEAD: {"kernel": kernel_DC, "bias": kernel_DC[0]}}
+    params |= {LABEL_HEAD: {"kernel": kernel_DC, "bias": kernel_DC[0]}}
+    if config.factor_values:
+        params[FACTORS] = {"embedding": jnp.zeros((config.factor_values, config.d_model), config.param_dtype)}
+    return params
+
+
+def factor_vectors(params: Tree, config: ModelConfig, factors_BTS: jax.Array) -> jax.Array:
+    """Return the sum of the embeddings of what is known of each token's word, [B, T, D]; number 0 adds
+    nothing.
+    """
+    table = params[FACTORS]["embedding"].astype(config.dtype)
+    return jnp.sum(table[factors_BTS], axis=2, where=(factors_BTS > 0)[..., None])
 
 
 def label_scores(params: Tree, config: ModelConfig, hidden: jax.Array) -> jax.Array:

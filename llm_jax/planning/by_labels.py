@@ -7,13 +7,13 @@ from pathlib import Path
 from llm_jax.base.errors import DataError
 from llm_jax.base.terminal import console
 from llm_jax.config.run import Config
-from llm_jax.data.label_files import read_examples
 from llm_jax.data.text_files import printable
+from llm_jax.data.treebanks import holds_sentences
 from llm_jax.planning.by_depth import settings_table
 from llm_jax.planning.depth_rules import with_derived
 from llm_jax.planning.label_rules import derive_fit
+from llm_jax.tasks.label_data import read_labelled
 
-_TREEBANKS = (".conllu", ".conll", ".iob2", ".iob", ".bio")
 _RUNS = Path("runs")
 
 
@@ -34,15 +34,14 @@ def fitted_config(config: Config, given: Collection[str], report: Callable[[str]
     if path.is_dir():
         raise DataError(f"{printable(str(path))} must be a file of labelled texts, and is a folder")
     if "task.name" not in given:
-        names = path.name.removesuffix(".gz").lower()
-        task = "tagging" if names.endswith(_TREEBANKS) else "classification"
+        task = "tagging" if holds_sentences(path) else "classification"
         config = dataclasses.replace(config, task=dataclasses.replace(config.task, name=task))
     if "train.run" not in given:
         run = _RUNS / (path.name.partition(".")[0] or "fit")
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, run=run))
     if "data.validation_fraction" not in given:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, validation_fraction=0.1))
-    examples, _ = read_examples(config, report)
+    examples, _ = read_labelled(config, report)
     rows = derive_fit(config, given, examples)
     title = f"{printable(path.name)}: {len(examples):,} texts for {config.task.name}"
     console(width=110).print(settings_table(title, rows))

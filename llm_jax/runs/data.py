@@ -186,7 +186,12 @@ def with_outputs(config: Config, store: Store) -> Config:
     texts, label = (store.manifest["labels"][name] for name in ("texts", "label"))
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, num_labels=found),
+        model=dataclasses.replace(
+            config.model,
+            num_labels=found,
+            factor_values=store.factors.values,
+            factor_slots=store.factors.slots,
+        ),
         data=dataclasses.replace(config.data, text_column=texts[0] if len(texts) == 1 else ""),
         task=dataclasses.replace(config.task, label_column=label),
     )

@@ -23,13 +23,13 @@ from llm_jax.config.run import Config
 from llm_jax.model import heads
 from llm_jax.model.decoder import init_params
 from llm_jax.model.dropout import KEY_KIND
-from llm_jax.model.heads import LABEL_HEAD
+from llm_jax.model.heads import FACTORS, LABEL_HEAD
 from llm_jax.tasks.saved import evaluated_part
 from llm_jax.training.precision import with_masters
 from llm_jax.training.state import Setup, abstract_state, init_state, key_for, state_from
 
 # A run's own choice; all other settings of the model are what its weights mean.
-_FREE = NOT_COMPUTED | {"context_length", "num_labels"}
+_FREE = NOT_COMPUTED | {"context_length", "num_labels", "factor_values", "factor_slots"}
 
 
 class Origin(NamedTuple):
@@ -116,7 +116,7 @@ def inherited_settings(init_from: str, run: Path) -> dict[str, Any]:
     """
     model = find_origin(init_from, run).model
     return {
-        "model": to_dict(model) | {"num_labels": 0},
+        "model": to_dict(model) | {"num_labels": 0, "factor_values": 0, "factor_slots": 0},
         "data": {"tokenizer": "inherited", "compact_vocab": False},
     }
 
@@ -162,11 +162,13 @@ def first_state(config: Config, origin: Origin | None, setup: Setup = Setup()) -
         return init_state(config, setup.objective, setup.optimizer)
     require_same_weights(config.train.init_from, origin)
     directory, step = checkpoint_directory(Path(config.train.init_from)), origin.step
-    masters = with_masters(dataclasses.replace(config.model, num_labels=origin.model.num_labels))
+    theirs = {name: getattr(origin.model, name) for name in ("num_labels", "factor_values", "factor_slots")}
+    masters = with_masters(dataclasses.replace(config.model, **theirs))
     begin = heads.init_params if masters.num_labels else init_params
     wanted = jax.eval_shape(lambda: begin(jax.random.key(0, impl=KEY_KIND), masters))
     params, _ = read_params(directory, wanted, name=origin.part, step=step)
-    if config.model.num_labels:  # Their head begins anew; that of next tokens is not needed.
+    if config.model.num_labels:  # What belongs to these labels and fields begins anew; no next token is told.
         fresh = setup.objective.init_params(key_for(config, 0), with_masters(config.model))
-        params = fresh | {name: part for name, part in params.items() if name in fresh and name != LABEL_HEAD}
+        inherited = {name: part for name, part in params.items() if name not in (LABEL_HEAD, FACTORS)}
+        params = fresh | {name: part for name, part in inherited.items() if name in fresh}
     return state_from(config, params, setup.optimizer)

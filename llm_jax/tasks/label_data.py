@@ -1,5 +1,6 @@
 """The data of tasks that tell labels: read, split and cut into tokens."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -9,8 +10,9 @@ from llm_jax.base.errors import DataError
 from llm_jax.config.run import Config
 from llm_jax.data.grouped_splits import split_rows
 from llm_jax.data.label_files import read_examples
-from llm_jax.data.labelled import prepare_labelled
+from llm_jax.data.labelled import Example, Source, prepare_labelled
 from llm_jax.data.store import Store
+from llm_jax.tasks.factors import names_of, read_fields
 from llm_jax.tokenization.protocol import Tokenizer, decode
 
 
@@ -21,7 +23,7 @@ def open_labelled(config: Config, report: Callable[[str], None], inherited: Toke
         DataError: they cannot be read, or are too few.
         UserError: the tokenizer cannot be had.
     """
-    examples, source = read_examples(config, report)
+    examples, source = read_labelled(config, report)
     if not examples:
         raise DataError(f"{source.name} must have texts with a label, found none")
     held, test = config.data.validation_fraction, config.task.test_fraction
@@ -36,6 +38,22 @@ def open_labelled(config: Config, report: Callable[[str], None], inherited: Toke
     return prepare_labelled(config, splits, source, report, inherited)
 
 
+def read_labelled(config: Config, report: Callable[[str], None]) -> tuple[list[Example], Source]:
+    """Return `read_examples`, each with the fields that the task's models read.
+
+    Raises:
+        DataError: the file cannot be read, or has not got a field.
+        UserError: `task.factors` is not as it must be, or a library is missing.
+    """
+    examples, source = read_examples(config, report)
+    task = dataclasses.replace(config.task, label_column=source.label)
+    if not (names := names_of(task)):
+        return examples, source
+    fields = (read_fields(names, task, each.pieces, each.fields, each.row) for each in examples)
+    found = [each._replace(fields=read) for each, read in zip(examples, fields, strict=True)]
+    return found, source._replace(factors=tuple(names))
+
+
 class Labelled(NamedTuple):
     """A text of a store: its pieces, and the number of each one's label."""
 
@@ -45,7 +63,7 @@ class Labelled(NamedTuple):
 
 def labelled_texts(store: Store, split: str) -> Iterator[Labelled]:
     """Yield the texts of a split, without what follows the last labelled piece of one."""
-    tokens, (edges, targets) = store.tokens(split), store.marks[split]
+    tokens, (edges, targets, _) = store.tokens(split), store.marks[split]
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         ends = begin + np.flatnonzero(targets[begin:end]) + 1
         pieces = np.split(tokens[begin:end], ends - begin)[: len(ends)]

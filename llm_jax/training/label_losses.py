@@ -13,7 +13,7 @@ from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.model.activations import Activations
 from llm_jax.model.decoder import hidden_states
-from llm_jax.model.heads import init_params, label_scores, mean_so_far
+from llm_jax.model.heads import factor_vectors, init_params, label_scores, mean_so_far
 from llm_jax.model.moe import Use
 from llm_jax.training.head import cross_entropy
 from llm_jax.training.losses import balanced_sum
@@ -48,6 +48,7 @@ def batch_scores(
         dropout_key=dropout_key,
         first_row=first_row,
         begin_BT=batch.begins,
+        added_BTD=None if batch.factors is None else factor_vectors(params, config, batch.factors),
     )
     read_BTD = mean_so_far(hidden_BTD, batch.begins) if pooling == "mean" else hidden_BTD
     return label_scores(params, config, read_BTD), seen

@@ -114,6 +114,9 @@ def lower_steps(config: Config, setup: Setup = Setup()) -> jax.stages.Lowered:
     sharding = None if placement is None else placement.batches
     kinds = (np.int32, np.int32, np.float32, *((np.int32,) if setup.objective.packed else ()))
     batches = Batch(*(jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for kind in kinds))
+    if slots := config.model.factor_slots:
+        factors = jax.ShapeDtypeStruct((*shape, slots), np.int32, sharding=sharding)
+        batches = batches._replace(factors=factors)
     counted = np.int32(0), np.zeros(shape[0], bool), horizon_of(config)
     state = abstract_state(config, setup)
     with made_for(placement):

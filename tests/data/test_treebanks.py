@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from llm_jax.base.errors import DataError
-from llm_jax.data.treebanks import Sentence, align, iterate_sentences, read_sentences, write_sentences
+from llm_jax.data.treebank_writer import write_sentences
+from llm_jax.data.treebanks import (
+    Sentence,
+    align,
+    holds_sentences,
+    iterate_sentences,
+    read_sentences,
+)
 from tests.support.shared_data import SharedData
 
 TREEBANKS = {  # name -> sentences, words
@@ -126,6 +133,24 @@ def test_a_damaged_treebank_is_refused_in_a_line(name: str, tmp_path: Path) -> N
     assert said in line
     assert str(tmp_path) in line
     assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "holds"),
+    [
+        ("a.conllu", "", True),
+        ("A.IOB2.gz", "", True),
+        ("a.jsonl", '\n{"words": ["a"]}\n', True),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n', False),
+        ("a.jsonl", "", False),
+        ("a.csv", "words\n", False),
+    ],
+)
+def test_files_of_sentences_are_known_by_their_name_or_first_line(
+    name: str, text: str, holds: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert holds_sentences(tmp_path / name) == holds
 
 
 def test_another_encoding_and_a_cut_file_are_refused(tmp_path: Path) -> None:
