@@ -1,4 +1,6 @@
-"""Fields of words that a model reads beside their tokens: those that a file has, and how words are spoken."""
+"""Fields of words that a model reads beside their tokens: those that a file has, and how words are spoken
+and written.
+"""
 
 from collections.abc import Sequence
 
@@ -9,8 +11,9 @@ from llm_jax.config.rules import require
 from llm_jax.config.task import TaskConfig
 from llm_jax.data.factors import Fields
 from llm_jax.data.label_files import SEGMENTS
+from llm_jax.data.word_forms import FORMS
 
-_SPOKEN = {"pinyin": pinyin, "phones": phones}
+_MADE = {"pinyin": pinyin, "phones": phones, **FORMS}
 
 
 def names_of(task: TaskConfig) -> list[str]:
@@ -29,8 +32,8 @@ def names_of(task: TaskConfig) -> list[str]:
             f"{said} must leave out {task.label_column}, which is what the model tells": (
                 task.label_column not in names
             ),
-            f"{said} must be pinyin alone where the model tells which characters begin a "
-            "word: all else is known of words": not segments or set(names) <= {"pinyin"},
+            f"{said} must be of pinyin, pairs and window where the model tells which characters begin a word: "
+            "all else is known of words": not segments or set(names) <= {"pinyin", "pairs", "window"},
         }
     )
     return names
@@ -55,12 +58,12 @@ def read_fields(
     found = {}
     words = [piece.strip() for piece in pieces]
     for name in names:
-        if task.label_column == SEGMENTS:
+        if task.label_column == SEGMENTS and name == "pinyin":
             found[name] = _syllables(words)
         elif name in fields:
             found[name] = fields[name]
-        elif name in _SPOKEN:
-            found[name] = _SPOKEN[name](words)
+        elif name in _MADE:
+            found[name] = _MADE[name](words)
         else:
             raise DataError(
                 f"text {row} must have the field {name!r:.40} of task.factors for each of its words: "

@@ -69,13 +69,25 @@ def test_fields_are_those_of_the_file_or_how_words_are_spoken() -> None:
     assert read_fields(["pinyin"], told, [*"在银行A"], {}, 1) == {"pinyin": ["zai4", "yin2", "hang2", "_"]}
 
 
+def test_how_a_word_is_written_has_several_sides() -> None:
+    task, given = TaskConfig(name="tagging", label_column="upos"), ["Running", "B-52"]
+    found = read_fields(["norm", "prefix", "suffix", "shape", "pairs"], task, given, {}, 1)
+    assert found == {
+        "norm": ["running", "b-00"],
+        "prefix": ["r ru run", "b b- b-0"],
+        "suffix": ["g ng ing", "0 00 -00"],
+        "shape": ["Xxxx", "X-00"],
+        "pairs": ["<^_running >running_b-00", "<running_b-00 >b-00_^"],
+    }
+
+
 @pytest.mark.parametrize(
     ("label", "factors", "message"),
     [
         ("upos", "upos", "must leave out upos, which is what the model tells"),
         ("upos", "phones,phones", "each once"),
         ("upos", "phones,", "each once"),
-        ("segment", "upos", "must be pinyin alone"),
+        ("segment", "upos", "must be of pinyin and pairs"),
     ],
 )
 def test_fields_that_make_no_sense_are_refused(label: str, factors: str, message: str) -> None:
