@@ -227,7 +227,8 @@ def _quiet() -> Iterator[None]:
     threads = set(threading.enumerate())
     logging.disable(logging.CRITICAL)
     # For threads and coroutines that were given up.
-    sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *_: None
+    sys.excepthook = threading.excepthook = lambda *_: None
+    sys.unraisablehook = lambda what: None if isinstance(what.exc_value, Exception) else hooks[1](what)
     failed = False
     try:
         with warnings.catch_warnings():

@@ -4,15 +4,17 @@ Python runs a handler only between its own instructions, and a compilation keeps
 minutes. So the operating system writes each signal into a pipe, too, at whose other end a thread answers it.
 """
 
+import _thread
 import contextlib
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from llm_jax.base.errors import InterruptedAndSaved
 from llm_jax.base.terminal import tell_at_once
@@ -21,6 +23,7 @@ from llm_jax.base.terminal import tell_at_once
 _ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 BEFORE_FIRST_STEP = " before the first step. Run the same command to begin."
 _AT_ONCE = 0.3  # seconds in which what is interrupted needs no word about it
+_AFTERWARDS = 0.05  # seconds after which a finalizer is mostly over
 
 
 class Stopped(SystemExit):
@@ -98,8 +101,31 @@ def ended_by_signals() -> Iterator[None]:
             unanswered = came
             _acknowledge(number, "what is in hand")
 
-    with _listening(act, note):
+    with _listening(act, note), _raised_once_more():
         yield
+
+
+@contextmanager
+def _raised_once_more() -> Iterator[None]:
+    """Within the block what `act` raises inside a finalizer, which lets no exception through, is raised again
+    after it.
+    """
+    show = sys.unraisablehook
+
+    def again(what: Any) -> None:
+        if isinstance(what.exc_value, Stopped):
+            number = signal.Signals[what.exc_value.name]
+        elif isinstance(what.exc_value, KeyboardInterrupt):
+            number = signal.SIGINT
+        else:
+            return show(what)
+        threading.Timer(_AFTERWARDS, _thread.interrupt_main, (number,)).start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = show
 
 
 @contextmanager

@@ -37,6 +37,19 @@ def waiting() -> None:
         print("tidied up", flush=True)
 command.run(waiting, [])
 """
+# The signal comes while an object goes.
+FINALIZER = """
+        class Slow:
+            def __del__(self):
+                import time
+                until = time.monotonic() + 1
+                while time.monotonic() < until:
+                    pass
+        Slow()
+        import time
+        time.sleep(1)
+        raise SystemExit(7)
+"""
 DEAF = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 
 
@@ -87,6 +100,15 @@ def test_a_command_that_has_nothing_to_save_tidies_up_and_says_a_line(name: str)
     said = "Stopped." if name == "SIGINT" else f"Stopped by {name}."
     assert (out, errors) == ("tidied up\n", f"{said}\n")
     assert process.returncode == (130 if name == "SIGINT" else 128 + getattr(signal, name))
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_signal_in_a_finalizer_which_lets_nothing_through_ends_the_command_all_the_same(name: str) -> None:
+    process = started(RAISED.format(step=FINALIZER))
+    process.send_signal(getattr(signal, name))
+    out, errors = process.communicate(timeout=30)
+    said = "Stopped." if name == "SIGINT" else f"Stopped by {name}."
+    assert (out, errors) == ("tidied up\n", f"{said}\n")
 
 
 def test_nohup_is_respected_and_a_job_in_the_background_still_hears_ctrl_c() -> None:
