@@ -5,13 +5,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from llm_jax.base.terminal import remark, say, say_json, wants_json
 from llm_jax.cli import command
 from llm_jax.config.rules import Step, Whole, require
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from llm_jax.tasks.labeller import Labeller
 
 _ROWS = 256  # of a file, told at once
@@ -34,8 +34,8 @@ def predict(
     --json, or into a pipe, a line of JSON for each text. A file may be of any size.
 
     Examples:
-      llm-jax predict runs/mine --text "Free entry: text WIN to 80086"
-      llm-jax predict runs/mine --file messages.csv --json
+      llm-jax predict runs/messages --text "Free entry: text WIN to 80086"
+      llm-jax predict runs/messages --file messages.csv --json
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def _in_parts(texts: Iterable[Text]) -> Iterator[list[Text]]:
         yield part
 
 
-def _show(model: "Labeller", pieces: list[str], told: np.ndarray | None, top: int) -> None:
+def _show(model: "Labeller", pieces: list[str], told: "np.ndarray | None", top: int) -> None:
     """A text's labels: for a person, or as a line of JSON; none of an empty one."""
     from llm_jax.data.label_files import SEGMENTS
     from llm_jax.tasks.labeller import segmented
@@ -103,7 +103,7 @@ def _show(model: "Labeller", pieces: list[str], told: np.ndarray | None, top: in
     if told is None:
         line, record = "", record | {"label": None}
     elif not model.tags_words:
-        order = np.argsort(-told[0], kind="stable")
+        order = (-told[0]).argsort(kind="stable")
         shares = {labels[number]: round(float(told[0, number]), 6) for number in order}
         line = ", ".join(f"{label} {share:.1%}" for label, share in list(shares.items())[:top])
         record |= {"label": labels[order[0]], "probabilities": shares}

@@ -74,7 +74,7 @@ def _annotate(config: DataConfig, path: Path, given: command.Given) -> None:
     from llm_jax.annotation.annotate import annotate_file, kind_of_output
     from llm_jax.data.corpora import configured_corpus
 
-    idle = [name for name in given if name not in _OF_TEXTS and not name.startswith("clean.")]
+    idle = [name for name in given if name.lower() not in _OF_TEXTS and not name.startswith("clean.")]
     require({f"{', '.join(idle)} must be left out with --annotate, which cuts no tokens": not idle})
     kind_of_output(path)  # before a long text is read
     documents = configured_corpus(config, say).documents

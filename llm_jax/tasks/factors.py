@@ -32,7 +32,7 @@ def names_of(task: TaskConfig) -> list[str]:
             f"{said} must leave out {task.label_column}, which is what the model tells": (
                 task.label_column not in names
             ),
-            f"{said} must be of pinyin, pairs and window where the model tells which characters begin a word: "
+            f"{said} must be of pinyin, pairs, window where the model tells which characters begin a word: "
             "all else is known of words": not segments or set(names) <= {"pinyin", "pairs", "window"},
         }
     )

@@ -33,10 +33,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def treebank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sentence_lines() -> str:
     """CoNLL-U in which a word's class follows from the word."""
-    path = tmp_path_factory.mktemp("treebanks") / "days.conllu"
     classes = {"Day": "NOUN", "it": "PRON", "was": "AUX", "near": "ADP", ":": "PUNCT", ".": "PUNCT"}
     blocks = []
     for text, _ in sentences(60):
@@ -46,5 +44,12 @@ def treebank(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for at, word in enumerate(words, 1)
         ]
         blocks.append("\n".join(lines))
-    path.write_text("\n\n".join(blocks) + "\n\n", encoding="utf-8")
+    return "\n\n".join(blocks) + "\n\n"
+
+
+@pytest.fixture(scope="session")
+def treebank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`sentence_lines` in a file."""
+    path = tmp_path_factory.mktemp("treebanks") / "days.conllu"
+    path.write_text(sentence_lines(), encoding="utf-8")
     return path

@@ -87,7 +87,7 @@ def test_how_a_word_is_written_has_several_sides() -> None:
         ("upos", "upos", "must leave out upos, which is what the model tells"),
         ("upos", "phones,phones", "each once"),
         ("upos", "phones,", "each once"),
-        ("segment", "upos", "must be of pinyin and pairs"),
+        ("segment", "upos", "must be of pinyin, pairs, window"),
     ],
 )
 def test_fields_that_make_no_sense_are_refused(label: str, factors: str, message: str) -> None:

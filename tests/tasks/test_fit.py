@@ -142,6 +142,8 @@ def test_a_fit_starts_from_a_model_that_continues_texts(
     assert begun["initialised_from"]["name"] == "run"
     assert begun["config"]["model"]["d_model"] == 16
     assert metrics_of(folder / "run")[0]["validation_loss"] == pytest.approx(np.log(2), abs=1e-6)
+    run_command(report, [str(tmp_path / "run"), str(folder / "run"), f"--out={tmp_path / 'both.html'}"])
+    assert "is not compared: its task is classification, which continues no text" in capsys.readouterr().out
     with pytest.raises(UserError, match="must hold a model that writes text, and its task is classification"):
         llm_jax.load(folder / "run")
     with pytest.raises(UserError, match="must hold a model that tells labels"):
