@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_jax.api.classifier import TextClassifier, fit
     from llm_jax.api.generate import generate
     from llm_jax.api.run import Run
     from llm_jax.api.train import read_config, train
@@ -30,8 +31,10 @@ __all__ = [
     "OptimConfig",
     "Run",
     "SamplingConfig",
+    "TextClassifier",
     "TrainConfig",
     "__version__",
+    "fit",
     "forward",
     "generate",
     "init_params",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "api.classifier": ("TextClassifier", "fit"),
     "api.generate": ("generate",),
     "api.run": ("Run",),
     "api.train": ("read_config", "train"),

@@ -11,6 +11,8 @@ from llm_jax.base.terminal import close_output, open_output, remark, say
 COMMANDS = {
     "prepare": "a text into tokens, and what is in it",
     "train": "a decoder on a text; resumes automatically",
+    "fit": "a model to labelled texts: classification, tagging",
+    "predict": "the labels of texts, by a model that fit trained",
     "evaluate": "a trained model on held-out text",
     "harness": "a trained model on tasks of lm-eval",
     "generate": "text from a trained model",

@@ -69,7 +69,7 @@ def replay(
         directory, material, step, before, report=say, track=lambda steps: tracked(steps, "recomputing")
     )
     compared = replaying.compare(replayed, directory)
-    targets = replaying.hardest_targets(replayed, tokenizer, hardest)
+    targets = replaying.hardest_targets(replayed, tokenizer, hardest, material.store.labels)
     shown = console()
     _show_rows(shown, replayed, tokenizer, rows)
     _show_targets(shown, targets)

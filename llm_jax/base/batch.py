@@ -11,6 +11,8 @@ class Batch(NamedTuple):
     tokens: Any  # [B, T] int32
     targets: Any  # [B, T] int32, tokens moved on by one
     weights: Any  # [B, T] float32, 0 where a target is not scored
+    begins: Any = None  # [B, T] int32, slot where each token's own text begins; None: every row is one text
+    factors: Any = None  # [B, T, S] int32, numbers of what is known of each token's word (`data.factors`)
 
 
 class Prompted(NamedTuple):

@@ -154,9 +154,14 @@ def say_json(value: Any, *, ensure_ascii: bool = True) -> None:
 
 def say_result(value: Any) -> None:
     """Print what a command found as a line of JSON, unless it would stand on a terminal that did not ask."""
-    descriptor = _descriptor(sys.stdout)
-    if not sys.stdout.isatty() or (descriptor and descriptor.wants_json):
+    if wants_json():
         say_json(value)
+
+
+def wants_json() -> bool:
+    """Return whether lines of JSON are wanted: --json was given, or nobody looks at standard output."""
+    descriptor = _descriptor(sys.stdout)
+    return not sys.stdout.isatty() or bool(descriptor and descriptor.wants_json)
 
 
 def write(text: str) -> None:

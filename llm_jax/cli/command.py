@@ -79,9 +79,8 @@ def run(
             app.help_print(options)
             leave(terminal.close_output(0))
         app.config = (*file_layers([Path(file) for file in files], given), INHERITED, *below)
-        call, bound, unparsed = app.parse_args(
-            _spelt_out(options, command) if takes_files else options, exit_on_error=False, print_error=False
-        )
+        spelt_out = _spelt_out(options, command)
+        call, bound, unparsed = app.parse_args(spelt_out, exit_on_error=False, print_error=False)
         noted = {"given": given} if "given" in unparsed else {}
         if not noted:
             find_idle(_option_values(bound), given)
@@ -127,8 +126,8 @@ def _app(name: str, command: Callable[..., Any] | App, takes_files: bool, everyt
         version_flags=[],
         help_flags=[],
         help_format="plaintext",
-        help_formatter=Formatter(everything, ALIASES if takes_files else {}),
-        help_epilogue=closing(takes_files and not everything),
+        help_formatter=Formatter(everything, ALIASES if _takes_settings(command) else {}),
+        help_epilogue=closing(_takes_settings(command) and not everything),
         default_parameter=Parameter(name_transform=str, allow_repeating=True, negative_iterable=""),
         console=terminal.console(),
     )
@@ -140,9 +139,16 @@ def _app(name: str, command: Callable[..., Any] | App, takes_files: bool, everyt
     return app
 
 
+def _takes_settings(command: Callable[..., Any] | App) -> bool:
+    """Whether the options of a command are those of a whole configuration, which have short names."""
+    return not isinstance(command, App) and "config" in inspect.signature(command).parameters
+
+
 def _spelt_out(options: list[str], command: Callable[..., Any] | App) -> list[str]:
     """Options with the full names of settings that were given by a short one."""
-    own = {} if isinstance(command, App) else inspect.signature(command).parameters
+    if isinstance(command, App) or not _takes_settings(command):
+        return options
+    own = inspect.signature(command).parameters
     short = {name: setting for name, setting in ALIASES.items() if name.removeprefix("--") not in own}
 
     def spelt(word: str) -> str:

@@ -18,7 +18,15 @@ HELP = {"--help", "-h", HELP_ALL}
 # Section of a configuration -> what stands above its settings.
 _SECTIONS = {"model": "Model", "data": "Data", "optim": "Optimizer", "train": "Run", "task": "Task"}
 # Short name on the command line -> setting, in every command that takes a whole configuration.
-ALIASES = {"--steps": "--train.steps", "--corpus": "--data.corpus", "--run": "--train.run"}
+ALIASES = {
+    "--steps": "--train.steps",
+    "--corpus": "--data.corpus",
+    "--run": "--train.run",
+    "--from": "--train.init_from",
+    "--task": "--task.name",
+    "--label": "--task.label_column",
+    "--text_column": "--data.text_column",
+}
 # Settings that --help shows; --help-all shows all.
 COMMON = {
     *("model.context_length", "model.d_model", "model.num_layers", "model.num_heads", "model.dropout"),

@@ -25,6 +25,8 @@ FREE = frozenset(
             f"data.{name}"
             for name in ("corpus", "format", "text_column", "text_limit_mb", "errors", "prepared")
         ),
+        *(f"data.clean.{name}" for name in ("html", "unicode", "control_characters", "boilerplate")),
+        *("data.clean.languages", "data.clean.mask_contacts"),
         *(f"train.{name}" for name in ("run", "init_from", "steps_per_dispatch", "eval_interval")),
         *(f"train.{name}" for name in ("eval_batch_size", "eval_stride", "save_interval", "save_minutes")),
         *(f"train.{name}" for name in ("keep", "log_interval", "tracker", "prompt", "sample_tokens")),
@@ -62,7 +64,10 @@ FIXED = frozenset(
         "model.rotary.round_pairs",
         *(f"data.{name}" for name in ("tokenizer", "bpe_vocab_size", "compact_vocab", "compact_min_count")),
         *(f"data.{name}" for name in ("rare_ids", "validation_fraction", "document_separator")),
-        *("optim.optimizer", "optim.decay", "task.name"),
+        *("optim.optimizer", "optim.decay", "model.num_labels"),
+        *("model.factor_values", "model.factor_slots", "task.factors"),
+        *(f"task.{name}" for name in ("name", "label_column", "test_fraction", "split_seed", "pooling")),
+        *(f"task.{name}" for name in ("lookahead", "read_twice", "class_weights")),
     ]
 )
 

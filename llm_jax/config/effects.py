@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from llm_jax.base.errors import UserError
 from llm_jax.base.tree import flatten
+from llm_jax.config.cleaning import CleaningConfig
+from llm_jax.config.task import LABELLED
 
 Values = Mapping[str, Any]  # setting -> value; "model.rotary.theta", or as the command calls it
 Record = TypeVar("Record", bound=Any)
@@ -76,6 +78,11 @@ _CHOICE = Need(
 )
 _MERGES = _one_of("data.tokenizer", "cl100k_base", "gpt2", "o200k_base")
 _COMPACT = _one_of("data.compact_vocab", True)
+_LABELLED = _one_of("task.name", *LABELLED)
+_FACTORS = Need(("task.factors",), lambda given: bool(given["task.factors"]), "set task.factors")
+_RUNNING_TEXT = Need(
+    ("task.name",), lambda given: given.get("task.name") not in LABELLED, "set task.name = language_modelling"
+)
 _DRAWS = _above_zero("temperature")
 _SAMPLES_DRAW = _above_zero("train.sampling.temperature")
 
@@ -106,6 +113,22 @@ EFFECTS: dict[str, Effect] = {
         ),
         off=0,
     ),
+    "model.num_labels": Effect((_LABELLED,), off=0),
+    "model.factor_values": Effect((_FACTORS,), off=0),
+    "model.factor_slots": Effect((_FACTORS,), off=0),
+    "task.factors": Effect((_one_of("task.name", "tagging"),), off=""),
+    "task.label_column": Effect((_LABELLED,), off=""),
+    "task.test_fraction": Effect((_LABELLED,)),
+    "task.split_seed": Effect((_LABELLED,)),
+    "task.pooling": Effect((_one_of("task.name", "classification"),)),
+    "task.lookahead": Effect((_LABELLED,), off=0),
+    "task.read_twice": Effect((_LABELLED,), off=False),
+    "task.class_weights": Effect((_LABELLED,), off="none"),
+    "data.document_separator": Effect((_RUNNING_TEXT,), off="auto"),
+    **{
+        f"data.clean.{name}": Effect((_RUNNING_TEXT,), off=off)
+        for name, off in dataclasses.asdict(CleaningConfig()).items()
+    },
     "model.initializer": Effect((_left_out("train.init_from"),)),
     "data.bpe_vocab_size": Effect((_one_of("data.tokenizer", "bpe"),)),
     "data.compact_vocab": Effect((_MERGES,), off=False),
@@ -139,8 +162,7 @@ ALWAYS = frozenset(
         *(f"model.{name}" for name in ("embedding_dropout", "base_width", "dtype", "param_dtype", "layers")),
         *("model.remat", "model.attention"),
         *(f"data.{name}" for name in ("corpus", "tokenizer", "validation_fraction", "errors", "prepared")),
-        *(f"data.{name}" for name in ("format", "text_column", "text_limit_mb", "document_separator")),
-        "train.tracker",
+        *("data.format", "data.text_column", "data.text_limit_mb", "train.tracker"),
         *(f"optim.{name}" for name in ("optimizer", "learning_rate", "beta1", "beta2", "eps")),
         *(f"optim.{name}" for name in ("weight_decay", "clip_norm", "schedule", "warmup_steps", "ema_decay")),
         *(f"train.{name}" for name in ("run", "init_from", "seed", "order", "batch_size", "keep")),

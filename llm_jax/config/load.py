@@ -38,9 +38,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config, dict_factory=plain)
 
 
-def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
-    """Return the configuration that these nested values describe; `source` names them in messages."""
-    return _parse([_layer(values, source)], [])
+def config_from_dict(values: Mapping[str, Any], source: str, below: Layer | None = None) -> Config:
+    """Return the configuration that these nested values describe; `source` names them in messages, and
+    `below` is a layer under them, as `inherited_layer` makes it.
+    """
+    return _parse([_layer(values, source), *([below] if below else [])], [])
 
 
 def read_config(files: Sequence[Path], overrides: Sequence[str] = (), below: Layer | None = None) -> Config:

@@ -71,6 +71,12 @@ class ModelConfig:
     """Number of token ids; 0 takes the tokenizer's vocabulary, and its shared_ids."""
     shared_ids: Whole = 0
     """Ids at the end of the vocabulary that share one row of the embedding and of the head."""
+    num_labels: Whole = 0
+    """Outputs of a model that tells labels apart, in place of the next token; 0 takes the data's."""
+    factor_values: Whole = 0
+    """Values of words' fields (task.factors) that have an embedding of their own; 0 takes the data's."""
+    factor_slots: Whole = 0
+    """How many of them each token has; 0 takes the data's."""
     spare_embedding_rows: Whole = 0
     """Extra rows of the token embedding beyond the head's (the torch tutorial has 1)."""
     context_length: Whole = 16
@@ -154,7 +160,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(
-            at_least(self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff", "d_head")
+            at_least(
+                self, 0, "vocab_size", "shared_ids", "spare_embedding_rows", "d_ff", "d_head", "num_labels"
+            )
+            | at_least(self, 0, "factor_values", "factor_slots")
             | at_least(self, 0, "num_kv_heads", "sliding_window", "global_every", "base_width")
             | at_least(self, 0, "num_experts", "router_balance")
             | at_least(self, 0, "attention_scale", "attention_cap", "logit_cap")

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from llm_jax.config.cleaning import CleaningConfig
 from llm_jax.config.decoding import SamplingConfig
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.rules import Seed, Whole, at_least, fractions, require
@@ -44,6 +45,8 @@ class DataConfig:
     """Share of the tokens, at the end of the text, that is held out."""
     errors: Literal["strict", "replace"] = "strict"
     """Bytes that are not UTF-8: refuse the file, or put U+FFFD in their place."""
+    clean: CleaningConfig = CleaningConfig()
+    """What is done to the text first."""
     prepared: Path = Path("prepared")
     """Folder of token stores and downloads."""
 

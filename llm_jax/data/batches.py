@@ -102,15 +102,15 @@ def _num_windows(num_targets: int, each: int) -> int:
 def _permuted_begins(num_targets: int, each: int, index_B: np.ndarray, seed: int) -> np.ndarray:
     num_windows = _num_windows(num_targets, each)
     largest_offset = num_targets - num_windows * each
-    order = _permutation(num_windows, seed)
+    order = permutation(num_windows, seed)
     window_B = np.array([order[int(index)] for index in index_B])
     offset_B = np.array([_epoch_offset(seed, int(epoch), largest_offset) for epoch in index_B // num_windows])
     return window_B * each + offset_B
 
 
 @lru_cache(maxsize=8)
-def _permutation(num_windows: int, seed: int) -> Any:
-    """Window numbers by position, over endless epochs that are each shuffled anew."""
+def permutation(num_windows: int, seed: int) -> Any:
+    """Return numbers below `num_windows` by position, over endless epochs that are each shuffled anew."""
     import grain
 
     return grain.MapDataset.range(num_windows).seed(seed).shuffle().repeat()

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from llm_jax.base.errors import DataError, UserError
+from llm_jax.config.cleaning import CleaningConfig
 from llm_jax.config.run import DataConfig
+from llm_jax.data.cleaning import clean_documents
 from llm_jax.data.download import Source, download
 from llm_jax.data.records import Form, read_records
 from llm_jax.data.text_files import Stream, decode_file, kind_of, printable, read_file, read_folder, unpacked
@@ -111,14 +113,22 @@ def read_corpus(
 
 
 def configured_corpus(config: DataConfig, report: Callable[[str], None]) -> Corpus:
-    """Return the corpus that a configuration names; arguments and errors are those of `read_corpus`."""
-    return read_corpus(
+    """Return the corpus that a configuration names, cleaned; arguments and errors are those of
+    `read_corpus`.
+    """
+    corpus = read_corpus(
         config.corpus,
         downloads=config.downloads,
         errors=config.errors,
         report=report,
         form=Form(config.format, config.text_column, config.text_limit_mb * 1_000_000),
     )
+    if config.clean == CleaningConfig():
+        return corpus
+    documents = clean_documents(corpus.documents, config.clean, report)
+    if not documents:
+        raise DataError(f"cleaning must leave some text of {config.corpus}, but left none; see data.clean")
+    return corpus._replace(documents=documents)
 
 
 def _checked(corpus: Corpus, name: str, form: Form) -> Corpus:

@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from llm_jax.data.overlap import repeated_sequences, shared_sequences
 from llm_jax.data.store import Store
 
 _LABELS = {
     "documents": ("documents", "{:,}"),
+    "labels": ("labels", "{:,}"),
+    "labelled_texts": ("labelled texts", "{}"),
+    "label_counts": ("labels told in training", "{}"),
     "tokens": ("tokens", "{:,}"),
     "distinct_tokens": ("distinct tokens", "{:,}"),
     "largest_id": ("largest token id", "{:,}"),
@@ -40,6 +45,7 @@ def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
     return {
         **base,
         **({"documents": settings["documents"]} if "documents" in settings else {}),
+        **(_said_of_labels(store) if store.labels else {}),
         "validation_in_training": store.manifest["validation_in_training"],
         "bytes": num_bytes,
         "bytes_per_token": num_bytes / base["tokens"],
@@ -49,6 +55,22 @@ def store_facts(store: Store, overlap_length: int = 8) -> dict[str, Any]:
         "validation_bytes_per_token": store.num_bytes("validation") / len(validation),
         "validation_overlap": shared_sequences(train, validation, overlap_length),
         "repeated_sequences": repeated_sequences(train, overlap_length),
+    }
+
+
+_MOST = 12  # labels whose counts are listed
+
+
+def _said_of_labels(store: Store) -> dict[str, Any]:
+    texts = [f"{len(store.marks[split].edges) - 1:,} {split}" for split in store.marks]
+    counts = np.bincount(store.marks["train"].targets, minlength=len(store.labels) + 1)[1:]
+    order = np.argsort(-counts, kind="stable")
+    told = [f"{store.labels[number]} {counts[number]:,}" for number in order[:_MOST]]
+    more = [f"{len(order) - _MOST} more"] if len(order) > _MOST else []
+    return {
+        "labels": len(store.labels),
+        "labelled_texts": ", ".join(texts),
+        "label_counts": ", ".join(told + more),
     }
 
 

@@ -57,12 +57,12 @@ def tokenize(
         }
         tokenizer = trained[config.tokenizer]()
         splits = [encode_sized(tokenizer, part) for part in parts]
-        return _tokenized(tokenizer, _id_facts(*(ids for ids, _ in splits)), splits, text)
+        return _tokenized(tokenizer, id_facts(*(ids for ids, _ in splits)), splits, text)
     base = inherited or named_tokenizer(config.tokenizer)
     end = end_of_text(base) if apart else None
     ids, sizes = encode_sized(base, text) if end is None else _encode_apart(base, documents, end.id)
     cut = int(len(ids) * share)
-    facts = _id_facts(ids[:cut], ids[cut:])
+    facts = id_facts(ids[:cut], ids[cut:])
     if not config.compact_vocab:
         splits = [Encoded(ids[:cut], sizes[:cut]), Encoded(ids[cut:], sizes[cut:])]
         return _tokenized(base, facts, splits, text)
@@ -123,8 +123,8 @@ def _tokenized(
     return Tokenized(tokenizer, facts, dict(zip(SPLITS, splits, strict=True)), utf8(text))
 
 
-def _id_facts(train: np.ndarray, validation: np.ndarray) -> dict[str, float]:
-    """Counts of a text's ids, and the share of validation ids that training lacks."""
+def id_facts(train: np.ndarray, validation: np.ndarray) -> dict[str, float]:
+    """Return counts of a text's ids, and the share of validation ids that training lacks."""
     ids = np.concatenate([train, validation])
     return {
         "tokens": len(ids),

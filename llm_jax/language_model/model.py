@@ -290,9 +290,10 @@ def load(
         UserError: `step` names none, or it is another task's.
     """
     saved = read_saved(Path(directory), step, report)
-    if not find_task(saved.config.task.name).writes_text:
+    if not find_task(saved.config.task).writes_text:
         raise UserError(
-            f"{directory} must hold a model that writes text, and its task is {saved.config.task.name}"
+            f"{directory} must hold a model that writes text, and its task is {saved.config.task.name}: "
+            f"llm-jax predict {directory} tells its labels"
         )
     tokenizer = tokenizer_from_dict(saved.about["tokenizer"])
     return LanguageModel(saved.config.model, saved.params, tokenizer, saved.about)

@@ -27,10 +27,10 @@ def attention_pattern(
     config: ModelConfig,
     query_T: jax.Array,
     num_slots: int,
-    start_B: jax.Array,
+    begin_BT: jax.Array,
     *,
     local: bool,
-    padded: bool,
+    start_B: jax.Array | None,
 ) -> AttentionPattern:
     """Return what tokens see in layers that see all before them or, `local`, the last ones of a window.
 
@@ -38,24 +38,25 @@ def attention_pattern(
         config: whose window and rotary positions hold.
         query_T: slots of the tokens.
         num_slots: S.
-        start_B: first real slot of each left-padded row.
+        begin_BT: slot where each token's own text begins, before which it sees nothing; [B, 1] where that is
+            the same for all tokens of a row.
         local: whether the layers have a window.
-        padded: whether any row may be padded.
+        start_B: first real slot of each left-padded row; None where no row is padded.
     """
     slot_S = jnp.arange(num_slots)
     mask_BTS = (slot_S[None, None, :] <= query_T[None, :, None]) & (
-        slot_S[None, None, :] >= start_B[:, None, None]
+        slot_S[None, None, :] >= begin_BT[:, :, None]
     )
     if local:
         mask_BTS &= slot_S[None, None, :] > query_T[None, :, None] - config.sliding_window
-    windowed, start = jnp.bool_(local), start_B if padded else None
+    windowed = jnp.bool_(local)
     if config.positions != "rotary":
-        return AttentionPattern(mask_BTS, None, windowed, start)
-    position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
+        return AttentionPattern(mask_BTS, None, windowed, start_B)
+    position_BT = jnp.maximum(query_T[None, :] - begin_BT, 0)
     rotary = config.rotary.in_windows() if local else config.rotary
     frequency_P = frequencies(rotary, config.rotary_dim)
     turn = rotation(position_BT, frequency_P, rotary.magnitude, accumulation_dtype(config.dtype))
-    return AttentionPattern(mask_BTS, turn, windowed, start)
+    return AttentionPattern(mask_BTS, turn, windowed, start_B)
 
 
 def cap(x: jax.Array, bound: float) -> jax.Array:

@@ -100,6 +100,8 @@ def hidden_states(
     dropout_key: jax.Array | None = None,
     first_row: jax.typing.ArrayLike = 0,
     start_B: jax.Array | None = None,
+    begin_BT: jax.Array | None = None,
+    added_BTD: jax.Array | None = None,
     cache: KVCache | None = None,
 ) -> tuple[jax.Array, KVCache | None, Activations]:
     """Return the residual stream after the final norm, [B, T, D]; the cache with these tokens in it; and all
@@ -113,21 +115,25 @@ def hidden_states(
         first_row: number of the first row in the batch that these are a part of, whose dropout holds.
         start_B: int32, first real slot of each left-padded row; earlier slots are never attended to and
             positions count from it.
+        begin_BT: int32, likewise of each token, where a row holds several texts one after another.
+        added_BTD: what is added to the embeddings of the tokens.
         cache: earlier keys and values; these tokens take its next T slots.
     """
     check_precision(config)
     batch_size, num_tokens = tokens_BT.shape
     num_slots = num_tokens if cache is None else cache.layers[0].keys.shape[2]
     first = jnp.int32(0) if cache is None else cache.length
-    padded = start_B is not None
-    start_B = start_B if padded else jnp.zeros(batch_size, jnp.int32)
+    if begin_BT is None:
+        begin_BT = jnp.zeros((batch_size, 1), jnp.int32) if start_B is None else start_B[:, None]
     query_T = first + jnp.arange(num_tokens)
-    look = partial(attention_pattern, config, query_T, num_slots, start_B, padded=padded)
+    look = partial(attention_pattern, config, query_T, num_slots, begin_BT, start_B=start_B)
     far, near = look(local=False), look(local=True) if config.sliding_window else None
-    position_BT = jnp.maximum(query_T[None, :] - start_B[:, None], 0)
+    position_BT = jnp.maximum(query_T[None, :] - begin_BT, 0)
 
     token_BTD, signal_BTD = _embed(params, config, tokens_BT, position_BT)
     x_BTD = token_BTD if signal_BTD is None else token_BTD + signal_BTD
+    if added_BTD is not None:
+        x_BTD = x_BTD + added_BTD
     if dropout_key is not None:
         dropout_key, embedding_key = jax.random.split(dropout_key)
         x_BTD = dropout(embedding_key, config.embedding_dropout, x_BTD, first_row)

@@ -36,7 +36,7 @@ def sized_config(
     parameters = count_parameters(abstract_params(model))
     rows += derive_run(sized, given, parameters, text, timed=timed)
     sized = with_derived(config, rows)
-    console(width=150).print(_table(depth, rows))
+    console(width=150).print(settings_table(f"depth {depth}", rows))
     if not timed:
         tokens = sized.train.steps * sized.train.batch_size * model.context_length
         report(
@@ -47,8 +47,9 @@ def sized_config(
     return sized
 
 
-def _table(depth: int, rows: Sequence[Derived]) -> Table:
-    table = Table("setting", "value", "rule", "source", title=f"depth {depth}")
+def settings_table(title: str, rows: Sequence[Derived]) -> Table:
+    """Return derived settings as a table, each with its rule and source."""
+    table = Table("setting", "value", "rule", "source", title=title)
     for row in rows:
         value = f"{row.value:.4g}" if isinstance(row.value, float) else str(row.value)
         table.add_row(row.setting, value, row.rule, row.source)

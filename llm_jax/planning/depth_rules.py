@@ -33,7 +33,7 @@ class Derived(NamedTuple):
     source: str
 
 
-class _Rules:
+class Rules:
     """Rows one after another: a setting that the user gave keeps its value."""
 
     def __init__(self, config: Config, given: Collection[str]) -> None:
@@ -64,7 +64,7 @@ def derive_model(depth: int, config: Config, given: Collection[str]) -> list[Der
     Raises:
         UserError: depth is not a number of layers, or the user gave another.
     """
-    rules = _Rules(config, given)
+    rules = Rules(config, given)
     if depth < 1:
         raise UserError(f"depth ({depth}) must be at least 1")
     if rules.own("model.num_layers") not in (None, depth):
@@ -112,7 +112,7 @@ _PARTS = (
 )
 
 
-def _add_attention(rules: _Rules, width: int) -> None:
+def _add_attention(rules: Rules, width: int) -> None:
     own_heads, own_head_width = rules.own("model.num_heads"), rules.own("model.d_head")
     if own_head_width:
         head_width = own_head_width
@@ -144,7 +144,7 @@ def derive_run(
         training_tokens: of the training split.
         timed: whether a time decides about steps and schedule.
     """
-    rules = _Rules(config, given)
+    rules = Rules(config, given)
     wanted, most = TOKENS_PER_PARAMETER * parameters, MOST_EPOCHS * training_tokens
     horizon = min(wanted, most)
     tokens, context = 0.58 * horizon**0.571, config.model.context_length

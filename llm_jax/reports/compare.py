@@ -18,6 +18,7 @@ from llm_jax.reports.chart import with_tokens
 from llm_jax.reports.comparison_page import Pair, Refused, Side, comparison_page, comparison_pictures
 from llm_jax.reports.gather import open_run, samples, write_pictures
 from llm_jax.runs import continuing
+from llm_jax.tasks.by_name import find_task
 
 
 def write_comparison(
@@ -74,13 +75,16 @@ def _one(
     """A run as the page has it, its score or why there is none, and its configuration."""
     opened = open_run(run, report, moved, step)
     config, history = opened.config, read_history(run / continuing.CHANGES)
+    params = opened.saved.params if opened.saved else abstract_params(config.model)
     side = Side(
         name,
-        count_parameters(abstract_params(config.model)),
+        count_parameters(params),
         with_tokens(read_lines(run / "metrics.jsonl", report=report), config, history),
         (samples(run, report) or [(0, "")])[-1][1],
         config.train.steps,
     )
+    if not find_task(config.task).writes_text:
+        return side, f"its task is {config.task.name}, which continues no text", config
     if opened.saved and opened.material:
         return side, opened.material.scored(opened.saved.params), config
     return side, "; ".join(opened.missing), config

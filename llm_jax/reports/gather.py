@@ -21,7 +21,7 @@ from llm_jax.model.decoder import abstract_params
 from llm_jax.reports.chart import with_tokens
 from llm_jax.reports.curves import Picture
 from llm_jax.reports.run_page import RunFacts, Setting, run_page, run_pictures
-from llm_jax.runs import continuing, data
+from llm_jax.runs import continuing, data, label_record
 from llm_jax.runs.data import Materials
 from llm_jax.tasks.by_name import find_task
 from llm_jax.tasks.language_modelling import held_out, target_nats
@@ -92,7 +92,7 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
     tokenizer = (
         material.store.tokenizer if material else saved and tokenizer_from_dict(saved.about["tokenizer"])
     )
-    task, history = find_task(config.task.name), read_history(run / continuing.CHANGES)
+    task, history = find_task(config.task), read_history(run / continuing.CHANGES)
     go_on()
     checkpoints = verify_steps(checkpoint_directory(run))
     go_on()
@@ -117,6 +117,7 @@ def gather_facts(run: Path, opened: Opened, go_on: Callable[[], None] = lambda: 
         missing=missing,
         memorisation=_memorisation(material, texts) if material else [],
         metrics=task.metrics,
+        told=label_record.read_scores(run),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llm_jax.display.figures import to_svg
@@ -16,6 +17,7 @@ from llm_jax.tasks.task import Metric
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _SAMPLES_SHOWN = 8
+_LABELS_SHOWN = 40
 
 
 class Setting(NamedTuple):
@@ -54,6 +56,9 @@ class RunFacts(NamedTuple):
     history: Sequence[tuple[int, str]] = ()  # (last step before it, what changed while the run went on)
     memorisation: Sequence[tuple[int, int, int, str]] = ()  # (step, overlap, sample's tokens, text)
     metrics: Sequence[Metric] = ()  # of the task
+    told: Mapping[str, Any] = MappingProxyType(
+        {}
+    )  # what `tasks.label_scores` says of texts that were not seen
 
 
 class Card(NamedTuple):
@@ -112,6 +117,7 @@ def run_page(
         ],
         speed=[drawn[name] for name in ("tokens_per_second", "mfu") if name in drawn],
         samples=_thin(facts.samples),
+        labels_shown=_LABELS_SHOWN,
         changes=[each for each in facts.settings if differs(each)],
         differs=differs,
         named=lambda label: named(label, words),

@@ -10,7 +10,7 @@ import numpy as np
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.devices import Placement
-from llm_jax.base.errors import CheckpointError, DataError
+from llm_jax.base.errors import CheckpointError, DataError, UserError
 from llm_jax.base.terminal import say
 from llm_jax.base.tree import Tree
 from llm_jax.checkpoints.reader import read_about
@@ -21,7 +21,7 @@ from llm_jax.config.run import Config, MovedConfig
 from llm_jax.data.batches import OrderStart, whole_epochs
 from llm_jax.data.corpora import NAMES, STANDARD_INPUT, is_given_input, read_corpus
 from llm_jax.data.known_store import find_store
-from llm_jax.data.store import Store, prepare_store
+from llm_jax.data.store import Store
 from llm_jax.evaluation.compare import Scored
 from llm_jax.evaluation.metrics import Score
 from llm_jax.language_model.model import LanguageModel
@@ -63,7 +63,7 @@ class Materials(NamedTuple):
     @property
     def task(self) -> Task:
         """What the model learns."""
-        return self.own.task(find_task(self.config.task.name))
+        return self.own.task(find_task(self.config.task))
 
     @property
     def samples(self) -> bool:
@@ -122,7 +122,7 @@ def gather(
         CheckpointError: there is none.
     """
     check_precision(config.model)
-    find_task(config.task.name)
+    task = find_task(config.task)
     if origin is None and config.train.init_from:
         origin = find_origin(config.train.init_from, config.train.run)
     if origin is not None:
@@ -130,9 +130,9 @@ def gather(
     if store is None and config.data.corpus in STANDARD_INPUT and not is_given_input():
         store = _kept_store(config, report)
     if store is None:
-        store = prepare_store(config.data, report, tokenizer_from_dict(origin.tokenizer) if origin else None)
-    config = with_vocabulary(config, store.tokenizer)
-    largest = max(int(np.max(store.tokens(split))) for split in ("train", "validation"))
+        store = task.open_store(config, report, tokenizer_from_dict(origin.tokenizer) if origin else None)
+    config = with_outputs(config, store)
+    largest = max(int(np.max(shard)) for shard in store.shards.values())
     if largest >= config.model.vocab_size:
         raise DataError(
             f"model.vocab_size ({config.model.vocab_size}) must be above the largest token id of the text, "
@@ -162,8 +162,39 @@ def _leaving_out(origin: Origin, config: Config, store: Store) -> Origin:
     drawn, data = sequences_drawn(config.train.init_from, origin.step)
     if data != store.fingerprint:
         size, start_ids = len(store.tokens("train")), store.tokenizer.start_ids
-        drawn = whole_epochs(drawn, size, config.model.context_length, start_ids)
+        drawn = 0 if store.labels else whole_epochs(drawn, size, config.model.context_length, start_ids)
     return origin._replace(sequences=drawn)
+
+
+def with_outputs(config: Config, store: Store) -> Config:
+    """Return the configuration with what follows from its data: vocabulary, labels and their columns.
+
+    Raises:
+        DataError: the model has outputs for another number of labels.
+        UserError: its attention cannot read rows of several texts.
+    """
+    config, found = with_vocabulary(config, store.tokenizer), len(store.labels)
+    if config.model.num_labels not in (0, found):
+        raise DataError(
+            f"model.num_labels ({config.model.num_labels}) must be the number of labels in training, "
+            f"{found}; leave it out"
+        )
+    if not found:
+        return config
+    if config.model.attention == "fused":
+        raise UserError("model.attention = fused cannot keep the texts of a row apart; set it to plain")
+    texts, label = (store.manifest["labels"][name] for name in ("texts", "label"))
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(
+            config.model,
+            num_labels=found,
+            factor_values=store.factors.values,
+            factor_slots=store.factors.slots,
+        ),
+        data=dataclasses.replace(config.data, text_column=texts[0] if len(texts) == 1 else ""),
+        task=dataclasses.replace(config.task, label_column=label),
+    )
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:

@@ -4,9 +4,12 @@ A new run reads it off that model's directory. Its checkpoints then record it, s
 says what it came from, without that directory.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
 
 from llm_jax.base.devices import first_device
 from llm_jax.base.errors import CheckpointError, UserError
@@ -17,13 +20,16 @@ from llm_jax.config.changes import sequences_before
 from llm_jax.config.load import config_from_dict, to_dict
 from llm_jax.config.model import NOT_COMPUTED, ModelConfig
 from llm_jax.config.run import Config
-from llm_jax.model.decoder import abstract_params
+from llm_jax.model import heads
+from llm_jax.model.decoder import init_params
+from llm_jax.model.dropout import KEY_KIND
+from llm_jax.model.heads import FACTORS, LABEL_HEAD
 from llm_jax.tasks.saved import evaluated_part
 from llm_jax.training.precision import with_masters
-from llm_jax.training.state import Setup, abstract_state, init_state, state_from
+from llm_jax.training.state import Setup, abstract_state, init_state, key_for, state_from
 
 # A run's own choice; all other settings of the model are what its weights mean.
-_FREE = NOT_COMPUTED | {"context_length"}
+_FREE = NOT_COMPUTED | {"context_length", "num_labels", "factor_values", "factor_slots"}
 
 
 class Origin(NamedTuple):
@@ -109,7 +115,10 @@ def inherited_settings(init_from: str, run: Path) -> dict[str, Any]:
         CheckpointError: there is no model, or it is damaged.
     """
     model = find_origin(init_from, run).model
-    return {"model": to_dict(model), "data": {"tokenizer": "inherited", "compact_vocab": False}}
+    return {
+        "model": to_dict(model) | {"num_labels": 0, "factor_values": 0, "factor_slots": 0},
+        "data": {"tokenizer": "inherited", "compact_vocab": False},
+    }
 
 
 def require_same_model(model: ModelConfig, origin: Origin) -> None:
@@ -153,6 +162,13 @@ def first_state(config: Config, origin: Origin | None, setup: Setup = Setup()) -
         return init_state(config, setup.objective, setup.optimizer)
     require_same_weights(config.train.init_from, origin)
     directory, step = checkpoint_directory(Path(config.train.init_from)), origin.step
-    masters = abstract_params(with_masters(config.model))
-    params, _ = read_params(directory, masters, name=origin.part, step=step)
+    theirs = {name: getattr(origin.model, name) for name in ("num_labels", "factor_values", "factor_slots")}
+    masters = with_masters(dataclasses.replace(config.model, **theirs))
+    begin = heads.init_params if masters.num_labels else init_params
+    wanted = jax.eval_shape(lambda: begin(jax.random.key(0, impl=KEY_KIND), masters))
+    params, _ = read_params(directory, wanted, name=origin.part, step=step)
+    if config.model.num_labels:  # What belongs to these labels and fields begins anew; no next token is told.
+        fresh = setup.objective.init_params(key_for(config, 0), with_masters(config.model))
+        inherited = {name: part for name, part in params.items() if name not in (LABEL_HEAD, FACTORS)}
+        params = fresh | {name: part for name, part in inherited.items() if name in fresh}
     return state_from(config, params, setup.optimizer)

@@ -119,7 +119,12 @@ class Observer:
         if self._start == 0:  # Of a run that was stopped, nobody knows the times as a whole.
             self._around.run_record.write(done, **self._times)
         page = self._leave_report(best.params)
-        self._live.say(f"Saved in {settings.run}. Generate more: llm-jax generate {settings.run}")
+        more = (
+            "Generate more: llm-jax generate"
+            if self._material.task.writes_text
+            else "Ask it: llm-jax predict"
+        )
+        self._live.say(f"Saved in {settings.run}. {more} {settings.run}")
         summary = {"run": str(settings.run), "step": done, "best_step": best.step, **score}
         if before := record.score_before(settings.run, list(score)):
             self._say(self._before_and_after(before, score))

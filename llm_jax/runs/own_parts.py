@@ -140,12 +140,12 @@ def _batch(config: Config, batches: Batches, index: int) -> Batch:
     name, shape = f"batches({index})", (config.train.batch_size, config.model.context_length)
     found = batches(index)
     got = [np.shape(each) for each in found] if isinstance(found, tuple) else type(found).__name__
-    if got != [shape] * 3:
+    if got[:3] != [shape] * 3 or (isinstance(found, tuple) and found[3:] not in ((), (None,))):
         raise UserError(
             f"{name} must be a Batch of tokens, targets and weights, each {shape} (batch_size, "
             f"context_length); got {got}"
         )
-    tokens, targets, weights = map(np.asarray, found)
+    tokens, targets, weights = map(np.asarray, found[:3])
     check_tokens(tokens, config.model, f"{name}.tokens")
     check_tokens(targets, config.model, f"{name}.targets")
     return Batch(tokens.astype(np.int32), targets.astype(np.int32), weights.astype(np.float32))

@@ -179,15 +179,20 @@ def compare(replayed: Replayed, run: Path) -> Comparison:
     )
 
 
-def hardest_targets(replayed: Replayed, tokenizer: Tokenizer, count: int) -> list[Target]:
-    """Return the targets with the most nats, hardest first."""
-    tokens, targets, weights = map(np.asarray, replayed.batch)
+def hardest_targets(
+    replayed: Replayed, tokenizer: Tokenizer, count: int, labels: Sequence[str] = ()
+) -> list[Target]:
+    """Return the targets with the most nats, hardest first; `labels` are what they stand for, if not
+    tokens.
+    """
+    tokens, targets, weights = map(np.asarray, replayed.batch[:3])
     nats = np.where(weights > 0, np.nan_to_num(replayed.nats, nan=math.inf), -math.inf)
     found = []
     for place in np.argsort(-nats, axis=None, kind="stable")[: min(count, int(np.sum(weights > 0)))]:
         row, position = (int(number) for number in np.unravel_index(place, nats.shape))
         context = decode(tokenizer, tokens[row, max(0, position + 1 - _CONTEXT) : position + 1])
-        target, value = decode(tokenizer, targets[row, position : position + 1]), float(nats[row, position])
+        number, value = targets[row, position], float(nats[row, position])
+        target = str(labels[number]) if labels else decode(tokenizer, [number])
         found.append(Target(row, position, context, target, value, math.exp(-value)))
     return found
 
@@ -197,8 +202,15 @@ def row_pieces(replayed: Replayed, tokenizer: Tokenizer, row: int) -> list[tuple
     character that several tokens make comes with the last of them.
     """
     decoder = StreamDecoder(tokenizer)
-    ids = [int(replayed.batch.tokens[row, 0]), *map(int, replayed.batch.targets[row])]
-    nats = [None, *map(float, replayed.nats[row])]
+    if replayed.batch.begins is None:
+        ids = [int(replayed.batch.tokens[row, 0]), *map(int, replayed.batch.targets[row])]
+        nats = [None, *map(float, replayed.nats[row])]
+    else:  # Each token's nats are then those of the label that is told there.
+        told = replayed.batch.weights[row] > 0
+        ids = [int(token) for token in replayed.batch.tokens[row]]
+        nats = [
+            float(each) if is_told else None for each, is_told in zip(replayed.nats[row], told, strict=True)
+        ]
     return [(decoder.push(token), value) for token, value in zip(ids, nats, strict=True)] + [
         (decoder.finish(), nats[-1])
     ]

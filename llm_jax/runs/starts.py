@@ -28,7 +28,7 @@ def opening(material: Materials, state: State, baselines: Mapping[str, float]) -
     yield f"model: {count_parameters(state['params']):,} parameters, {config.model.vocab_size:,} token ids"
     if baselines:
         shown = ", ".join(f"{name} {nats:.3f}" for name, nats in baselines.items())
-        yield f"baselines, nats per token: {shown}"
+        yield f"baselines, {material.task.unit}: {shown}"
     if start:
         yield f"continuing {config.train.run} at step {start}"
     elif material.origin:

@@ -147,6 +147,7 @@ def _about(material: Materials) -> dict[str, Any]:
         "tokenizer": material.store.tokenizer.to_dict(),
         "data_fingerprint": material.store.fingerprint,
         "labels": list(material.task.labels(material.config, material.store)),
+        "factors": material.store.factors.to_list(),
         "versions": versions(),
         "changes": [],  # filled before anything is saved that comes after them
         "own_parts": material.own.names(),

@@ -116,6 +116,6 @@ LANGUAGE_MODELLING = Task(
     ),
     "validation {loss:.3f} +- {standard_error:.3f} nats, perplexity {perplexity:.1f}, "
     "{bits_per_byte:.3f} bits per byte",
-    baselines,
+    baselines=baselines,
     writes_text=True,
 )

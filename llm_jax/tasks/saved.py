@@ -37,7 +37,7 @@ def read_saved(directory: Path, step: Step, report: Callable[[str], None]) -> Sa
     checkpoints = checkpoint_directory(directory)
     about = read_about(checkpoints, step)
     config: Config = config_from_dict(about["config"], f"the checkpoint in {directory}")
-    begin = find_task(config.task.name).objective.init_params
+    begin = find_task(config.task).objective.init_params
     wanted = jax.eval_shape(lambda: begin(jax.random.key(0), config.model))
     part = evaluated_part(config)
     params, about = read_params(checkpoints, wanted, name=part, step=step, report=report)

@@ -10,7 +10,8 @@ from llm_jax.base.batch import Batch
 from llm_jax.base.tree import Tree
 from llm_jax.config.run import Config
 from llm_jax.data.batches import OrderStart
-from llm_jax.data.store import Store
+from llm_jax.data.store import Store, prepare_store
+from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.training.objective import Objective
 
 
@@ -36,6 +37,10 @@ class Metric:
             return None
 
 
+def _text_store(config: Config, report: Callable[[str], None], inherited: Tokenizer | None) -> Store:
+    return prepare_store(config.data, report, inherited)
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What a model learns.
@@ -45,10 +50,13 @@ class Task:
         batch_at: the training batch with this index, a pure function of it, the configuration and the store.
         evaluate: numbers of a model's parameters on what is held out; the lowest "loss" among them is best.
         metrics: those that people look at, the one that a run is summed up by first.
+        unit: of losses, such as "nats per token".
         line: a format over an evaluation's numbers, for the terminal.
         baselines: losses that a model is held against, from the simplest on.
         labels: what outputs stand for, which checkpoints keep; () where the tokenizer says.
         writes_text: whether the model continues text, so that samples can be drawn.
+        open_store: makes or opens the data of a configuration; gets what takes remarks, and the tokenizer of
+            the model that a run starts from.
     """
 
     objective: Objective
@@ -56,6 +64,8 @@ class Task:
     evaluate: Callable[[Tree, Config, Store], dict[str, float]]
     metrics: Sequence[Metric]
     line: str
+    unit: str = "nats per token"
     baselines: Callable[[Config, Store], dict[str, float]] = lambda config, store: {}
     labels: Callable[[Config, Store], Sequence[str]] = lambda config, store: ()
     writes_text: bool = False
+    open_store: Callable[[Config, Callable[[str], None], Tokenizer | None], Store] = _text_store

@@ -51,7 +51,12 @@ def _nats_and_seen(
     first_row: jax.typing.ArrayLike,
 ) -> tuple[jax.Array, Activations]:
     hidden_BTD, _, seen = hidden_states(
-        params, config, batch.tokens, dropout_key=dropout_key, first_row=first_row
+        params,
+        config,
+        batch.tokens,
+        dropout_key=dropout_key,
+        first_row=first_row,
+        begin_BT=batch.begins,
     )
     if config.logit_cap:  # whose slope head_nats does not know
         rows_BTR = row_logits(params, config, hidden_BTD)
@@ -83,11 +88,18 @@ def next_token_loss(
         use: of the whole batch, where these are not all of it and the router is pulled.
     """
     nats_BT, seen = _nats_and_seen(params, config, batch, dropout_key, first_row)
-    total, weight = weighted_sum(nats_BT, batch.weights)
+    return balanced_sum(config, nats_BT, batch.weights, seen, use)
+
+
+def balanced_sum(
+    config: ModelConfig, nats_BT: jax.Array, weights_BT: jax.Array, seen: Activations, use: Use | None
+) -> tuple[jax.Array, jax.Array]:
+    """Return `weighted_sum`, with the gradient that pulls routers towards an even use of experts."""
+    total, weight = weighted_sum(nats_BT, weights_BT)
     if balances_router(config):
         probabilities, chosen, _ = seen.blocks.routing
-        use = use or expert_use(chosen, config.num_experts, batch.weights, weight)
-        balance = config.router_balance * use.weight * imbalance(probabilities, batch.weights, use)
+        use = use or expert_use(chosen, config.num_experts, weights_BT, weight)
+        balance = config.router_balance * use.weight * imbalance(probabilities, weights_BT, use)
         total += (balance - jax.lax.stop_gradient(balance)).astype(total.dtype)
     return total, weight
 
@@ -110,7 +122,14 @@ def parts_use(params: Tree, config: ModelConfig, parts: Batch, key: jax.Array, f
 
     def part_shares(part: tuple[Batch, jax.Array]) -> jax.Array:
         batch, first_row = part
-        _, _, seen = hidden_states(params, config, batch.tokens, dropout_key=key, first_row=first_row)
+        _, _, seen = hidden_states(
+            params,
+            config,
+            batch.tokens,
+            dropout_key=key,
+            first_row=first_row,
+            begin_BT=batch.begins,
+        )
         return expert_use(seen.blocks.routing.chosen, config.num_experts, batch.weights, weight).shares
 
     return Use(weight, jnp.sum(jax.lax.map(part_shares, (parts, first_rows)), axis=0))
@@ -135,7 +154,7 @@ def score_targets(params: Tree, config: ModelConfig, batch: Batch) -> TargetScor
 
     Scores of the head's rows are made for some tokens at a time, so that a window of any length fits.
     """
-    hidden_BTD, _, _ = hidden_states(params, config, batch.tokens)
+    hidden_BTD, _, _ = hidden_states(params, config, batch.tokens, begin_BT=batch.begins)
 
     def score(hidden_D: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows_R = row_logits(params, config, hidden_D)

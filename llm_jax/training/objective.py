@@ -43,8 +43,10 @@ class Objective:
         init_params: (key, decoder) -> parameters.
         loss: of a batch.
         nats: (params, decoder, batch, dropout_key, first_row) -> the loss's term of each target, [B, T].
+        packed: whether a row holds several texts, so that batches say where each begins.
     """
 
     init_params: Callable[[jax.Array, ModelConfig], Tree]
     loss: Loss
     nats: Callable[[Tree, ModelConfig, Batch, jax.Array | None, jax.typing.ArrayLike], jax.Array]
+    packed: bool = False

@@ -100,7 +100,7 @@ def step_arguments(
     """Return what `train_steps` takes after the state, of one shape however many batches there are."""
     most = config.train.steps_per_dispatch
     full = [*batches, *[batches[-1]] * (most - len(batches))]
-    stacked = Batch(*(np.stack(arrays) for arrays in zip(*full, strict=True)))
+    stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *full)
     if placement is not None:
         stacked = jax.device_put(stacked, placement.batches)
     measured_K = np.array([*measured, *[False] * (most - len(measured))])
@@ -112,9 +112,11 @@ def lower_steps(config: Config, setup: Setup = Setup()) -> jax.stages.Lowered:
     settings, placement = config.train, setup.placement
     shape = (settings.steps_per_dispatch, settings.batch_size, config.model.context_length)
     sharding = None if placement is None else placement.batches
-    batches = Batch(
-        *(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for dtype in (np.int32, np.int32, np.float32))
-    )
+    kinds = (np.int32, np.int32, np.float32, *((np.int32,) if setup.objective.packed else ()))
+    batches = Batch(*(jax.ShapeDtypeStruct(shape, kind, sharding=sharding) for kind in kinds))
+    if slots := config.model.factor_slots:
+        factors = jax.ShapeDtypeStruct((*shape, slots), np.int32, sharding=sharding)
+        batches = batches._replace(factors=factors)
     counted = np.int32(0), np.zeros(shape[0], bool), horizon_of(config)
     state = abstract_state(config, setup)
     with made_for(placement):

@@ -20,6 +20,7 @@ from llm_jax.planning.first_run import FIRST_RUN
 from llm_jax.planning.time_budget import Costs
 from llm_jax.proofs import tutorial, width
 from tests.conftest import ROOT
+from tests.tasks.conftest import sentence_lines, sentences
 
 pytestmark = pytest.mark.compiles
 
@@ -30,6 +31,7 @@ MODULE = {name: importlib.import_module(f"llm_jax.{MODULES.get(name, name)}") fo
 FUNCTIONS: dict[str, Any] = {name: getattr(module, name) for name, module in MODULE.items()}
 SHORT = ["--train.eval_interval=4", "--train.sample_tokens=4"]
 TINY = ["--model.d_model=32", "--model.context_length=32", "--data.tokenizer=bytes"]
+FITTED = ["--model.d_model=32", "--model.num_layers=1", "--data.bpe_vocab_size=290"]
 OPEN_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GATED = ["--model.gated_mlp", "--model.activation=silu"]
 # What is not as it stands there, by the words that a command line begins with: words put in the place of
@@ -39,6 +41,7 @@ SHORTER: dict[str, tuple[dict[str, str], list[str]]] = {
     "train --depth": ({"4": "2"}, [*SHORT, "--steps=4", *TINY, "--optim.optimizer=adamw", *GATED]),
     "train --time": ({"3m": "30s"}, [*TINY, "--model.num_layers=2"]),  # and costs that nobody measures
     "train": ({}, [*SHORT, "--steps=4", "--model.num_layers=2"]),
+    "fit": ({}, ["--steps=4", *FITTED]),
     "replay": ({"1234": "3"}, []),
     "chat": ({"smollm2": "runs/mine"}, ["--template=words.jinja", "--max_new_tokens=4"]),
 }
@@ -78,7 +81,7 @@ def test_every_help_has_examples_of_its_command(name: str) -> None:
 def test_commands_run_in_their_order_from_an_empty_folder(
     tmp_path: Path, prose: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Given are two books and a chat template; the open model is a tiny one of ours, exported.
+    """Given are books, texts with labels and a chat template; the open model is a tiny one of ours, exported.
 
     Of three commands only the line is read: lm-eval's data is not here, golden files come from torch
     (tests/parity), and widths take a minute (tests/proofs).
@@ -87,6 +90,10 @@ def test_commands_run_in_their_order_from_an_empty_folder(
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for name in ("my_book.txt", "other_book.txt"):
         (tmp_path / name).write_text(prose.read_text())
+    (tmp_path / "pages.jsonl").write_text('{"text": "<p>今天天气很好。</p>"}\n', encoding="utf-8")
+    rows = ["text,label", *(f"{text},{label}" for text, label in sentences(80))]
+    (tmp_path / "messages.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "treebank.conllu").write_text(sentence_lines())
     (tmp_path / OPEN_MODEL).parent.mkdir()  # a local path of a model's name wins over the hub
     (tmp_path / "words.jinja").write_text("{{ messages[-1].content }}")
     costs = Costs(elapsed=1, compile=1, step=4, evaluation=1, save=1, ending=1)

@@ -3,49 +3,21 @@
 import csv
 import gzip
 import io
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from llm_jax.base.errors import DataError, UserError
 from llm_jax.data import corpora
 from llm_jax.data.corpora import Corpus, read_corpus
 from llm_jax.data.records import Form
+from tests.support.records import KINDS, columns, jsonl, table
 
 TEXTS = ["The first,\r\nwith a line\nend.", 'She said "no".', "naïve 漢字 🙂"]
 ROWS = [{"id": number, "text": text, "title": "t"} for number, text in enumerate(TEXTS)]
-
-
-def jsonl(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def table(rows: list[dict[str, Any]], delimiter: str = ",") -> bytes:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter)
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().encode()
-
-
-def columns(rows: list[dict[str, Any]]) -> bytes:
-    out = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(rows), out, row_group_size=2)
-    return out.getvalue()
-
-
-KINDS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
-    "jsonl": jsonl,
-    "csv": table,
-    "tsv": lambda rows: table(rows, "\t"),
-    "parquet": columns,
-}
 
 
 def read(path: Path | str, errors: str = "strict", **form: Any) -> tuple[Corpus, list[str]]:

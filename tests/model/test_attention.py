@@ -101,7 +101,9 @@ def test_fused_attention_and_its_gradients_are_those_of_plain_attention(case: st
     settings, local, start, dtype = CASES[case]
     config = dataclasses.replace(SMALL, **settings)
     start_B = jnp.array(start or (0, 0))
-    look = attention_pattern(config, jnp.arange(LONG), LONG, start_B, local=local, padded=start is not None)
+    look = attention_pattern(
+        config, jnp.arange(LONG), LONG, start_B[:, None], local=local, start_B=start and start_B
+    )
     shapes = [(2, LONG, heads, config.head_dim) for heads in (4, config.kv_heads, config.kv_heads)]
     keys = jax.random.split(jax.random.key(0), 3)
     qkv = [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True)]

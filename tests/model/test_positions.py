@@ -46,7 +46,7 @@ def test_layers_with_windows_and_a_theta_of_their_own_are_not_scaled(
     yarn = RotaryConfig(scaling="yarn", factor=4, original_context=4, magnitude=1.5, local_theta=50.0)
     config = dataclasses.replace(tiny, positions="rotary", rotary=yarn, sliding_window=5, global_every=2)
     near, far = (
-        attention_pattern(config, jnp.arange(12), 12, jnp.zeros(1, jnp.int32), local=x, padded=False)
+        attention_pattern(config, jnp.arange(12), 12, jnp.zeros((1, 1), jnp.int32), local=x, start_B=None)
         for x in (True, False)
     )
     for turn, size in ((near.turn, 1.0), (far.turn, 1.5)):

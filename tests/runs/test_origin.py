@@ -150,7 +150,7 @@ def test_the_first_line_and_the_first_loss_are_those_of_the_model_it_starts_from
     assert {name: first[name] for name in wanted} == wanted
     assert first["validation_bits_per_byte"] > others[-2]["validation_bits_per_byte"]
 
-    tokens, targets, _ = material.batch_at(0)
+    tokens, targets, *_ = material.batch_at(0)
     assert (tokens[:, 0] == START).all()
     alone = model.score(decode(model.tokenizer, material.store.tokens("validation")))
     assert first["validation_loss"] == pytest.approx(-alone.log_probs.mean(), rel=1e-5)

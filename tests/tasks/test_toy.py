@@ -30,7 +30,7 @@ SETTINGS = [
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(by_name.TASKS, "toy", TOY)  # the one line
+    monkeypatch.setitem(by_name.TASKS, "toy", lambda config: TOY)  # the one line
 
 
 def words(folder: Path, prose: Path, steps: int, *more: str) -> list[str]:
@@ -48,7 +48,7 @@ def test_a_task_of_one_file_and_one_line_has_all_that_a_run_has(
     straight, halved = tmp_path / "straight", tmp_path / "halved"
     run_command(train, words(straight, prose, 120), takes_files=True)
     said = capsys.readouterr().out
-    assert "baselines, nats per token: chance 1.099" in said
+    assert "baselines, nats per text: chance 1.099" in said
     summary = json.loads(said.splitlines()[-1])
     assert summary["validation_accuracy"] > 0.9
     assert summary["validation_loss"] < 0.5
@@ -84,6 +84,9 @@ def test_a_task_of_one_file_and_one_line_has_all_that_a_run_has(
 def test_a_task_that_is_not_there_is_named(
     tmp_path: Path, prose: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [word.replace("=toy", "=tagging") for word in words(tmp_path, prose, 4)]
+    asked = [word.replace("=toy", "=poetry") for word in words(tmp_path, prose, 4)]
     run_command(train, asked, status=2, takes_files=True)
-    assert "task.name (tagging) must be one of language_modelling, toy" in capsys.readouterr().err
+    assert (
+        "task.name (poetry) must be one of language_modelling, classification, tagging, toy"
+        in capsys.readouterr().err
+    )

@@ -91,6 +91,7 @@ TOY = Task(
     evaluate,
     (Metric("accuracy", "{accuracy:.1%}"), Metric("validation loss", "{loss:.4f}", "nats per text")),
     "accuracy {accuracy:.1%}, {loss:.3f} nats",
+    "nats per text",
     lambda config, store: {"chance": math.log(len(LABELS))},
     lambda config, store: LABELS,
 )
