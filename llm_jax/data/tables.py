@@ -211,7 +211,7 @@ def _layout(stream: Stream, kind: str, form: TableForm) -> tuple[Layout, str]:
         said.append("quotes are letters like others, since they do not stand around fields")
     has_names = form.header if form.header is not None else _has_names(rows or [])
     if rows and not has_names:
-        begins_with_facts = len(rows[0]) != len(rows[-1])
+        begins_with_facts = len(rows[0]) != len(rows[-1]) or _has_words_above_numbers(rows)
         header = [f"column_{place}" for place in range(1, len(rows[-1]) + 1)]
         layout = layout._replace(header=header, skips_first=begins_with_facts)
         if begins_with_facts:
@@ -246,6 +246,19 @@ def _is_ragged(rows: list[list[str]]) -> bool:
     if len(rows) < 2 or len(rows[0]) == len(rows[1]):
         return False
     return len(rows) < _AGREE or not any(_NUMBER.fullmatch(field) for field in rows[0])
+
+
+def _has_words_above_numbers(rows: list[list[str]]) -> bool:
+    """Whether the first row has words in two columns or more that have only numbers below: then it tells
+    facts of the table, too. One such field may be a value that is missing, however that is written.
+    """
+    numbers = [
+        place
+        for place in range(len(rows[0]))
+        if len(rows) > _AGREE and all(_NUMBER.fullmatch(row[place]) for row in rows[1:])
+    ]
+    words = [rows[0][place] for place in numbers if rows[0][place].isalpha()]
+    return len(set(words)) > 1
 
 
 def _has_names(rows: list[list[str]]) -> bool:

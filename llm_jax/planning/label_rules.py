@@ -4,6 +4,7 @@ Texts are looked at before they are cut into tokens, so lengths in tokens are es
 """
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from llm_jax.planning.depth_rules import Derived, Rules
 _LOG = "docs/experiments.md"
 _CHARACTERS = 3.0  # of a token, at least on average, in texts of letters
 _ASIAN = 2  # UTF-8 bytes of a character, on average, from which on each is a token
+_WORD = re.compile(r"[^\W\d_]{2,}|\d{2,}")
+_PIECES, _FEW_PIECES = 1024, 320
 _CONTEXTS = (64, 512)  # tokens of a row, which texts share
 _LONG = 0.99  # of the texts fit
 _STEPS = (60, 2000)
@@ -30,17 +33,21 @@ def derive_fit(config: Config, given: Collection[str], examples: Sequence[Exampl
         examples: all of them, in any order.
     """
     rules, tunes = Rules(config, given), bool(config.train.init_from)
-    text = "".join(each.text for each in examples[:1000])
+    text = "\n".join(each.text for each in examples[:1000])
     is_asian = len(text.encode()) > _ASIAN * len(text)
     per_token = 1.0 if is_asian else _CHARACTERS
     lengths = sorted(math.ceil(len(each.text) / per_token) for each in examples)
     context, recipe = config.model.context_length, _TUNED if tunes else _FRESH[config.task.name]
     if not tunes:
+        # Every word is a piece at last: half of them are more than the training split may lack.
+        pieces = min(_PIECES, 256 + len(set(_WORD.findall(text))) // 2)
         if is_asian:
             rules.add("data.tokenizer", "characters", "each is a word or a syllable", _LOG)
+        elif pieces < _FEW_PIECES:
+            rules.add("data.tokenizer", "bytes", "few different words", "")
         else:
             rules.add("data.tokenizer", "bpe", "its pieces of rare words tell something", _LOG)
-            rules.add("data.bpe_vocab_size", 1024, "few texts", _LOG)
+            rules.add("data.bpe_vocab_size", pieces, "few texts", _LOG)
         if config.task.name == "tagging":
             factors = _CHARACTER_FACTORS if config.task.label_column == SEGMENTS else _WORD_FACTORS
             rules.add("task.factors", factors, "few texts: spelling and neighbours tell much", _LOG)

@@ -123,6 +123,15 @@ def test_a_header_is_told_from_a_row(name: str, tmp_path: Path) -> None:
     assert read(path, header=False)[0].num_rows == content.count("\n")
 
 
+def test_a_first_line_with_words_where_all_else_is_numbers_is_no_row(tmp_path: Path) -> None:
+    """As scikit-learn's iris.csv: rows, columns, and the names of the labels."""
+    rows = [f"5.{at},3.{at},1.{at},{at % 2}" for at in range(9)]
+    table, remarks = read(written(tmp_path, "x.csv", "\n".join(["9,3,setosa,virginica", *rows, ""])))
+    assert (table.num_rows, len(table.columns)) == (9, 4)
+    assert "is left out" in remarks[0]
+    assert read(written(tmp_path, "y.csv", "\n".join(["9,3,NA,NA", *rows, ""])))[0].num_rows == 10
+
+
 def test_a_first_line_of_facts_is_no_row(tmp_path: Path) -> None:
     path = written(tmp_path, "x.csv", "3,2,red,white\n1.5,2,0\n2.5,3,1\n3.5,4,0\n")
     table, remarks = read(path)

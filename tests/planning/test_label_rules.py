@@ -6,6 +6,7 @@ from llm_jax.config.run import Config, DataConfig, TrainConfig
 from llm_jax.config.task import TaskConfig
 from llm_jax.data.labelled import Example
 from llm_jax.planning.label_rules import derive_fit
+from llm_jax.tokenization.train_bpe import train_bpe
 
 ENGLISH = [Example(["Free", " entry", f" {number}"], ["A", "B", "C"], number) for number in range(400)]
 CHINESE = [Example([*"今天天气很好我们去北京"], ["B"] * 11, number) for number in range(400)]
@@ -19,6 +20,16 @@ def test_letters_are_cut_into_pieces_and_chinese_into_characters() -> None:
     config = Config(task=TaskConfig(name="classification"))
     assert derived(ENGLISH, config)["data.tokenizer"] == "bpe"
     assert derived(CHINESE, config)["data.tokenizer"] == "characters"
+
+
+def test_a_vocabulary_is_no_larger_than_the_words_that_there_are() -> None:
+    config, letters = Config(task=TaskConfig(name="classification")), "abcdefghijklmnopqrstuvwxyz"
+    words = [first + second for first in letters for second in letters]
+    few, some = ([Example([word], ["A"], 1) for word in words[:count]] for count in (100, 300))
+    assert derived(few, config)["data.tokenizer"] == "bytes"
+    assert derived(some, config)["data.bpe_vocab_size"] == 256 + 150
+    assert len(train_bpe("\n".join(words[:200]), 256 + 150).to_dict()) > 0  # what training may lack
+    assert derived(ENGLISH, config)["data.bpe_vocab_size"] < 1024
 
 
 def test_taggers_from_scratch_read_how_words_are_written_and_where_they_stand() -> None:
