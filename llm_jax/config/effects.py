@@ -116,7 +116,7 @@ EFFECTS: dict[str, Effect] = {
     "model.num_labels": Effect((_LABELLED,), off=0),
     "model.factor_values": Effect((_FACTORS,), off=0),
     "model.factor_slots": Effect((_FACTORS,), off=0),
-    "task.factors": Effect((_one_of("task.name", "tagging"),), off=""),
+    "task.factors": Effect((_LABELLED,), off=""),
     "task.label_column": Effect((_LABELLED,), off=""),
     "task.test_fraction": Effect((_LABELLED,)),
     "task.split_seed": Effect((_LABELLED,)),

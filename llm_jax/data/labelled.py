@@ -37,7 +37,7 @@ class Example(NamedTuple):
     """A labelled text."""
 
     pieces: Sequence[str]  # none is empty; joined they are the text
-    labels: Sequence[str]  # one for each piece
+    labels: Sequence[str | None]  # one for each piece; None where none is told
     row: int  # its place in the file, for messages
     fields: Fields = MappingProxyType({})  # what else is known of each piece
 
@@ -112,7 +112,7 @@ def _write(
     inherited: Tokenizer | None,
 ) -> None:
     name = source.name
-    labels = sorted({label for each in splits["train"] for label in each.labels})
+    labels = sorted({label for each in splits["train"] for label in each.labels if label is not None})
     if len(labels) < 2:
         raise DataError(f"{name} must have at least 2 labels in training, got {labels}")
     for split, examples in splits.items():

@@ -20,7 +20,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}|\d{2,}")
 _PIECES, _FEW_PIECES = 1024, 320
 _CONTEXTS = (64, 512)  # tokens of a row, which texts share
 _LONG = 0.99  # of the texts fit
-_STEPS = (60, 2000)
+_STEPS = (200, 2000)
 _WORD_FACTORS, _CHARACTER_FACTORS = "norm,prefix,suffix,shape,window", "window,pairs"
 
 

@@ -2,6 +2,7 @@
 and written.
 """
 
+import re
 from collections.abc import Sequence
 
 from llm_jax.annotation.chinese import pinyin
@@ -13,6 +14,7 @@ from llm_jax.data.factors import Fields
 from llm_jax.data.label_files import SEGMENTS
 from llm_jax.data.word_forms import FORMS
 
+_WORD = re.compile(r"\s*(?:[^\W\d]+|\d+|[^\w\s]+)")
 _MADE = {"pinyin": pinyin, "phones": phones, **FORMS}
 
 
@@ -37,6 +39,15 @@ def names_of(task: TaskConfig) -> list[str]:
         }
     )
     return names
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text that is classified, each with what stands before it; joined they are the
+    text.
+    """
+    found = _WORD.findall(text)
+    rest = text[sum(map(len, found)) :]
+    return [*found[:-1], found[-1] + rest] if found else [text]
 
 
 def read_fields(

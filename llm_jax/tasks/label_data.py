@@ -8,11 +8,12 @@ import numpy as np
 
 from llm_jax.base.errors import DataError
 from llm_jax.config.run import Config
+from llm_jax.config.task import TaskConfig
 from llm_jax.data.grouped_splits import split_rows
 from llm_jax.data.label_files import read_examples
 from llm_jax.data.labelled import Example, Source, prepare_labelled
 from llm_jax.data.store import Store
-from llm_jax.tasks.factors import names_of, read_fields
+from llm_jax.tasks.factors import names_of, read_fields, words_of
 from llm_jax.tokenization.protocol import Tokenizer, decode
 
 
@@ -35,6 +36,8 @@ def open_labelled(config: Config, report: Callable[[str], None], inherited: Toke
     report(str(split.report))
     names = ("train", "validation", "test") if test else ("train", "validation")
     splits = {name: [examples[row] for row in getattr(split, name)] for name in names}
+    if config.task.name == "classification" and source.factors:
+        splits = {name: [_in_words(config.task, each) for each in some] for name, some in splits.items()}
     return prepare_labelled(config, splits, source, report, inherited)
 
 
@@ -47,11 +50,19 @@ def read_labelled(config: Config, report: Callable[[str], None]) -> tuple[list[E
     """
     examples, source = read_examples(config, report)
     task = dataclasses.replace(config.task, label_column=source.label)
-    if not (names := names_of(task)):
-        return examples, source
+    names = names_of(task)
+    if not names or task.name == "classification":  # whose words are found later
+        return examples, source._replace(factors=tuple(names))
     fields = (read_fields(names, task, each.pieces, each.fields, each.row) for each in examples)
     found = [each._replace(fields=read) for each, read in zip(examples, fields, strict=True)]
     return found, source._replace(factors=tuple(names))
+
+
+def _in_words(task: TaskConfig, example: Example) -> Example:
+    """A text to classify as its words with their fields; its label is told of the last."""
+    words = words_of(example.text)
+    labels = [*[None] * (len(words) - 1), *example.labels]
+    return Example(words, labels, example.row, read_fields(names_of(task), task, words, {}, example.row))
 
 
 class Labelled(NamedTuple):

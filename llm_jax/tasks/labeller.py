@@ -18,7 +18,7 @@ from llm_jax.data.label_files import SEGMENTS, pieces_of
 from llm_jax.data.labelled import encode_pieces
 from llm_jax.data.store import Marks
 from llm_jax.tasks.by_name import find_task
-from llm_jax.tasks.factors import read_fields
+from llm_jax.tasks.factors import read_fields, words_of
 from llm_jax.tasks.labels import tell
 from llm_jax.tasks.saved import read_saved
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
@@ -58,10 +58,13 @@ class Labeller:
         """
         if not texts:
             return []
+        counts = np.cumsum([len(pieces) for pieces in texts])[:-1]
+        if self.factors.each and not self.tags_words:
+            texts = [words_of(pieces[0]) for pieces in texts]
         encoded = [encode_pieces(self.tokenizer, pieces) for pieces in texts]
         targets = [np.zeros(len(ids), np.int32) for ids, _ in encoded]
         for target, (_, ends) in zip(targets, encoded, strict=True):
-            target[ends] = 1  # whatever the label
+            target[ends if self.tags_words else ends[-1:]] = 1  # whatever the label
         edges = np.append(0, np.cumsum([len(ids) for ids, _ in encoded]))
         told = tell(
             self.params,
@@ -72,7 +75,6 @@ class Labeller:
             ),
             self.tokenizer,
         )
-        counts = np.cumsum([len(pieces) for pieces in texts])[:-1]
         return np.split(np.exp(told.log_probs), counts)
 
     def _factors(

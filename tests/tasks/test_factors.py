@@ -20,7 +20,7 @@ from llm_jax.evaluate import evaluate
 from llm_jax.fit import fit
 from llm_jax.model.heads import FACTORS, factor_vectors, init_params
 from llm_jax.predict import predict
-from llm_jax.tasks.factors import names_of, read_fields
+from llm_jax.tasks.factors import names_of, read_fields, words_of
 from tests.support.commands import metrics_of, run_command
 from tests.tasks.test_fit import words
 
@@ -93,6 +93,27 @@ def test_how_a_word_is_written_has_several_sides() -> None:
 def test_fields_that_make_no_sense_are_refused(label: str, factors: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         names_of(TaskConfig(name="tagging", label_column=label, factors=factors))
+
+
+@pytest.mark.parametrize("text", ["Call 0800-WIN now!! ", "", "  ", "今天 ok", "a_b c"])
+def test_words_of_a_text_make_it_up(text: str) -> None:
+    assert "".join(words_of(text)) == text
+    assert words_of("Call 080x now!! ") == ["Call", " 080", "x", " now", "!! "]
+
+
+@pytest.mark.compiles
+def test_a_classifier_reads_how_words_are_written(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_command(fit, words(tmp_path, table, "--steps=30", "--task.factors=norm,suffix"))
+    about = read_about(tmp_path / "run" / "checkpoints")
+    assert [each["name"] for each in about["factors"]] == ["norm", "suffix"]
+    assert best_accuracy(tmp_path / "run") == 1
+    capsys.readouterr()
+    given = [f"--text={text}" for text in ("It was a lovely day.", "It was a grim day.")]
+    run_command(predict, [str(tmp_path / "run"), *given])
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["label"] for each in told] == ["glad", "sad"]
 
 
 @pytest.fixture(scope="module")
