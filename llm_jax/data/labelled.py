@@ -190,7 +190,7 @@ def _encode(
     for each in tracked(examples, "cutting the texts into tokens"):
         tokens, ends = encode_pieces(tokenizer, each.pieces)
         target = np.zeros(len(tokens), np.int64)
-        target[ends] = [number.get(label, 0) for label in each.labels]
+        target[ends] = [number.get(label, 0) if label else 0 for label in each.labels]
         ids.append(tokens)
         targets.append(target)
         lengths.append(len(tokens))

@@ -43,7 +43,7 @@ def derive_fit(config: Config, given: Collection[str], examples: Sequence[Exampl
         pieces = min(_PIECES, 256 + len(set(_WORD.findall(text))) // 2)
         if is_asian:
             rules.add("data.tokenizer", "characters", "each is a word or a syllable", _LOG)
-        elif pieces < _FEW_PIECES:
+        elif pieces < _FEW_PIECES and "data.bpe_vocab_size" not in given:
             rules.add("data.tokenizer", "bytes", "few different words", "")
         else:
             rules.add("data.tokenizer", "bpe", "its pieces of rare words tell something", _LOG)

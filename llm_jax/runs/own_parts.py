@@ -139,8 +139,9 @@ def _batch(config: Config, batches: Batches, index: int) -> Batch:
     """A program's batch, checked."""
     name, shape = f"batches({index})", (config.train.batch_size, config.model.context_length)
     found = batches(index)
-    got = [np.shape(each) for each in found] if isinstance(found, tuple) else type(found).__name__
-    if got[:3] != [shape] * 3 or (isinstance(found, tuple) and found[3:] not in ((), (None,))):
+    given = [each for each in found if each is not None] if isinstance(found, tuple) else []
+    got = [np.shape(each) for each in given] if given else type(found).__name__
+    if got != [shape] * 3:
         raise UserError(
             f"{name} must be a Batch of tokens, targets and weights, each {shape} (batch_size, "
             f"context_length); got {got}"

@@ -29,7 +29,7 @@ def open_labelled(config: Config, report: Callable[[str], None], inherited: Toke
         raise DataError(f"{source.name} must have texts with a label, found none")
     held, test = config.data.validation_fraction, config.task.test_fraction
     # A sentence has labels of many words: it counts as having none, so that all are dealt out alike.
-    labels = [each.labels[0] if len(each.pieces) == 1 else "" for each in examples]
+    labels = [(each.labels[0] if len(each.pieces) == 1 else None) or "" for each in examples]
     split = split_rows(
         [each.text for each in examples], labels, (1 - held - test, held, test), config.task.split_seed
     )
