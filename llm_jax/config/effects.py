@@ -43,6 +43,10 @@ def _above_zero(switch: str) -> Need:
     return Need((switch,), lambda given: given[switch] > 0, f"set {switch} above 0")
 
 
+def _given(switch: str) -> Need:
+    return Need((switch,), lambda given: bool(given.get(switch)), f"set {switch}")
+
+
 def _left_out(switch: str) -> Need:
     return Need((switch,), lambda given: not given.get(switch), f"leave out {switch}")
 
@@ -79,7 +83,10 @@ _CHOICE = Need(
 _MERGES = _one_of("data.tokenizer", "cl100k_base", "gpt2", "o200k_base")
 _COMPACT = _one_of("data.compact_vocab", True)
 _LABELLED = _one_of("task.name", *LABELLED)
-_FACTORS = Need(("task.factors",), lambda given: bool(given["task.factors"]), "set task.factors")
+_FACTORS = _given("task.factors")
+_NO_ADAPTERS = Need(
+    ("optim.lora.rank",), lambda given: not given["optim.lora.rank"], "set optim.lora.rank = 0"
+)
 _RUNNING_TEXT = Need(
     ("task.name",), lambda given: given.get("task.name") not in LABELLED, "set task.name = language_modelling"
 )
@@ -114,6 +121,11 @@ EFFECTS: dict[str, Effect] = {
         off=0,
     ),
     "model.num_labels": Effect((_LABELLED,), off=0),
+    "optim.frozen": Effect((_NO_ADAPTERS,), off=""),
+    "optim.lora.rank": Effect((_given("train.init_from"),), off=0),
+    "optim.lora.alpha": Effect((_above_zero("optim.lora.rank"),)),
+    "optim.lora.kind": Effect((_above_zero("optim.lora.rank"),)),
+    "optim.lora.targets": Effect((_above_zero("optim.lora.rank"),)),
     "model.factor_values": Effect((_FACTORS,), off=0),
     "model.factor_slots": Effect((_FACTORS,), off=0),
     "task.factors": Effect((_LABELLED,), off=""),

@@ -10,6 +10,7 @@ from typing import Literal
 
 from llm_jax.config.cleaning import CleaningConfig
 from llm_jax.config.decoding import SamplingConfig
+from llm_jax.config.lora import LoraConfig
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.rules import Seed, Whole, at_least, fractions, require
 from llm_jax.config.task import TaskConfig
@@ -105,6 +106,10 @@ class OptimConfig:
     """Learning rate of the last step, as a share of the peak (cosine and wsd)."""
     ema_decay: float = 0.0
     """Decay of the moving average of the parameters that evaluation uses; 0 keeps none."""
+    frozen: str = ""
+    """Parameters that stay as they are: paths, divided by commas, with * for anything, such as blocks/*."""
+    lora: LoraConfig = LoraConfig()
+    """Low-rank adapters, which are trained in place of the parameters."""
 
     def __post_init__(self) -> None:
         require(

@@ -14,6 +14,7 @@ from llm_jax.config.model import ModelConfig
 from llm_jax.config.rules import require
 from llm_jax.inference.grammar import Constraint, Vocabulary
 from llm_jax.model.decoder import unstack_blocks
+from llm_jax.model.lora import merged
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.protocol import Tokenizer
 
@@ -38,6 +39,7 @@ def decoding_layout(params: Tree, config: ModelConfig) -> Layout:
 
 @jax.jit
 def _laid_out(params: Tree) -> Tree:
+    params = merged(params)
     if "head" not in params:
         params = params | {"head": {"kernel": params["token_embedding"]["embedding"].T}}
     return unstack_blocks(params)

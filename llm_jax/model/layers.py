@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from llm_jax.base.tree import Tree
 from llm_jax.config.model import ModelConfig
+from llm_jax.model import lora
 from llm_jax.model.activations import SeenInBlock
 from llm_jax.model.attention import AttentionPattern, attention_weights, mix
 from llm_jax.model.cache import LayerCache
@@ -211,7 +212,11 @@ class Projection(nn.Module):
         init = kernel_init(c, fan_in, residual=self.residual)
         kernel = self.param("kernel", init, (*inputs, *self.features), c.param_dtype).astype(c.dtype)
         joined = x.reshape(batch_size * num_tokens, fan_in)
-        y = joined @ kernel.reshape(fan_in, -1)
+        kernel_IO = kernel.reshape(fan_in, -1)
+        y = joined @ kernel_IO
+        if self.has_variable("params", lora.IN):
+            leaves = {name: self.get_variable("params", name) for name in lora.LEAVES}
+            y = lora.adapted(joined, kernel_IO, y, {name: x for name, x in leaves.items() if x is not None})
         if self.use_bias:
             bias = self.param("bias", bias_init(c, fan_in), self.features, c.param_dtype)
             # A product with ones: its gradient is then one, too, and not XLA's slow sum over the rows.

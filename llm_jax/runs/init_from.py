@@ -13,7 +13,7 @@ import jax
 
 from llm_jax.base.devices import first_device
 from llm_jax.base.errors import CheckpointError, UserError
-from llm_jax.base.tree import State, flatten
+from llm_jax.base.tree import State, Tree, flatten
 from llm_jax.checkpoints.reader import read_about, read_digest, read_params
 from llm_jax.checkpoints.step_files import checkpoint_directory, saved_steps
 from llm_jax.config.changes import sequences_before
@@ -24,6 +24,7 @@ from llm_jax.model import heads
 from llm_jax.model.decoder import init_params
 from llm_jax.model.dropout import KEY_KIND
 from llm_jax.model.heads import FACTORS, LABEL_HEAD
+from llm_jax.model.lora import merged, with_adapters
 from llm_jax.tasks.saved import evaluated_part
 from llm_jax.training.precision import with_masters
 from llm_jax.training.state import Setup, abstract_state, init_state, key_for, state_from
@@ -165,8 +166,14 @@ def first_state(config: Config, origin: Origin | None, setup: Setup = Setup()) -
     theirs = {name: getattr(origin.model, name) for name in ("num_labels", "factor_values", "factor_slots")}
     masters = with_masters(dataclasses.replace(config.model, **theirs))
     begin = heads.init_params if masters.num_labels else init_params
-    wanted = jax.eval_shape(lambda: begin(jax.random.key(0, impl=KEY_KIND), masters))
-    params, _ = read_params(directory, wanted, name=origin.part, step=step)
+    lora = config_from_dict(read_about(directory, step)["config"], config.train.init_from).optim.lora
+
+    def saved(key: jax.Array) -> Tree:
+        params = begin(key, masters)
+        return with_adapters(key, params, lora) if lora.rank else params
+
+    wanted = jax.eval_shape(saved, jax.random.key(0, impl=KEY_KIND))
+    params = merged(read_params(directory, wanted, name=origin.part, step=step)[0])
     if config.model.num_labels:  # What belongs to these labels and fields begins anew; no next token is told.
         fresh = setup.objective.init_params(key_for(config, 0), with_masters(config.model))
         inherited = {name: part for name, part in params.items() if name not in (LABEL_HEAD, FACTORS)}

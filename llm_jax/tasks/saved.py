@@ -11,6 +11,7 @@ from llm_jax.checkpoints.reader import Step, read_about, read_params, said_of_st
 from llm_jax.checkpoints.step_files import checkpoint_directory
 from llm_jax.config.load import config_from_dict
 from llm_jax.config.run import Config
+from llm_jax.model.lora import merged, with_adapters
 from llm_jax.tasks.by_name import find_task
 
 
@@ -37,11 +38,21 @@ def read_saved(directory: Path, step: Step, report: Callable[[str], None]) -> Sa
     checkpoints = checkpoint_directory(directory)
     about = read_about(checkpoints, step)
     config: Config = config_from_dict(about["config"], f"the checkpoint in {directory}")
-    begin = find_task(config.task).objective.init_params
-    wanted = jax.eval_shape(lambda: begin(jax.random.key(0), config.model))
+    wanted = abstract_saved(config)
     part = evaluated_part(config)
     params, about = read_params(checkpoints, wanted, name=part, step=step, report=report)
-    return Saved(config, params, as_chosen(directory, step, about, report))
+    return Saved(config, merged(params), as_chosen(directory, step, about, report))
+
+
+def abstract_saved(config: Config) -> Tree:
+    """Return shapes and types of the parameters in a run's checkpoints, as its model reads them."""
+    begin, lora = find_task(config.task).objective.init_params, config.optim.lora
+
+    def init(key: jax.Array) -> Tree:
+        params = begin(key, config.model)
+        return with_adapters(key, params, lora) if lora.rank else params
+
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 def as_chosen(

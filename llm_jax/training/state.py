@@ -11,15 +11,17 @@ from llm_jax.base.tree import State, Tree
 from llm_jax.config.model import ModelConfig
 from llm_jax.config.run import Config
 from llm_jax.model.dropout import KEY_KIND
+from llm_jax.model.lora import with_adapters
 from llm_jax.training.losses import NEXT_TOKEN
 from llm_jax.training.objective import Objective
 from llm_jax.training.optimizer import Optimizer, make_optimizer
 from llm_jax.training.precision import rounded, with_masters
 from llm_jax.training.schedule import Horizon, make_horizon
+from llm_jax.training.trained import require_some_trained, split_trained
 
 
 def key_for(config: Config, purpose: int, step: jax.Array | int = 0) -> jax.Array:
-    """Return the key of a purpose (0: the start, 1: dropout) in a step."""
+    """Return the key of a purpose (0: the start, 1: dropout, 2: adapters) in a step."""
     key = jax.random.key(config.train.seed, impl=KEY_KIND)
     return jax.random.fold_in(jax.random.fold_in(key, purpose), step)
 
@@ -62,9 +64,12 @@ def state_from(config: Config, params: Tree, optimizer: Optimizer | None = None)
     optimizer = optimizer or make_optimizer(config.optim, horizon_of(config), config.model.width_ratio)
     kind = with_masters(config.model).param_dtype
     params = jax.tree.map(lambda array: array.astype(kind), params)
+    if config.optim.lora.rank:
+        params = with_adapters(key_for(config, 2), params, config.optim.lora)
+    require_some_trained(params, config.optim)
     state = {
         "params": params,
-        "opt_state": optimizer.init(params),
+        "opt_state": optimizer.init(split_trained(params, config.optim)[0]),
         "counters": {name: jnp.int32(0) for name in ("step", "batch", "skipped", "rollbacks")},
     }
     if config.optim.ema_decay:

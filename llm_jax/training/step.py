@@ -18,7 +18,7 @@ import optax
 from llm_jax.base.batch import Batch
 from llm_jax.base.devices import Placement, made_for
 from llm_jax.base.tree import State, Tree
-from llm_jax.config.run import Config
+from llm_jax.config.run import Config, OptimConfig
 from llm_jax.model.decoder import stack_blocks, unstack_blocks
 from llm_jax.model.moe import Use
 from llm_jax.model.norms import accumulation_dtype
@@ -28,6 +28,7 @@ from llm_jax.training.optimizer import Optimizer, horizon_at, learning_rate, mak
 from llm_jax.training.precision import rounded
 from llm_jax.training.schedule import Horizon
 from llm_jax.training.state import Setup, abstract_state, horizon_of, key_for
+from llm_jax.training.trained import join, split_trained
 
 # A branch that compares the norm with it waits for that, so XLA need not copy the state that both read.
 _IMPOSSIBLE_NORM = -1
@@ -159,7 +160,7 @@ def _step(
     if config.optim.clip_norm:
         scale *= jnp.minimum(1, config.optim.clip_norm / grad_norm)
     finite = jnp.isfinite(loss_sum) & jnp.isfinite(grad_norm)
-    update = partial(_updates, optimizer, sums=sums, scale=scale)
+    update = partial(_updates, config.optim, optimizer, sums=sums, scale=scale)
     # Updates are computed anew where they are measured, so that otherwise nothing has to keep them.
     update_norms = jax.lax.cond(
         finite & measured, lambda rest: part_norms(update(rest)[0]), lambda _: _no_norms(sums), rest
@@ -187,18 +188,23 @@ def _step(
 
 
 @jax.named_scope("optimizer")
-def _updates(optimizer: Optimizer, rest: State, sums: Tree, scale: jax.Array) -> tuple[Any, Any]:
-    """What the gradient `sums` x `scale` adds to the parameters, and the next optimizer state."""
+def _updates(
+    optim: OptimConfig, optimizer: Optimizer, rest: State, sums: Tree, scale: jax.Array
+) -> tuple[Any, Any]:
+    """What the gradient `sums` x `scale` adds to the trained parameters, and the next optimizer state."""
     grads = jax.tree.map(lambda g: (g * scale).astype(accumulation_dtype(g.dtype)), sums)
-    return optimizer.update(grads, rest["opt_state"], rest["params"])
+    return optimizer.update(grads, rest["opt_state"], split_trained(rest["params"], optim)[0])
 
 
 @jax.named_scope("optimizer")
 def _apply(config: Config, update: Callable[[State], tuple[Any, Any]], step: jax.Array, rest: State) -> State:
     updates, opt_state = update(rest)
-    after = {"params": optax.apply_updates(rest["params"], updates), "opt_state": opt_state}
+    trained, frozen = split_trained(rest["params"], config.optim)
+    trained = optax.apply_updates(trained, updates)
+    after = {"params": join(trained, frozen), "opt_state": opt_state}
     if "ema" in rest:
-        after["ema"] = _average(config.optim.ema_decay, step, rest["ema"], after["params"])
+        before, frozen = split_trained(rest["ema"], config.optim)
+        after["ema"] = join(_average(config.optim.ema_decay, step, before, trained), frozen)
     return after
 
 
@@ -259,24 +265,25 @@ def _gradient(
     """
     model, parts, key = config.model, config.train.accumulation_steps, _dropout_key(config, state)
     params = rounded(state["params"], model)
+    trained, frozen = split_trained(params, config.optim)
 
     @partial(jax.value_and_grad, has_aux=True)
     def differentiate(
-        params: Tree, batch: Batch, first_row: jax.typing.ArrayLike = 0, use: Use | None = None
+        trained: Tree, batch: Batch, first_row: jax.typing.ArrayLike = 0, use: Use | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        return objective.loss(params, model, batch, key, first_row, use)
+        return objective.loss(join(trained, frozen), model, batch, key, first_row, use)
 
     if parts == 1:
-        (loss_sum, weight), grads = differentiate(params, batch)
+        (loss_sum, weight), grads = differentiate(trained, batch)
     else:
         cut, first_rows = _in_parts(batch, parts)
         use = parts_use(params, model, cut, key, first_rows) if balances_router(model) else None
 
         def add_part(total: tuple, part: tuple) -> tuple[tuple, None]:
-            (loss_sum, weight), grads = differentiate(params, *part, use)
+            (loss_sum, weight), grads = differentiate(trained, *part, use)
             return jax.tree.map(jnp.add, total, (grads, loss_sum, weight)), None
 
-        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], cut))
+        shapes = jax.eval_shape(differentiate, trained, jax.tree.map(lambda x: x[0], cut))
         (sum_shape, weight_shape), grad_shapes = shapes
         zeros = jax.tree.map(
             lambda s: jnp.zeros(s.shape, accumulation_dtype(s.dtype)), (grad_shapes, sum_shape, weight_shape)
