@@ -10,14 +10,18 @@ import peft
 import pytest
 import torch
 
+from llm_jax.base.errors import CheckpointError
+from llm_jax.config.lora import LoraConfig
 from llm_jax.interop.huggingface.read_config import read_model_config
 from llm_jax.interop.huggingface.read_directory import open_directory
 from llm_jax.interop.huggingface.tensor_names import import_params
 from llm_jax.interop.peft.merge import merge_adapter
+from llm_jax.interop.peft.write import write_adapter
 from llm_jax.model.decoder import forward
+from llm_jax.model.lora import IN, MAGNITUDE, OUT, merged, with_adapters
 from llm_jax.proofs.tutorial import as_batch
 from tests.parity.families import reference
-from tests.parity.test_families import WINDOW, require_near
+from tests.parity.test_families import WINDOW, arrays, ours, require_near
 
 PATTERNS = {
     "rank_pattern": {"v_proj": 5, "layers.1.mlp.up_proj": 2, r"^model\.layers\.[02]\.self_attn.o_proj": 7}
@@ -91,3 +95,50 @@ def test_logits_of_an_import_with_an_adapter_equal_pefts(name: str, tmp_path: Pa
     if "tied, factors" not in name:  # peft's own merge changes the embedding and the head as one
         require_near(logits, merged, 1e-4, 1e-5)
     assert np.linalg.norm(wanted - plain) > 0.05 * np.linalg.norm(plain)
+
+
+# Name -> the family, and which kernels are adapted.
+WRITTEN = {
+    "llama": ("llama", "*"),
+    "llama, tied, biases, wide heads": (TIED, "query,attention_output,mlp_down"),
+    "qwen2": ("qwen2", "*"),
+    "gpt2": ("gpt2", "attention_output,mlp_*"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore:.is_gradient_checkpointing. is deprecated")
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_logits_of_an_exported_adapter_in_peft_are_ours(name: str, kind: str, tmp_path: Path) -> None:
+    family, targets = WRITTEN[name]
+    model, config_json = reference(family, "float32")
+    params, config = ours(config_json, arrays(model, tmp_path / "base"), "float32")
+    lora = LoraConfig(rank=3, alpha=7, kind=kind, targets=targets)  # type: ignore[arg-type]
+    adapted = with_adapters(jax.random.key(0), jax.tree.map(np.asarray, params), lora)
+    moved = jax.tree.map_with_path(
+        lambda path, leaf: (
+            leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape)
+            if path[-1].key in (IN, OUT, MAGNITUDE)
+            else leaf
+        ),
+        adapted,
+    )
+    count = write_adapter(tmp_path, moved, config, lora, "base")
+    assert count % config.num_layers == 0
+    tokens = as_batch(WINDOW).tokens
+    logits = lambda params: np.asarray(jax.jit(forward, static_argnums=1)(params, config, tokens)[0])  # noqa: E731
+    found = peft.PeftModel.from_pretrained(model, str(tmp_path)).eval()
+    with torch.no_grad():
+        theirs = found(torch.tensor(WINDOW[:, :-1])).logits.numpy()
+    require_near(logits(moved), theirs, 1e-4, 1e-5)
+    require_near(logits(merged(moved)), theirs, 1e-4, 1e-5)
+    plain = logits(params)
+    assert np.linalg.norm(theirs - plain) > 0.05 * np.linalg.norm(plain)
+
+
+def test_an_adapter_of_kernels_that_lie_in_one_matrix_is_refused(tmp_path: Path) -> None:
+    model, config_json = reference("gpt2", "float32")
+    params, config = ours(config_json, arrays(model, tmp_path / "base"), "float32")
+    lora = LoraConfig(rank=3)
+    with pytest.raises(CheckpointError, match="in one matrix"):
+        write_adapter(tmp_path, with_adapters(jax.random.key(0), params, lora), config, lora, "base")
