@@ -102,7 +102,7 @@ def export(
     out: Path,
     /,
     *,
-    format: Literal["torch_tutorial", "huggingface", "gguf"] = "torch_tutorial",
+    format: Literal["torch_tutorial", "huggingface", "gguf", "peft"] = "torch_tutorial",
     dtype: Literal["float32", "float16", "bfloat16", "q8_0"] | None = None,
     step: Step = "best",
 ) -> None:
@@ -121,7 +121,8 @@ def export(
     format:
         torch_tutorial: a `.safetensors` file that the tutorial's module loads (only models of its
         architecture); huggingface: a directory that transformers and vLLM load; gguf: a `.gguf` file that
-        llama.cpp runs (Llama, Qwen 2 and 3, Gemma 2 and 3, GPT-2).
+        llama.cpp runs (Llama, Qwen 2 and 3, Gemma 2 and 3, GPT-2); peft: a directory with the adapters that
+        the run has trained (optim.lora), which the other formats merge into the weights.
     dtype:
         How a `.gguf` file stores matrices (norms and biases stay float32); as the model has them without it.
         q8_0 takes 8.5 bits a weight. The rounding error is reported.
@@ -133,10 +134,9 @@ def export(
 
     if format == "gguf":
         say(export_model.export_gguf(directory, out, dtype, step))
-    elif format == "huggingface":
-        say(export_model.export_huggingface(directory, out, step))
     else:
-        say(export_model.export_tutorial(directory, out, step))
+        exports = {"huggingface": export_model.export_huggingface, "peft": export_model.export_peft}
+        say(exports.get(format, export_model.export_tutorial)(directory, out, step))
 
 
 def _require_new(path: Path) -> None:

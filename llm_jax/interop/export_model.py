@@ -13,7 +13,9 @@ import numpy as np
 
 from llm_jax.base.errors import CheckpointError, DataError, UserError, writing
 from llm_jax.base.files import made_whole
+from llm_jax.base.terminal import say
 from llm_jax.checkpoints.reader import Step
+from llm_jax.config.rules import require
 from llm_jax.interop.gguf.read_file import open_gguf
 from llm_jax.interop.gguf.write_file import plan, rounded, write_gguf
 from llm_jax.interop.huggingface.read_config import read_model_config
@@ -21,12 +23,15 @@ from llm_jax.interop.huggingface.read_directory import open_directory
 from llm_jax.interop.huggingface.tensor_names import export_tensors, import_params
 from llm_jax.interop.huggingface.write_config import write_model_config
 from llm_jax.interop.huggingface.write_directory import write_directory
+from llm_jax.interop.peft.write import write_adapter
 from llm_jax.interop.pytorch import tutorial
 from llm_jax.interop.pytorch.state_dict import read_state_dict_file, write_state_dict_file
 from llm_jax.interop.shared_rows import with_a_row_for_each_id
 from llm_jax.interop.source import Source
 from llm_jax.interop.verify import require_equal, shown
 from llm_jax.language_model.model import LanguageModel, load
+from llm_jax.tasks.by_name import find_task
+from llm_jax.tasks.saved import read_saved
 from llm_jax.tokenization.from_gguf import gguf_tokenizer_json
 from llm_jax.tokenization.from_huggingface import FileTokenizer, read_tokenizer_file
 from llm_jax.tokenization.protocol import decode
@@ -76,6 +81,25 @@ def export_huggingface(directory: Path, out: Path, step: Step = "best") -> str:
             _require_same_ids(read_tokenizer_file(part / "tokenizer.json"), model, part)
     family = config_json["model_type"]
     return f"exported {out}{without} as {family}; read again, every bit is equal, and logits agree"
+
+
+def export_peft(directory: Path, out: Path, step: Step = "best") -> str:
+    """Write the adapters that a run has trained as the directory that peft loads; give a line for the user.
+
+    Raises:
+        UserError: the run has no adapters, or does not continue texts.
+        CheckpointError: no family of Hugging Face's computes what the model does.
+    """
+    saved = read_saved(directory, step, say, merge=False)
+    lora, task = saved.config.optim.lora, saved.config.task
+    says = f"{directory} must hold a model that writes text, and its task is {task.name}"
+    require({says: find_task(task).writes_text})
+    require({f"{directory} must hold a run with optim.lora.rank above 0, and has no adapters": lora.rank > 0})
+    base = saved.about["initialised_from"]["name"]
+    with writing(out), made_whole(out) as part:
+        part.mkdir(parents=True)
+        count = write_adapter(part, saved.params, saved.config.model, lora, base)
+    return f"exported {out}: adapters of {count} matrices, for {base}"
 
 
 def export_gguf(directory: Path, out: Path, dtype: str | None, step: Step = "best") -> str:

@@ -20,6 +20,7 @@ _WORD = re.compile(r"[^\W\d_]{2,}|\d{2,}")
 _PIECES, _FEW_PIECES = 1024, 320
 _CONTEXTS = (64, 512)  # tokens of a row, which texts share
 _LONG = 0.99  # of the texts fit
+_LORA_RATE = 5e-4
 _STEPS = (200, 2000)
 _WORD_FACTORS, _CHARACTER_FACTORS = "norm,prefix,suffix,shape,window", "window,pairs"
 
@@ -54,8 +55,12 @@ def derive_fit(config: Config, given: Collection[str], examples: Sequence[Exampl
         context = rules.add("model.context_length", _context(lengths), "99 % of the texts fit", "")
         for setting, value, rule, source in _MODEL:
             rules.add(setting, value, rule, source)
+    if tunes and config.optim.lora.rank:
+        why = "ten times that of full training: adapters begin at nothing"
+        rules.add("optim.learning_rate", _LORA_RATE, why, "Schulman et al. 2025")
     for setting, value, rule, source in recipe.settings:
-        rules.add(setting, value, rule, source)
+        if setting not in {row.setting for row in rules.rows}:
+            rules.add(setting, value, rule, source)
     size = max(1, recipe.row_tokens // context)
     batch = rules.add("train.batch_size", size, f"{recipe.row_tokens:,} tokens", _LOG)
     share = 1 - config.data.validation_fraction - config.task.test_fraction

@@ -23,13 +23,14 @@ class Saved(NamedTuple):
     about: dict[str, Any]  # "config", "tokenizer", "labels", "step", "metrics", versions ...
 
 
-def read_saved(directory: Path, step: Step, report: Callable[[str], None]) -> Saved:
+def read_saved(directory: Path, step: Step, report: Callable[[str], None], *, merge: bool = True) -> Saved:
     """Read a run directory, or one that `convert import` made.
 
     Args:
         directory: holds `checkpoints/`.
         step: which checkpoint: "best", "last" or a number.
         report: gets a line that says which it is, and one for each damaged one that was passed over.
+        merge: whether adapters become part of the kernels that they adapt.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -41,7 +42,7 @@ def read_saved(directory: Path, step: Step, report: Callable[[str], None]) -> Sa
     wanted = abstract_saved(config)
     part = evaluated_part(config)
     params, about = read_params(checkpoints, wanted, name=part, step=step, report=report)
-    return Saved(config, merged(params), as_chosen(directory, step, about, report))
+    return Saved(config, merged(params) if merge else params, as_chosen(directory, step, about, report))
 
 
 def abstract_saved(config: Config) -> Tree:

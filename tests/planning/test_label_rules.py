@@ -1,8 +1,10 @@
 """What `fit` makes of labelled texts before it trains: settings, each with its rule."""
 
+import dataclasses
 from typing import Any
 
-from llm_jax.config.run import Config, DataConfig, TrainConfig
+from llm_jax.config.lora import LoraConfig
+from llm_jax.config.run import Config, DataConfig, OptimConfig, TrainConfig
 from llm_jax.config.task import TaskConfig
 from llm_jax.data.labelled import Example
 from llm_jax.planning.label_rules import derive_fit
@@ -45,6 +47,8 @@ def test_a_model_that_was_trained_before_keeps_its_shape_and_tokenizer_and_learn
     found = derived(ENGLISH, config)
     assert not {name for name in found if name.startswith(("model.", "data.", "task."))}
     assert found["optim.learning_rate"] == 5e-5
+    adapted = dataclasses.replace(config, optim=OptimConfig(lora=LoraConfig(rank=4)))
+    assert derived(ENGLISH, adapted)["optim.learning_rate"] == 5e-4
 
 
 def test_what_is_given_stays_and_what_follows_from_it_follows() -> None:
