@@ -66,6 +66,7 @@ FIXED = frozenset(
         *(f"data.{name}" for name in ("rare_ids", "validation_fraction", "document_separator")),
         *("optim.optimizer", "optim.decay", "model.num_labels"),
         *("optim.frozen", "optim.lora.rank", "optim.lora.alpha", "optim.lora.kind", "optim.lora.targets"),
+        *("task.prompt_column", "task.answer_column"),
         *("model.factor_values", "model.factor_slots", "task.factors"),
         *(f"task.{name}" for name in ("name", "label_column", "test_fraction", "split_seed", "pooling")),
         *(f"task.{name}" for name in ("lookahead", "read_twice", "class_weights")),

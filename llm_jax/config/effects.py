@@ -83,6 +83,7 @@ _CHOICE = Need(
 _MERGES = _one_of("data.tokenizer", "cl100k_base", "gpt2", "o200k_base")
 _COMPACT = _one_of("data.compact_vocab", True)
 _LABELLED = _one_of("task.name", *LABELLED)
+_OF_ROWS = _one_of("task.name", "conversation", *LABELLED)
 _FACTORS = _given("task.factors")
 _NO_ADAPTERS = Need(
     ("optim.lora.rank",), lambda given: not given["optim.lora.rank"], "set optim.lora.rank = 0"
@@ -129,9 +130,11 @@ EFFECTS: dict[str, Effect] = {
     "model.factor_values": Effect((_FACTORS,), off=0),
     "model.factor_slots": Effect((_FACTORS,), off=0),
     "task.factors": Effect((_LABELLED,), off=""),
+    "task.prompt_column": Effect((_one_of("task.name", "conversation"),), off=""),
+    "task.answer_column": Effect((_one_of("task.name", "conversation"),), off=""),
     "task.label_column": Effect((_LABELLED,), off=""),
-    "task.test_fraction": Effect((_LABELLED,)),
-    "task.split_seed": Effect((_LABELLED,)),
+    "task.test_fraction": Effect((_OF_ROWS,)),
+    "task.split_seed": Effect((_OF_ROWS,)),
     "task.pooling": Effect((_one_of("task.name", "classification"),)),
     "task.lookahead": Effect((_LABELLED,), off=0),
     "task.read_twice": Effect((_LABELLED,), off=False),

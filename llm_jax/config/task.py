@@ -13,7 +13,12 @@ class TaskConfig:
     """The task: what examples are, and what is lowered."""
 
     name: str = "language_modelling"
-    """language_modelling, the next token; classification, a text's label; tagging, that of each word."""
+    """language_modelling, the next token; conversation, that of the assistant's messages; classification, a
+    text's label; tagging, that of each word."""
+    prompt_column: str = ""
+    """Column of prompts to answer; found where it is plain."""
+    answer_column: str = ""
+    """Column of their answers, likewise."""
     label_column: str = ""
     """Column of labels in the table to classify, or field of the words to tag; found where it is plain."""
     test_fraction: float = 0.1

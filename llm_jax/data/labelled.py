@@ -122,7 +122,31 @@ def _write(
     number = {label: at + 1 for at, label in enumerate(labels)}
     factors = find_factors(source.factors, [each.fields for each in splits["train"]])
     encoded = {split: _encode(tokenizer, examples, number, factors) for split, examples in splits.items()}
-    raw = ["\n".join(each.text for each in splits[split]).encode() for split in ("train", "validation")]
+    raw = {split: "\n".join(each.text for each in examples) for split, examples in splits.items()}
+    facts = {"names": labels, "texts": source.texts, "label": source.label, "factors": factors.to_list()}
+    write_marked(path, name, settings, encoded, raw, tokenizer, {"labels": facts})
+
+
+def write_marked(
+    path: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    encoded: Mapping[str, tuple[Encoded, Marks]],
+    raw: Mapping[str, str],
+    tokenizer: Tokenizer,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write a store of texts with marks.
+
+    Args:
+        path: where it will be.
+        name: what it is of.
+        settings: what it follows from.
+        encoded: tokens and marks of each split.
+        raw: the text of each split.
+        tokenizer: that made the tokens.
+        facts: what the manifest says besides; "labels" says what marks stand for.
+    """
 
     def fill(working: Path) -> dict[str, Any]:
         held_out = encoded["validation"][0]
@@ -148,14 +172,11 @@ def _write(
                 working / "validation_sizes.bin", held_out.sizes, int(held_out.sizes.max()) + 1
             ),
             "alters_text": False,
-            "validation_in_training": verbatim_share(*raw),
-            "labels": {
-                "names": labels,
-                "splits": marks,
-                "texts": source.texts,
-                "label": source.label,
-                "factors": factors.to_list(),
-            },
+            "validation_in_training": verbatim_share(
+                *(raw[each].encode() for each in ("train", "validation"))
+            ),
+            **facts,
+            "labels": {**facts["labels"], "splits": marks},
             **said_of_tokenizer(tokenizer),
         }
 

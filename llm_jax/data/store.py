@@ -47,7 +47,9 @@ class Marks(NamedTuple):
     """What is known of a split's tokens where texts are labelled."""
 
     edges: np.ndarray  # [M + 1] unsigned, where each of M texts begins, and the end
-    targets: np.ndarray  # [N] unsigned, for the token where a label is read 1 + its number, 0 for others
+    # [N] unsigned: for the token where a label is read 1 + its number; of conversations 1 for tokens that are
+    # learnt; 0 for others.
+    targets: np.ndarray
     factors: np.ndarray | None = None  # [N, S] unsigned, numbers of what is known of each token's word
 
 
@@ -209,7 +211,7 @@ def _open_marks(path: Path, split: str, labels: Mapping[str, Any], num_tokens: i
     edges, targets, *beside = (
         open_numbers(path / f"{split}_{name}.bin", facts[name]) for name in Marks._fields if name in facts
     )
-    holds = len(targets) == num_tokens and int(targets.max(initial=0)) <= len(labels["names"])
+    holds = len(targets) == num_tokens and int(targets.max(initial=0)) <= max(1, len(labels["names"]))
     require_whole(path, holds, f"{split}_targets.bin does not fit the tokens and labels")
     rises = (
         len(edges) > 1 and not edges[0] and edges[-1] == num_tokens and bool(np.all(edges[1:] > edges[:-1]))

@@ -30,8 +30,8 @@ from llm_jax.runs.init_from import Origin, find_origin, recorded_origin, require
 from llm_jax.runs.own_parts import OwnParts
 from llm_jax.tasks.by_name import find_task
 from llm_jax.tasks.language_modelling import held_out, target_nats
-from llm_jax.tasks.task import Task
-from llm_jax.tokenization.chat_format import ChatFormat
+from llm_jax.tasks.task import Inherited, Task
+from llm_jax.tokenization.chat_format import ChatFormat, chat_format_from_dict
 from llm_jax.tokenization.compact import CompactTokenizer
 from llm_jax.tokenization.from_dict import tokenizer_from_dict
 from llm_jax.tokenization.protocol import Tokenizer
@@ -80,6 +80,9 @@ class Materials(NamedTuple):
 
     def chat(self) -> dict[str, Any]:
         """Return what checkpoints say of where a text ends, as "chat"; nothing where no token says it."""
+        if "chat" in self.store.manifest:
+            settings = self.store.manifest["settings"]
+            return {"chat": self.store.manifest["chat"], "template_sha256": settings["template_sha256"]}
         end = self.store.end_of_text
         return {} if end is None else {"chat": ChatFormat(eos=end.content, eos_ids=(end.id,)).to_dict()}
 
@@ -130,7 +133,7 @@ def gather(
     if store is None and config.data.corpus in STANDARD_INPUT and not is_given_input():
         store = _kept_store(config, report)
     if store is None:
-        store = task.open_store(config, report, tokenizer_from_dict(origin.tokenizer) if origin else None)
+        store = task.open_store(config, report, _inherited(origin))
     config = with_outputs(config, store)
     largest = max(int(np.max(shard)) for shard in store.shards.values())
     if largest >= config.model.vocab_size:
@@ -140,6 +143,13 @@ def gather(
         )
     origin = origin and _leaving_out(origin, config, store)
     return Materials(config, store, origin)
+
+
+def _inherited(origin: Origin | None) -> Inherited:
+    if origin is None:
+        return Inherited()
+    tokenizer = tokenizer_from_dict(origin.tokenizer)
+    return Inherited(tokenizer, chat_format_from_dict(origin.chat, tokenizer.vocab_size))
 
 
 def _kept_store(config: Config, report: Callable[[str], None]) -> Store | None:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from llm_jax.base.errors import UserError
 from llm_jax.config.task import TaskConfig
+from llm_jax.tasks.conversation import CONVERSATION
 from llm_jax.tasks.labels import classification, tagging
 from llm_jax.tasks.language_modelling import LANGUAGE_MODELLING
 from llm_jax.tasks.task import Task
 
 TASKS: dict[str, Callable[[TaskConfig], Task]] = {
     "language_modelling": lambda config: LANGUAGE_MODELLING,
+    "conversation": lambda config: CONVERSATION,
     "classification": classification,
     "tagging": tagging,
 }

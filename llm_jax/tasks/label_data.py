@@ -14,10 +14,11 @@ from llm_jax.data.label_files import read_examples
 from llm_jax.data.labelled import Example, Source, prepare_labelled
 from llm_jax.data.store import Store
 from llm_jax.tasks.factors import names_of, read_fields, words_of
-from llm_jax.tokenization.protocol import Tokenizer, decode
+from llm_jax.tasks.task import Inherited
+from llm_jax.tokenization.protocol import decode
 
 
-def open_labelled(config: Config, report: Callable[[str], None], inherited: Tokenizer | None) -> Store:
+def open_labelled(config: Config, report: Callable[[str], None], inherited: Inherited) -> Store:
     """Return the store of the labelled texts that a configuration names.
 
     Raises:
@@ -38,7 +39,7 @@ def open_labelled(config: Config, report: Callable[[str], None], inherited: Toke
     splits = {name: [examples[row] for row in getattr(split, name)] for name in names}
     if config.task.name == "classification" and source.factors:
         splits = {name: [_in_words(config.task, each) for each in some] for name, some in splits.items()}
-    return prepare_labelled(config, splits, source, report, inherited)
+    return prepare_labelled(config, splits, source, report, inherited.tokenizer)
 
 
 def read_labelled(config: Config, report: Callable[[str], None]) -> tuple[list[Example], Source]:

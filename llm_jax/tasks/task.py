@@ -5,12 +5,14 @@ Training, evaluation, replays and reports know no other word for what a model le
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from llm_jax.base.batch import Batch
 from llm_jax.base.tree import Tree
 from llm_jax.config.run import Config
 from llm_jax.data.batches import OrderStart
 from llm_jax.data.store import Store, prepare_store
+from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.protocol import Tokenizer
 from llm_jax.training.objective import Objective
 
@@ -37,8 +39,15 @@ class Metric:
             return None
 
 
-def _text_store(config: Config, report: Callable[[str], None], inherited: Tokenizer | None) -> Store:
-    return prepare_store(config.data, report, inherited)
+class Inherited(NamedTuple):
+    """What a run's data takes over from the model that it starts from."""
+
+    tokenizer: Tokenizer | None = None
+    chat: ChatFormat = ChatFormat()
+
+
+def _text_store(config: Config, report: Callable[[str], None], inherited: Inherited) -> Store:
+    return prepare_store(config.data, report, inherited.tokenizer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Task:
         baselines: losses that a model is held against, from the simplest on.
         labels: what outputs stand for, which checkpoints keep; () where the tokenizer says.
         writes_text: whether the model continues text, so that samples can be drawn.
-        open_store: makes or opens the data of a configuration; gets what takes remarks, and the tokenizer of
+        open_store: makes or opens the data of a configuration; gets what takes remarks, and what comes from
             the model that a run starts from.
     """
 
@@ -68,4 +77,4 @@ class Task:
     baselines: Callable[[Config, Store], dict[str, float]] = lambda config, store: {}
     labels: Callable[[Config, Store], Sequence[str]] = lambda config, store: ()
     writes_text: bool = False
-    open_store: Callable[[Config, Callable[[str], None], Tokenizer | None], Store] = _text_store
+    open_store: Callable[[Config, Callable[[str], None], Inherited], Store] = _text_store

@@ -6,9 +6,11 @@ one. Here a marker is one where the template wrote all of it; all between marker
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from llm_jax.base.errors import UserError
+import numpy as np
+
+from llm_jax.base.errors import DataError, UserError
 from llm_jax.tokenization.chat_format import ChatFormat
 from llm_jax.tokenization.chat_template import render
 from llm_jax.tokenization.from_huggingface import FileTokenizer
@@ -32,11 +34,54 @@ def conversation_tokens(messages: Sequence[Message], chat: ChatFormat, tokenizer
     Raises:
         DataError: the template refuses these messages.
     """
+    return _ids(messages, chat, tokenizer, speaks=True)
+
+
+def _ids(messages: Sequence[Message], chat: ChatFormat, tokenizer: Tokenizer, *, speaks: bool) -> list[int]:
+    """Ids of messages; where the assistant `speaks` next, up to where it begins to."""
     assert chat.template is not None
-    text = render(chat.template, messages, add_generation_prompt=True, tokens=chat.tokens())
+    text = render(chat.template, messages, add_generation_prompt=speaks, tokens=chat.tokens())
     if not isinstance(tokenizer, FileTokenizer):
         return tokenizer.encode("".join([text])).tolist()
     return tokenizer.encode_parts(split_at_markers(text, tokenizer.markers()))
+
+
+class Trained(NamedTuple):
+    """A conversation to learn from. N tokens."""
+
+    ids: np.ndarray  # [N] int32
+    is_answer: np.ndarray  # [N] bool, whether the assistant has to say it: its messages and what ends them
+
+
+def trained_tokens(messages: Sequence[Message], chat: ChatFormat, tokenizer: Tokenizer) -> Trained:
+    """Return ids of a whole conversation, in which before each of the assistant's messages stand the very ids
+    that `conversation_tokens` gives for the messages before it.
+
+    Args:
+        messages: the conversation.
+        chat: with a template.
+        tokenizer: its tokenizer.
+
+    Raises:
+        DataError: the template refuses the messages, or shows earlier ones otherwise once later ones follow,
+            so that what is learnt would not be what is asked for.
+    """
+    turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+    ids = np.array(_ids(messages, chat, tokenizer, speaks=False), np.int32)
+    is_answer = np.zeros(len(ids), bool)
+    for at in turns:
+        asked = conversation_tokens(messages[:at], chat, tokenizer)
+        answered = _ids(messages[: at + 1], chat, tokenizer, speaks=False)
+        for shown in (asked, answered):
+            if ids[: len(shown)].tolist() != shown:
+                raise DataError(
+                    f"message {at + 1} of the conversation must stand there as it would be asked for, and the "
+                    "model's template writes it otherwise once more follows"
+                )
+        end = len(answered)
+        ends = [place for place in range(len(asked), end) if answered[place] in chat.eos_ids]
+        is_answer[len(asked) : ends[-1] + 1 if ends else end] = True
+    return Trained(ids, is_answer)
 
 
 def split_at_markers(text: str, markers: Sequence[Mapping[str, Any]]) -> list[str | int]:

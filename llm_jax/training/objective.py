@@ -50,3 +50,7 @@ class Objective:
     loss: Loss
     nats: Callable[[Tree, ModelConfig, Batch, jax.Array | None, jax.typing.ArrayLike], jax.Array]
     packed: bool = False
+
+    def packing(self) -> "Objective":
+        """Return the same objective on rows that hold several texts."""
+        return dataclasses.replace(self, packed=True)
