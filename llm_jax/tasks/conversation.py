@@ -114,8 +114,8 @@ def _encode(
     if too_long:
         more = f" and {len(too_long) - _SHOWN:,} more" if len(too_long) > _SHOWN else ""
         report(
-            f"left out {len(too_long):,} conversations of more than {room:,} tokens (model.context_length and "
-            f"one): {', '.join(too_long[:_SHOWN])}{more}"
+            f"left out {len(too_long):,} conversations of more than {room:,} tokens (model.context_length "
+            f"and one): {', '.join(too_long[:_SHOWN])}{more}"
         )
     if not found:
         raise DataError(f"a split must have a conversation of at most {room:,} tokens, and all are longer")
@@ -163,7 +163,8 @@ CONVERSATION = Task(
         Metric("validation loss", "{loss:.4f}", "± {standard_error:.3f} nats per token of the assistant"),
         Metric("perplexity", "{perplexity:.2f}"),
     ),
-    "validation {loss:.3f} +- {standard_error:.3f} nats per token of the assistant, perplexity {perplexity:.1f}",
+    "validation {loss:.3f} +- {standard_error:.3f} nats per token of the assistant, "
+    "perplexity {perplexity:.1f}",
     writes_text=True,
     open_store=open_dialogues,
 )

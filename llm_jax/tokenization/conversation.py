@@ -75,8 +75,8 @@ def trained_tokens(messages: Sequence[Message], chat: ChatFormat, tokenizer: Tok
         for shown in (asked, answered):
             if ids[: len(shown)].tolist() != shown:
                 raise DataError(
-                    f"message {at + 1} of the conversation must stand there as it would be asked for, and the "
-                    "model's template writes it otherwise once more follows"
+                    f"message {at + 1} of the conversation must stand there as it would be asked for, and "
+                    "the model's template writes it otherwise once more follows"
                 )
         end = len(answered)
         ends = [place for place in range(len(asked), end) if answered[place] in chat.eos_ids]

@@ -19,8 +19,8 @@ TALK: list[Message] = [
 ]
 # Shows what was thought in the last message alone, as templates of thinking models do.
 FORGETS = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if not loop.last %}{{ m.content | replace('hi', '') }}"
-    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if not loop.last %}"
+    "{{ m.content | replace('hi', '') }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -53,9 +53,9 @@ def test_each_answer_stands_behind_the_ids_that_a_chat_would_give(
 
 def test_what_is_learnt_is_the_answer_and_the_marker_that_ends_it(tokenizer: FileTokenizer) -> None:
     ids, is_answer = trained_tokens(TALK, chat_of(tokenizer), tokenizer)
-    parts = np.split(ids[is_answer], np.flatnonzero(ids[is_answer] == tokenizer.token_id("<|im_end|>")) + 1)
-    said = [b"".join(map(tokenizer.token_bytes, part.tolist())).decode() for part in parts if len(part)]
-    assert said == ["hi<|im_end|>", "hi hums<|im_end|>"]
+    end = tokenizer.token_id("<|im_end|>")
+    wanted = [*tokenizer.encode("hi"), end, *tokenizer.encode("hi hums"), end]
+    assert ids[is_answer].tolist() == wanted
 
 
 def test_a_template_that_forgets_what_was_said_is_refused(tokenizer: FileTokenizer) -> None:
