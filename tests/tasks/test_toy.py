@@ -87,6 +87,6 @@ def test_a_task_that_is_not_there_is_named(
     asked = [word.replace("=toy", "=poetry") for word in words(tmp_path, prose, 4)]
     run_command(train, asked, status=2, takes_files=True)
     assert (
-        "task.name (poetry) must be one of language_modelling, classification, tagging, toy"
+        "task.name (poetry) must be one of language_modelling, conversation, classification, tagging, toy"
         in capsys.readouterr().err
     )

@@ -63,5 +63,5 @@ def test_a_template_that_forgets_what_was_said_is_refused(tokenizer: FileTokeniz
         DataError, match="message 3 of the conversation must stand there as it would be asked"
     ):
         trained_tokens(TALK, chat_of(tokenizer, FORGETS), tokenizer)
-    single = trained_tokens(TALK[1:3], chat_of(tokenizer, FORGETS), tokenizer)
+    single = trained_tokens(TALK[3:], chat_of(tokenizer, FORGETS), tokenizer)
     assert single.is_answer.any()
